@@ -1,0 +1,1 @@
+"""Recordings and simulation -> sequences on disk -> index. Imports neither torch nor the predictor."""

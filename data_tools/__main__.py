@@ -1,0 +1,33 @@
+"""``svg-data``: make, convert and index data sets."""
+
+import argparse
+import sys
+
+from . import index, simulate
+from .layout import InputError
+
+COMMANDS = {
+    "simulate": (simulate, "simulate robot pushing into a new data set, index included"),
+    "index": (index, "check the sequences under a root and write index.csv and dataset.json"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="svg-data", description=__doc__.strip("`"))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(command)
+    args = parser.parse_args(argv)
+    try:
+        COMMANDS[args.command][0].run(args)
+    except InputError as error:
+        print(f"svg-data {args.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Walks a data root, checks every sequence and writes its index: ``index.csv`` and ``dataset.json``."""
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from . import layout
+from .layout import InputError
+
+
+def find_sequences(root: Path, split: str) -> list[Path]:
+    """Folders with PNG frames at any depth under ``root/split``, in natural order (2 before 10). Hidden folders are left out."""
+    found = []
+    for folder, subfolders, files in os.walk(root / split):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if any(name.lower().endswith(".png") for name in files):
+            found.append(Path(folder))
+    return sorted(found, key=_natural_key)
+
+
+def _natural_key(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), part) if part.isdigit() else (-1, part) for part in path.parts]
+
+
+def check_sequence(folder: Path) -> tuple[dict, np.ndarray]:
+    """The index columns of one sequence and its conditions, float32 [T,A+P].
+
+    Reads every image's header and every table; raises `InputError` for a missing or foreign frame, frames of unequal size and
+    a CSV that is short, ragged, not numeric or not finite. Pixels are not decoded here.
+    """
+    paths = layout.frame_paths(folder)
+    size = layout.read_image_size(paths[0])
+    for path in paths[1:]:
+        found = layout.read_image_size(path)
+        if found != size:
+            raise InputError(
+                f"{path}: found {found[0]}x{found[1]} with {found[2]} channels, expected {size[0]}x{size[1]} with {size[2]} "
+                f"as in {paths[0].name}; convert this frame"
+            )
+    tables = layout.read_conditions(folder, len(paths))
+    row = dict(zip(("height", "width", "channels"), size, strict=True))
+    row["frames"] = len(paths)
+    row["action_dim"] = tables["actions"].shape[1] if "actions" in tables else 0
+    row["position_dim"] = tables["positions"].shape[1] if "positions" in tables else 0
+    conditions = np.concatenate([np.empty((len(paths), 0), np.float32), *tables.values()], axis=1)
+    return row, conditions
+
+
+def build_index(root: Path, name: str | None = None, source: str = "") -> pd.DataFrame:
+    """Checks all sequences under ``root/{train,validate,test}`` and writes the index. Returns it.
+
+    Mean and standard deviation of the conditions are taken over all rows of the training split. Raises `InputError`, having
+    written nothing, if there are no sequences, one is faulty, or they do not agree in size or in the widths of their tables.
+    """
+    root = Path(root)
+    found = [(split, folder) for split in layout.SPLITS for folder in find_sequences(root, split)]
+    if not found:
+        raise InputError(f"{root}: found no sequences in {', '.join(layout.SPLITS)}; expected e.g. {root / 'train' / '0' / '0.png'}")
+    rows, total, squares, count = [], 0.0, 0.0, 0
+    for split, folder in tqdm(found, desc="index", unit="sequence", disable=None):
+        row, conditions = check_sequence(folder)
+        path = folder.relative_to(root)
+        row |= {"split": split, "sequence": path.relative_to(split).as_posix(), "path": path.as_posix()}
+        if rows:
+            _check_agreement(folder, row, root / rows[0]["path"], rows[0])
+        rows.append(row)
+        if split == "train":
+            values = conditions.astype(np.float64)
+            total, squares, count = total + values.sum(0), squares + (values**2).sum(0), count + len(values)
+    mean, std = _moments(total, squares, count, rows[0]["action_dim"] + rows[0]["position_dim"])
+    info = layout.DatasetInfo(
+        name=name or root.resolve().name,
+        source=source,
+        action_dim=rows[0]["action_dim"],
+        position_dim=rows[0]["position_dim"],
+        mean=mean,
+        std=std,
+    )
+    index = pd.DataFrame(rows)
+    layout.write_index(root, index, info)
+    return index
+
+
+def _check_agreement(folder: Path, row: dict, first_folder: Path, first: dict) -> None:
+    for column in ("height", "width", "channels", "action_dim", "position_dim"):
+        if row[column] != first[column]:
+            raise InputError(
+                f"{folder}: found {column} {row[column]}, expected {first[column]} as in {first_folder}; "
+                "sequences of one data set agree: convert this one or move it out of the data root"
+            )
+
+
+def _moments(total: np.ndarray, squares: np.ndarray, count: int, width: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation from sums; 0 and 1 where there are no training rows."""
+    if count == 0:
+        return [0.0] * width, [1.0] * width
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0)
+    return mean.tolist(), np.sqrt(variance).tolist()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", type=Path, help="data root with train/, validate/ and test/")
+    parser.add_argument("--name", help="name of the data set (default: the folder's)")
+    parser.add_argument("--source", default="", help="where the data come from, kept in dataset.json")
+
+
+def run(args: argparse.Namespace) -> None:
+    index = build_index(args.root, args.name, args.source)
+    counts = ", ".join(f"{count} {split}" for split, count in index["split"].value_counts(sort=False).items())
+    first = index.iloc[0]
+    print(
+        f"{args.root / layout.INDEX_FILE}: {len(index)} sequences ({counts}), frames {first.height}x{first.width}x{first.channels}, "
+        f"{first.action_dim} action and {first.position_dim} position columns"
+    )

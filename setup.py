@@ -1,0 +1,37 @@
+from setuptools import setup
+
+COMMANDS = {
+    "svg-quickstart": "experiments.quickstart",
+    "svg-data": "data_tools.__main__",
+    "svg-train": "experiments.train",
+    "svg-evaluate": "experiments.evaluate",
+    "svg-render": "experiments.render",
+    "svg-plot": "experiments.plot",
+}
+
+setup(
+    name="svg-push",
+    version="0.1.0",
+    description="Predicting video of robot pushing: action-conditioned stochastic video generation with LSTMs",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=["data_tools", "svg", "experiments"],
+    package_data={"experiments": ["recipes/*.args"]},
+    install_requires=[
+        "torch>=2.11",
+        "numpy>=1.26",
+        "pandas>=2.2",
+        "pillow>=10",
+        "scikit-image>=0.22",
+        "matplotlib>=3.8",
+        "safetensors>=0.4.3",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "sim": ["mujoco-core>=4"],
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6"],
+    },
+    entry_points={"console_scripts": [f"{command}={module}:main" for command, module in COMMANDS.items()]},
+)

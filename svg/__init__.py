@@ -1,0 +1,1 @@
+"""Video prediction of robot pushing in the manner of SVG-LP (Denton & Fergus 2018), conditioned on actions."""

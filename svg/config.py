@@ -1,0 +1,207 @@
+"""The configuration of a run: frozen dataclasses, whose fields are the command-line flags and the keys of ``config.json``."""
+
+import argparse
+import dataclasses
+import json
+import shlex
+from dataclasses import dataclass, field, fields
+from typing import Any, get_type_hints
+
+from data_tools.layout import InputError
+
+SCHEMA_VERSION = 1
+
+
+def _flag(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    data_root: str = _flag("", "root of the data set, with index.csv (see svg-data)")
+    n_past: int = _flag(2, "observed frames")
+    n_future: int = _flag(10, "frames predicted in training")
+    n_eval: int = _flag(12, "frames of a clip in validation, observed ones included")
+    clip_start: str = _flag("random", "where training clips start in a sequence", ("random", "first"))
+    conditions: str = _flag("all", "which columns condition the model", ("all", "actions", "positions", "none"))
+    workers: int = _flag(0, "processes that read data; 0 reads in the training process")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    model: str = _flag("vgg", "encoder and decoder", ("vgg", "dcgan"))
+    recurrence: str = _flag("vector", "fully connected LSTMs or convolutional ones on an 8x8 grid", ("vector", "spatial"))
+    image_width: int = _flag(64, "height and width of the frames in pixels: 64 or 128")
+    width: float = _flag(1.0, "multiplier of the backbone's channels; 1 is the published size")
+    norm: str = _flag("batch", "normalisation in encoder and decoder", ("batch", "group"))
+    g_dim: int = _flag(128, "features of encoder output and decoder input (channels in the spatial form)")
+    z_dim: int = _flag(64, "latent size (channels in the spatial form)")
+    rnn_size: int = _flag(256, "hidden size of the frame predictor (channels in the spatial form)")
+    latent_rnn_size: int = _flag(0, "hidden size of posterior and prior; 0: as rnn_size")
+    predictor_rnn_layers: int = _flag(2, "LSTM layers of the frame predictor")
+    posterior_rnn_layers: int = _flag(1, "LSTM layers of the posterior")
+    prior_rnn_layers: int = _flag(1, "LSTM layers of the learned prior")
+    prior: str = _flag("learned", "learned prior (SVG-LP) or N(0,I) (SVG-FP)", ("learned", "fixed"))
+    last_frame_skip: bool = _flag(False, "skips from the previous frame instead of the last observed one")
+    feedback: str = _flag(
+        "frame",
+        "what free running feeds back: the predicted frame, encoded again (as published), or the predicted features",
+        ("frame", "feature"),
+    )
+    blend: bool = _flag(False, "the decoder also draws a mask that mixes its pixels with those of the last observed frame")
+    # From the data, not from flags:
+    channels: int = 3
+    condition_dim: int = 0
+
+    @property
+    def spatial(self) -> bool:
+        return self.recurrence == "spatial"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    log_dir: str = _flag("runs/latest", "run folder: config.json, metrics.jsonl, checkpoints, figures")
+    batch_size: int = _flag(20, "clips a step")
+    accumulate: int = _flag(1, "batches whose gradients are added up for one optimiser step")
+    niter: int = _flag(300, "epochs")
+    epoch_size: int = _flag(600, "optimiser steps an epoch")
+    max_minutes: float = _flag(0.0, "end after this time, the learning-rate schedule included; 0: after niter epochs")
+    optimizer: str = _flag("adam", "optimiser", ("adam", "adamw", "rmsprop", "sgd"))
+    lr: float = _flag(0.002, "learning rate")
+    beta1: float = _flag(0.9, "first-moment decay of Adam; momentum of RMSprop and SGD")
+    weight_decay: float = _flag(0.0, "weight decay")
+    lr_schedule: str = _flag("constant", "course of the learning rate", ("constant", "cosine", "linear"))
+    warmup: float = _flag(0.0, "share of the training over which the learning rate rises from 0")
+    max_grad_norm: float = _flag(0.0, "gradient norm is clipped to this; 0: no clipping")
+    beta: float = _flag(1e-4, "weight of the KL divergence")
+    kl_anneal: str = _flag("none", "annealing of beta over epochs", ("none", "monotonic", "cyclical"))
+    kl_anneal_cycle: int = _flag(10, "cycles of cyclical annealing over niter epochs")
+    kl_anneal_ratio: float = _flag(2.0, "the ramp takes 1/ratio of a cycle")
+    tfr: float = _flag(1.0, "probability that a batch is teacher-forced, at the start")
+    tfr_start_decay_epoch: int = _flag(0, "first epoch with a lower probability")
+    tfr_decay_step: float = _flag(0.0, "how much the probability falls each epoch from then on")
+    tfr_lower_bound: float = _flag(0.0, "the probability falls no further")
+    validate_sequences: int = _flag(64, "sequences of the validation split scored after each epoch; 0: all")
+    seed: int = _flag(1, "seed of all randomness")
+    device: str = _flag("auto", "auto, cpu, cuda or cuda:N")
+    precision: str = _flag("auto", "bfloat16 autocast where the hardware has it, or as told", ("auto", "bfloat16", "float32"))
+
+
+@dataclass(frozen=True)
+class Config:
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def to_json(self) -> str:
+        return json.dumps({"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}, indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str, origin: str) -> "Config":
+        """Reads `to_json`'s text; `origin` is the file named in errors."""
+        try:
+            values = json.loads(text)
+            version = values.pop("schema_version")
+            if version != SCHEMA_VERSION:
+                raise InputError(f"{origin}: found schema version {version}, expected {SCHEMA_VERSION}; use a matching release")
+            config = Config(
+                DataConfig(**values.pop("data")), ModelConfig(**values.pop("model")), TrainConfig(**values.pop("train"))
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{origin}: not a run configuration ({error}); restore this file") from None
+        for section in (config.data, config.model, config.train):
+            for name, kind in get_type_hints(type(section)).items():
+                value = getattr(section, name)
+                accepted = (int, float) if kind is float else kind
+                if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+                    raise InputError(f"{origin}: {name} is {value!r}, expected {kind.__name__}; restore this file")
+        validate(config)
+        return config
+
+
+SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+
+
+class FlagParser(argparse.ArgumentParser):
+    """Takes ``@file`` arguments: flags as in a shell, over any number of lines, with # comments."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, fromfile_prefix_chars="@", formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        return shlex.split(arg_line, comments=True)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds one flag for each field that is a flag."""
+    for section in SECTIONS.values():
+        group = parser.add_argument_group(section.__name__.removesuffix("Config").lower())
+        for item in fields(section):
+            if "help" not in item.metadata:
+                continue
+            options: dict[str, Any] = {"default": item.default, "help": item.metadata["help"]}
+            if item.type is bool:
+                options["action"] = argparse.BooleanOptionalAction
+            else:
+                options |= {"type": item.type, "choices": item.metadata["choices"]}
+                if item.metadata["choices"] is None:
+                    options["metavar"] = {int: "N", float: "X", str: "NAME"}[item.type]
+            group.add_argument(f"--{item.name}", **options)
+    parser.add_argument(
+        "--kl_anneal_cyclical", dest="kl_anneal", action="store_const", const="cyclical", help="same as --kl_anneal cyclical"
+    )
+
+
+def config_from_arguments(args: argparse.Namespace) -> Config:
+    """The configuration that the parsed flags stand for; `validate` has passed it."""
+    values = vars(args)
+    config = Config(
+        **{
+            name: section(**{item.name: values[item.name] for item in fields(section) if item.name in values})
+            for name, section in SECTIONS.items()
+        }
+    )
+    validate(config)
+    return config
+
+
+def validate(config: Config) -> None:
+    """Raises `InputError` naming the flags for values and combinations that cannot work; touches neither data nor device."""
+    data, model, train = config.data, config.model, config.train
+    for section in (data, model, train):
+        for item in fields(section):
+            choices = item.metadata.get("choices")
+            if choices and getattr(section, item.name) not in choices:
+                found = getattr(section, item.name)
+                raise InputError(f"--{item.name}: found {found!r}, expected one of {', '.join(choices)}")
+    positive = {
+        "n_past": data, "n_future": data, "width": model, "g_dim": model, "z_dim": model, "rnn_size": model,
+        "predictor_rnn_layers": model, "posterior_rnn_layers": model, "prior_rnn_layers": model, "batch_size": train,
+        "accumulate": train, "niter": train, "epoch_size": train, "lr": train, "kl_anneal_cycle": train,
+    }  # fmt: skip
+    not_negative = {
+        "workers": data, "latent_rnn_size": model, "max_minutes": train, "weight_decay": train, "max_grad_norm": train,
+        "beta": train, "tfr_start_decay_epoch": train, "tfr_decay_step": train, "validate_sequences": train, "seed": train,
+    }  # fmt: skip
+    unit = {"tfr": train, "tfr_lower_bound": train}
+    below_one = {"beta1": train, "warmup": train}
+    for names, holds, expected in (
+        (positive, lambda x: x > 0, "a number above 0"),
+        (not_negative, lambda x: x >= 0, "a number of at least 0"),
+        (unit, lambda x: 0 <= x <= 1, "a number from 0 to 1"),
+        (below_one, lambda x: 0 <= x < 1, "a number from 0 to below 1"),
+    ):
+        for name, section in names.items():
+            found = getattr(section, name)
+            if not holds(found) or found != found or found == float("inf"):
+                raise InputError(f"--{name}: found {found}, expected {expected}")
+    if train.kl_anneal_ratio < 1:
+        raise InputError(f"--kl_anneal_ratio: found {train.kl_anneal_ratio}, expected at least 1: the ramp takes 1/ratio of a cycle")
+    if train.tfr_lower_bound > train.tfr:
+        raise InputError(f"--tfr_lower_bound: found {train.tfr_lower_bound}, expected at most --tfr {train.tfr}")
+    if model.image_width not in (64, 128):
+        raise InputError(f"--image_width: found {model.image_width}, expected 64 or 128")
+    if data.n_eval <= data.n_past:
+        raise InputError(f"--n_eval: found {data.n_eval}, expected more than --n_past {data.n_past}: nothing would be predicted")
+    if model.last_frame_skip and model.feedback == "feature":
+        raise InputError("--last_frame_skip needs predicted frames, which --feedback feature does not encode; leave one out")

@@ -1,0 +1,235 @@
+"""The predictor: SVG's posterior, prior and frame predictor between an encoder and a decoder, conditioned on actions.
+
+Time, once: the transition from frame t-1 to frame t sees the features ``h[t-1]``, the condition ``conditions[t-1]`` =
+[actions[t-1], positions[t-1]] and a latent ``z[t]``. In training ``z[t]`` comes from the posterior, which sees ``h[t]``; in
+prediction from the prior, which sees ``h[t-1]``. Frame t is drawn with the skips of the last frame observed before it.
+
+Frames are ``[B,T,C,H,W]``, uint8 or float in [0,1]; conditions ``[B,T,D]`` in the data's own units. No module keeps state.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .backbones import GRID, Decoder, Encoder, initialise
+from .config import ModelConfig
+from .recurrent import FramePredictor, Gaussian, GaussianLSTM, State, repeat_state
+
+
+@dataclass
+class Rollout:
+    """Predicted frames 1..T-1 of a clip [B,T-1,C,H,W] in [0,1] with posterior and prior of each of these steps."""
+
+    frames: Tensor
+    posterior: Gaussian
+    prior: Gaussian
+
+
+@dataclass
+class Observation:
+    """What the model knows after the observed frames: the start of `VideoPredictor.imagine`."""
+
+    h: Tensor  # features of the last observed frame [B,1,g_dim(,8,8)]
+    predictor: State
+    prior: State
+    terms: list[Tensor]  # the decoder's skip terms of the last observed frame, each [B,1,...]
+    frame: Tensor  # the last observed frame [B,1,C,H,W]
+
+
+def as_images(frames: Tensor) -> Tensor:
+    """uint8 frames to float in [0,1]; float frames as they are."""
+    return frames.float() / 255 if frames.dtype == torch.uint8 else frames
+
+
+class VideoPredictor(nn.Module):
+    """SVG-LP / SVG-FP (Denton & Fergus 2018) with actions, in the vector or the spatial form.
+
+    `condition_mean` and `condition_std` (length D, from ``dataset.json``) standardise the conditions inside the model and are
+    stored with its weights, so that callers pass metres as they come.
+    """
+
+    def __init__(self, config: ModelConfig, condition_mean: list[float] = (), condition_std: list[float] = ()):
+        super().__init__()
+        self.config = config
+        mean = torch.tensor(condition_mean or [0.0] * config.condition_dim)
+        std = torch.tensor(condition_std or [1.0] * config.condition_dim)
+        self.register_buffer("condition_mean", mean)
+        self.register_buffer("condition_std", torch.where(std > 1e-6, std, 1.0))  # a constant column stays finite
+        spatial, g_dim, z_dim = config.spatial, config.g_dim, config.z_dim
+        shape = (config.model, config.image_width, config.channels, g_dim, config.width, config.norm, spatial)
+        self.encoder = Encoder(*shape)
+        self.decoder = Decoder(*shape, blend=config.blend)
+        conditions = config.condition_dim + (2 if spatial else 0)
+        latent_size = config.latent_rnn_size or config.rnn_size
+        self.predictor = FramePredictor(
+            g_dim + z_dim + conditions, g_dim, config.rnn_size, config.predictor_rnn_layers, spatial
+        )
+        self.posterior = GaussianLSTM(g_dim + conditions, z_dim, latent_size, config.posterior_rnn_layers, spatial)
+        self.prior = None
+        if config.prior == "learned":
+            self.prior = GaussianLSTM(g_dim + conditions, z_dim, latent_size, config.prior_rnn_layers, spatial)
+        if not spatial:
+            self.apply(initialise)
+        axis = torch.linspace(-1, 1, GRID)
+        self.register_buffer("grid", torch.stack(torch.meshgrid(axis, axis, indexing="ij")), persistent=False)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent: [z_dim] or [z_dim,8,8]."""
+        return (self.config.z_dim, GRID, GRID) if self.config.spatial else (self.config.z_dim,)
+
+    # ------------------------------------------------------------------------------------------------------ training
+
+    def forward(
+        self,
+        frames: Tensor,
+        conditions: Tensor | None,
+        n_past: int,
+        teacher_forcing: bool = False,
+        sample: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Rollout:
+        """Predicts frames 1..T-1 of clips `frames` [B,T,C,H,W] with latents from the posterior.
+
+        Transitions from true frames (all of them with `teacher_forcing`, else those from the first `n_past`) run as whole
+        sequences; the rest go step by step, each on what the model predicted before it. `sample` False takes the posterior's
+        mean instead of a sample.
+        """
+        frames = as_images(frames)
+        steps = frames.shape[1] - 1
+        given = steps if teacher_forcing else min(n_past, steps)  # transitions from true frames
+        sources = given if self.config.last_frame_skip else min(n_past, steps)  # frames that give skips
+        h, skips = self._encode(frames)
+        conditions = self._spread(conditions, steps, frames)
+        posterior, _ = self.posterior(torch.cat([h[:, 1:], conditions], 2))
+        z = posterior.sample(generator) if sample else posterior.mu
+        terms, observed = self.decoder.skip_terms([skip[:, :sources] for skip in skips]), frames[:, :sources]
+
+        prior, prior_state = self._prior(h[:, :given], conditions[:, :given])
+        g, state = self._predict(h[:, :given], z[:, :given], conditions[:, :given])
+        priors, features = [prior], [g]
+        reencode = self.config.feedback == "frame" and given < steps
+        if reencode:
+            images = [self.decoder(g, terms, observed)]
+            terms, observed = [term[:, -1:] for term in terms], observed[:, -1:]
+        for step in range(given, steps):
+            if reencode:
+                h_own, skips = self._encode(images[-1][:, -1:])
+                if self.config.last_frame_skip:
+                    terms, observed = self.decoder.skip_terms(skips), images[-1][:, -1:]
+            else:
+                h_own = features[-1][:, -1:]
+            now = slice(step, step + 1)
+            prior, prior_state = self._prior(h_own, conditions[:, now], prior_state)
+            g, state = self._predict(h_own, z[:, now], conditions[:, now], state)
+            priors.append(prior)
+            features.append(g)
+            if reencode:
+                images.append(self.decoder(g, terms, observed))
+        if not reencode:
+            images = [self.decoder(torch.cat(features, 1), terms, observed)]
+        return Rollout(torch.cat(images, 1), posterior, Gaussian.cat(priors))
+
+    # ---------------------------------------------------------------------------------------------------- prediction
+
+    def reconstruct(self, frames: Tensor, conditions: Tensor | None, n_past: int) -> Tensor:
+        """The "rec" video, frames 1..T-1 [B,T-1,C,H,W]: latents are the posterior's means, own predictions after `n_past`."""
+        return self(frames, conditions, n_past, teacher_forcing=False, sample=False).frames
+
+    @torch.no_grad()
+    def predict(
+        self,
+        past: Tensor,
+        conditions: Tensor | None,
+        n_future: int,
+        n_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The "pred" videos [S,B,n_future,C,H,W]: latents sampled from the prior, own predictions fed back.
+
+        `past` [B,n_past,C,H,W]; `conditions` [B,>= n_past+n_future-1,D] from the first observed frame on.
+        """
+        n_past = past.shape[1]
+        noise = torch.randn(
+            (len(past), n_samples, n_future, *self.latent_shape), generator=generator, device=past.device
+        )
+        future = None if conditions is None else conditions[:, n_past - 1 :]
+        return self.imagine(self.observe(past, conditions), future, noise)
+
+    def observe(self, past: Tensor, conditions: Tensor | None) -> Observation:
+        """Takes in the observed frames `past` [B,n_past,C,H,W] and `conditions` [B,>= n_past-1,D], latents at the posterior's mean."""
+        past = as_images(past)
+        steps = past.shape[1] - 1
+        h, skips = self._encode(past)
+        state, prior_state = None, None
+        if steps:
+            conditions = self._spread(conditions, steps, past)
+            posterior, _ = self.posterior(torch.cat([h[:, 1:], conditions], 2))
+            _, prior_state = self._prior(h[:, :-1], conditions)
+            _, state = self._predict(h[:, :-1], posterior.mu, conditions)
+        terms = self.decoder.skip_terms([skip[:, -1:] for skip in skips])
+        return Observation(h[:, -1:], state, prior_state, terms, past[:, -1:])
+
+    def imagine(self, start: Observation, conditions: Tensor | None, noise: Tensor) -> Tensor:
+        """Continues from `start` for S futures of each clip: frames [S,B,F,C,H,W].
+
+        `conditions` [B,>=F,D], the same for all futures of a clip, or [B,S,>=F,D], one sequence for each; its first entry is
+        that of the last observed frame. `noise` [B,S,F,*latent_shape] gives ``z = mu + sigma * noise`` under the prior; zeros
+        take the prior's mean. Gradients flow to `conditions`.
+        """
+        batch, samples, steps = noise.shape[:3]
+        if conditions is not None:
+            if conditions.dim() == 3:
+                conditions = conditions[:, None].expand(-1, samples, -1, -1)
+            conditions = conditions.flatten(0, 1)
+        conditions = self._spread(conditions, steps, noise.flatten(0, 1))
+        noise = noise.flatten(0, 1)
+        h = start.h.repeat_interleave(samples, 0)
+        state, prior_state = repeat_state(start.predictor, samples), repeat_state(start.prior, samples)
+        terms, observed = start.terms, start.frame
+        frames = []
+        for step in range(steps):
+            now = slice(step, step + 1)
+            prior, prior_state = self._prior(h, conditions[:, now], prior_state)
+            z = prior.mu + torch.exp(0.5 * prior.logvar) * noise[:, now]
+            h, state = self._predict(h, z, conditions[:, now], state)
+            # All futures of a clip share its skip terms: they stand where the decoder expects the frames of one clip.
+            image = self.decoder(h.unflatten(0, (len(terms[0]), -1)).flatten(1, 2), terms, observed)
+            frames.append(image.reshape(batch * samples, *image.shape[2:]))
+            if self.config.feedback == "frame" and step + 1 < steps:
+                h, skips = self._encode(frames[-1][:, None])
+                if self.config.last_frame_skip:
+                    terms, observed = self.decoder.skip_terms(skips), frames[-1][:, None]
+        return torch.stack(frames, 1).unflatten(0, (batch, samples)).transpose(0, 1)
+
+    # --------------------------------------------------------------------------------------------------------- parts
+
+    def _encode(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Frames [B,T,C,H,W] -> features [B,T,g_dim(,8,8)] and skips, each [B,T,C,h,w]."""
+        flat = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        h, skips = self.encoder(flat)
+        return h.unflatten(0, frames.shape[:2]), [skip.unflatten(0, frames.shape[:2]) for skip in skips]
+
+    def _spread(self, conditions: Tensor | None, steps: int, like: Tensor) -> Tensor:
+        """The first `steps` conditions, standardised: [B,T,D]; in the spatial form with two coordinates [B,T,D+2,8,8].
+
+        `like` gives the batch size and device where there are no conditions (D = 0).
+        """
+        if self.config.condition_dim == 0:
+            conditions = like.new_zeros(len(like), steps, 0, dtype=torch.float32)
+        else:
+            conditions = (conditions[:, :steps] - self.condition_mean) / self.condition_std
+        if not self.config.spatial:
+            return conditions
+        tiled = conditions[..., None, None].expand(-1, -1, -1, GRID, GRID)
+        return torch.cat([tiled, self.grid.expand(*conditions.shape[:2], -1, -1, -1)], 2)
+
+    def _prior(self, h: Tensor, conditions: Tensor, state: State = None) -> tuple[Gaussian, State]:
+        if self.prior is not None:
+            return self.prior(torch.cat([h, conditions], 2), state)
+        standard = h.new_zeros(*h.shape[:2], *self.latent_shape, dtype=torch.float32)
+        return Gaussian(standard, standard), None
+
+    def _predict(self, h: Tensor, z: Tensor, conditions: Tensor, state: State = None) -> tuple[Tensor, State]:
+        return self.predictor(torch.cat([h, z.to(h), conditions.to(h)], 2), state)

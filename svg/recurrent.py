@@ -1,0 +1,133 @@
+"""LSTMs over whole sequences or single steps, fully connected and convolutional. State goes in and comes out.
+
+All take and return ``[B,T,...]``; a step is a sequence of T = 1. The fully connected modules are those of SVG (Denton & Fergus
+2018): a linear embedding, an LSTM of one or more layers, and a linear output. Their convolutional twins work on ``[B,T,C,h,w]``.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+State = tuple[Tensor, Tensor] | None
+"""Hidden and cell state of a recurrent module, batch in dimension 1 (layers first); None stands for zeros."""
+
+
+def repeat_state(state: State, times: int) -> State:
+    """The state of each batch entry `times` times over, neighbours together: [a, b] -> [a, a, b, b] for times = 2."""
+    if state is None:
+        return None
+    return state[0].repeat_interleave(times, dim=1), state[1].repeat_interleave(times, dim=1)
+
+
+@dataclass
+class Gaussian:
+    """A diagonal normal distribution by mean and log variance, any equal shapes."""
+
+    mu: Tensor
+    logvar: Tensor
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """z = mu + exp(logvar / 2) * eps (Kingma & Welling 2014, section 2.4)."""
+        eps = torch.randn(self.mu.shape, generator=generator, device=self.mu.device, dtype=self.mu.dtype)
+        return self.mu + torch.exp(0.5 * self.logvar) * eps
+
+    def __getitem__(self, index) -> "Gaussian":
+        return Gaussian(self.mu[index], self.logvar[index])
+
+    @staticmethod
+    def cat(steps: list["Gaussian"]) -> "Gaussian":
+        """Joins along time (dimension 1)."""
+        return Gaussian(torch.cat([g.mu for g in steps], 1), torch.cat([g.logvar for g in steps], 1))
+
+
+class LSTM(nn.Module):
+    """Linear -> LSTM, as ``[B,T,input_size] -> [B,T,hidden_size]``."""
+
+    def __init__(self, input_size: int, hidden_size: int, layers: int):
+        super().__init__()
+        self.embed = nn.Linear(input_size, hidden_size)
+        self.lstm = nn.LSTM(hidden_size, hidden_size, layers, batch_first=True)
+
+    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+        return self.lstm(self.embed(x), state)
+
+
+class ConvLSTM(nn.Module):
+    """Convolution -> convolutional LSTM (Shi et al. 2015, without peepholes), ``[B,T,input,h,w] -> [B,T,hidden,h,w]``.
+
+    The input's part of all gates is one convolution over all steps; only the hidden part goes step by step.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, layers: int):
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.embed = nn.Conv2d(input_size, hidden_size, 3, padding=1)
+        self.from_input = nn.ModuleList(nn.Conv2d(hidden_size, 4 * hidden_size, 3, padding=1) for _ in range(layers))
+        self.from_hidden = nn.ModuleList(
+            nn.Conv2d(hidden_size, 4 * hidden_size, 3, padding=1, bias=False) for _ in range(layers)
+        )
+
+    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+        batch, steps = x.shape[:2]
+        x = F.leaky_relu(self.embed(x.flatten(0, 1)), 0.2)
+        hiddens, cells = [], []
+        for layer, (from_input, from_hidden) in enumerate(zip(self.from_input, self.from_hidden, strict=True)):
+            gates = from_input(x).unflatten(0, (batch, steps))
+            hidden, cell = (None, None) if state is None else (state[0][layer], state[1][layer])
+            outputs = []
+            for step in range(steps):
+                gate = gates[:, step]
+                if hidden is not None:
+                    gate = gate + from_hidden(hidden)
+                hidden, cell = _lstm_cell(gate, cell)
+                outputs.append(hidden)
+            x = outputs[0] if steps == 1 else torch.stack(outputs, 1).flatten(0, 1)
+            hiddens.append(hidden)
+            cells.append(cell)
+        return x.unflatten(0, (batch, steps)), (torch.stack(hiddens), torch.stack(cells))
+
+
+def _lstm_cell(gate: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Hochreiter & Schmidhuber 1997 with forget gate; +1 keeps the cell open at the start (Jozefowicz et al. 2015)."""
+    i, f, o, g = gate.chunk(4, dim=1)
+    new = torch.sigmoid(i) * torch.tanh(g)
+    cell = new if cell is None else torch.sigmoid(f + 1) * cell + new
+    return torch.sigmoid(o) * torch.tanh(cell), cell
+
+
+class FramePredictor(nn.Module):
+    """The frame predictor: recurrent core -> output layer -> tanh, in the range of the encoder's features."""
+
+    def __init__(self, input_size: int, output_size: int, hidden_size: int, layers: int, spatial: bool):
+        super().__init__()
+        self.core = (ConvLSTM if spatial else LSTM)(input_size, hidden_size, layers)
+        self.output = _head(hidden_size, output_size, spatial)
+
+    def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+        hidden, state = self.core(x, state)
+        return torch.tanh(_per_step(self.output, hidden)), state
+
+
+class GaussianLSTM(nn.Module):
+    """Posterior or learned prior: recurrent core -> mu and logvar."""
+
+    def __init__(self, input_size: int, output_size: int, hidden_size: int, layers: int, spatial: bool):
+        super().__init__()
+        self.core = (ConvLSTM if spatial else LSTM)(input_size, hidden_size, layers)
+        self.mu = _head(hidden_size, output_size, spatial)
+        self.logvar = _head(hidden_size, output_size, spatial)
+
+    def forward(self, x: Tensor, state: State = None) -> tuple[Gaussian, State]:
+        hidden, state = self.core(x, state)
+        # float32: the KL takes exponentials of these
+        return Gaussian(_per_step(self.mu, hidden).float(), _per_step(self.logvar, hidden).float()), state
+
+
+def _head(hidden_size: int, output_size: int, spatial: bool) -> nn.Module:
+    return nn.Conv2d(hidden_size, output_size, 3, padding=1) if spatial else nn.Linear(hidden_size, output_size)
+
+
+def _per_step(module: nn.Module, x: Tensor) -> Tensor:
+    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
