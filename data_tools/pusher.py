@@ -203,7 +203,7 @@ def _random_objects(generator: np.random.Generator, hand: np.ndarray) -> list[st
 
 def _random_shape(kind: str, generator: np.random.Generator) -> tuple[str, float, float, str]:
     """MJCF size, height of the centre when lying, radius of the footprint about the centre, MJCF Euler angles."""
-    a, b, c = generator.uniform(0.022, 0.042, 3)
+    a, b, c = generator.uniform(0.025, 0.045, 3)
     yaw = generator.uniform(0, 2 * np.pi)
     if kind == "box":
         return f"{a} {b} {c}", c, float(np.hypot(a, b)), f"0 0 {yaw}"
@@ -243,9 +243,9 @@ def _scene_xml(objects: list[str]) -> str:
         for name, kind, size, z, mass in (
             ("palm", "box", "0.046 0.026 0.014", 0.088, 0.3),
             ("wrist", "cylinder", "0.030 0.040", 0.142, 0.3),
-            ("band", "cylinder", "0.037 0.014", 0.196, 0.1),
-            ("upper_wrist", "cylinder", "0.042 0.060", 0.270, 0.2),
-            ("joint", "sphere", "0.054", _WRIST, 0.1),
+            ("band", "cylinder", "0.036 0.014", 0.196, 0.1),
+            ("upper_wrist", "cylinder", "0.038 0.060", 0.270, 0.2),
+            ("joint", "sphere", "0.047", _WRIST, 0.1),
         )
     )
     fingers = "".join(
@@ -257,9 +257,9 @@ def _scene_xml(objects: list[str]) -> str:
     forearm = "".join(
         f'<geom class="hand" name="{name}" type="{kind}" size="{size}" pos="0 0 {z}" contype="0"/>'
         for name, kind, size, z in (
-            ("forearm", "cylinder", "0.046 0.090", 0.10),
-            ("cuff", "cylinder", "0.052 0.020", 0.21),
-            ("upper_arm", "cylinder", "0.056 0.300", 0.53),
+            ("forearm", "cylinder", "0.044 0.090", 0.10),
+            ("cuff", "cylinder", "0.049 0.020", 0.21),
+            ("upper_arm", "cylinder", "0.050 0.300", 0.53),
         )
     )
     force = {"x": 25, "y": 25, "z": 12}
@@ -283,7 +283,7 @@ def _scene_xml(objects: list[str]) -> str:
         <geom name="table" class="still" type="plane" size="{width} {depth} 1" contype="1" friction="0.3 0.005 0.0001"/>
         {planes}{rims}
         <geom name="floor" class="still" type="plane" size="0 0 1" pos="0 0 -0.35"/>
-        <geom name="wall" class="still" type="plane" size="0 0 1" pos="0 1.3 0" zaxis="0 -1 0"/>
+        <geom name="wall" class="still" type="plane" size="0 0 1" pos="0 1.2 0" zaxis="0 -1 0"/>
         <body name="hand" gravcomp="1">{slides}{hand}{fingers}</body>
         <body name="forearm" mocap="true">{forearm}</body>
         {"".join(objects)}
@@ -295,8 +295,8 @@ def _scene_xml(objects: list[str]) -> str:
 # ----------------------------------------------------------------------------------------------------------- colours
 
 _STILL_COLORS = {
-    "table": (0.80, 0.70, 0.54), "rim_right": (0.72, 0.68, 0.60), "rim_left": (0.72, 0.68, 0.60),
-    "rim_back": (0.66, 0.63, 0.58), "rim_front": (0.84, 0.82, 0.76), "floor": (0.36, 0.36, 0.38), "wall": (0.66, 0.72, 0.78),
+    "table": (0.80, 0.72, 0.58), "rim_right": (0.72, 0.68, 0.60), "rim_left": (0.72, 0.68, 0.60),
+    "rim_back": (0.70, 0.68, 0.64), "rim_front": (0.88, 0.86, 0.82), "floor": (0.72, 0.70, 0.67), "wall": (0.88, 0.92, 0.96),
 }  # fmt: skip
 _ARM_COLORS = {"palm": (0.55, 0.09, 0.13), "band": (0.60, 0.10, 0.14), "cuff": (0.60, 0.10, 0.14)}
 _ARM_COLOR = (0.13, 0.12, 0.13)
@@ -313,7 +313,7 @@ def _random_surfaces(model: mujoco.MjModel, generator: np.random.Generator) -> S
     count = model.ngeom
     color = np.tile(np.array(_ARM_COLOR), (count, 1))
     second, wave, grain = color.copy(), np.zeros((count, 3)), np.zeros(count)
-    tint = generator.normal(0, 0.025, 3) + generator.normal(0, 0.04)
+    tint = generator.normal(0, 0.014, 3) + generator.normal(0, 0.035)
     picks = generator.permutation(len(_PALETTE))
     for geom in range(count):
         name = model.geom(geom).name

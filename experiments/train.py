@@ -1,0 +1,37 @@
+"""``svg-train``: trains the predictor on an indexed data set and writes a run folder."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from svg.config import Config, FlagParser, add_config_arguments, config_from_arguments
+
+from .command import run_command
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = FlagParser(prog="svg-train", description="Trains the predictor. Flags may stand in a file: svg-train @FILE.")
+    add_config_arguments(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --log_dir, with its own configuration")
+    return parser.parse_args(argv)
+
+
+def train(args: argparse.Namespace) -> None:
+    config = config_from_arguments(args)
+
+    from svg import checkpoint
+    from svg.training import Training
+
+    if args.resume:
+        config: Config = checkpoint.load_config(Path(args.log_dir))
+    run = Training(config, args.resume).fit()
+    print(f"{run}: evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    return run_command("svg-train", lambda: train(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

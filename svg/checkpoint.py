@@ -1,0 +1,123 @@
+"""Run folders: configuration, metrics and checkpoints, written whole or not at all, read without running code.
+
+A checkpoint is ``checkpoints/{last,best}.json``, which names its files: weights (safetensors) and, for the last one, the
+optimiser's state. The JSON is replaced in one step after the files it names are complete.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from data_tools.layout import InputError, write_text
+
+from .config import Config
+
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+FOLDER = "checkpoints"
+FIGURES = "figures"
+
+
+def save(run: Path, name: str, model: nn.Module, progress: dict[str, Any], optimizer: torch.optim.Optimizer | None) -> None:
+    """Writes the checkpoint `name` (last or best); `progress` is what resuming needs besides weights and optimiser state."""
+    folder = run / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{name}-{progress['step']:08d}"
+    files = {"weights": f"{stem}.safetensors"}
+    # Weights that share memory with nothing and lie in standard order, whatever the memory format in training
+    weights = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    _write(folder / files["weights"], lambda path: save_file(weights, path))
+    if optimizer is not None:
+        files["optimizer"] = f"{stem}.optimizer.pt"
+        _write(folder / files["optimizer"], lambda path: torch.save(optimizer.state_dict(), path))
+    write_text(folder / f"{name}.json", json.dumps({"schema_version": 1, "files": files, **progress}, indent=2) + "\n")
+    for old in folder.glob(f"{name}-*"):
+        if old.name not in files.values():
+            old.unlink()
+
+
+def _write(path: Path, write: Any) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+def exists(run: Path, name: str) -> bool:
+    return (run / FOLDER / f"{name}.json").exists()
+
+
+def load(run: Path, name: str, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
+    """Loads weights (and optimiser state) in place and returns the progress. Raises `InputError` naming a missing or bad file."""
+    path = run / FOLDER / f"{name}.json"
+    try:
+        progress = json.loads(path.read_text())
+        files = progress.pop("files")
+        path = run / FOLDER / Path(files["weights"]).name
+        model.load_state_dict(load_file(path))
+        if optimizer is not None:
+            path = run / FOLDER / Path(files["optimizer"]).name
+            optimizer.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; is {run} a run folder that svg-train has written?") from None
+    except (ValueError, KeyError, RuntimeError, SafetensorError, EOFError) as error:
+        raise InputError(f"{path}: damaged or of another model ({_first_line(error)}); restore it") from None
+    return progress
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def save_config(run: Path, config: Config) -> None:
+    run.mkdir(parents=True, exist_ok=True)
+    write_text(run / CONFIG_FILE, config.to_json())
+
+
+def load_config(run: Path) -> Config:
+    path = Path(run) / CONFIG_FILE
+    if not path.exists():
+        raise InputError(f"{path}: not found; expected a run folder that svg-train has written")
+    return Config.from_json(path.read_text(), str(path))
+
+
+def load_model(run: str | Path, name: str = "best", device: str | torch.device = "cpu") -> tuple[nn.Module, Config]:
+    """The trained predictor of a run folder in evaluation mode, and its configuration."""
+    from .model import VideoPredictor
+
+    run = Path(run)
+    config = load_config(run)
+    model = VideoPredictor(config.model)
+    load(run, name, model)
+    return model.to(device, memory_format=torch.channels_last).eval(), config
+
+
+def append_metrics(run: Path, values: dict[str, Any]) -> None:
+    with open(run / METRICS_FILE, "a") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of ``metrics.jsonl``, one an epoch. Raises `InputError` naming a bad line."""
+    path = Path(run) / METRICS_FILE
+    if not path.exists():
+        raise InputError(f"{path}: not found; expected a run folder that svg-train has written")
+    lines = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            raise InputError(f"{path} line {number}: not JSON; remove this line") from None
+    return lines
+
+
+def truncate_metrics(run: Path, epochs: int) -> None:
+    """Drops the lines of epochs that a resumed run will do again."""
+    if (run / METRICS_FILE).exists():
+        kept = [line for line in read_metrics(run) if line["epoch"] <= epochs]
+        write_text(run / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in kept))

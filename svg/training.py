@@ -1,0 +1,196 @@
+"""The training loop: one step, one epoch, one run."""
+
+import dataclasses
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data_tools import layout
+from data_tools.layout import InputError
+
+from . import checkpoint, runtime, schedules
+from .config import Config, TrainConfig, validate
+from .losses import kl_divergence, mean_squared_error
+from .metrics import psnr, ssim
+from .model import VideoPredictor, as_images
+from .sequences import Batch, SequenceDataset, TrainingBatches, evaluation_batches
+
+
+def complete_config(config: Config, dataset: SequenceDataset) -> Config:
+    """Fills in what the data decide (channels, width of the conditions) and checks what flags and data must agree on."""
+    height, width, channels = dataset.frame_size
+    size = config.model.image_width
+    if (height, width) != (size, size):
+        raise InputError(f"--image_width: found {size}, but the frames of {dataset.root} are {height}x{width}")
+    model = dataclasses.replace(config.model, channels=channels, condition_dim=len(dataset.condition_mean))
+    config = dataclasses.replace(config, model=model)
+    validate(config)
+    return config
+
+
+def make_optimizer(config: TrainConfig, parameters: Any, device: torch.device) -> torch.optim.Optimizer:
+    options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": device.type in ("cpu", "cuda")}
+    if config.optimizer in ("adam", "adamw"):
+        kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+        return kind(parameters, betas=(config.beta1, 0.999), **options)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=config.beta1, **options)
+    del options["fused"]
+    return torch.optim.RMSprop(parameters, momentum=config.beta1, **options)
+
+
+class Training:
+    """A run in progress: data, model, optimiser and how far they are.
+
+    All randomness of a step comes from (seed, step); with `max_minutes` the learning rate also depends on the time taken.
+    """
+
+    def __init__(self, config: Config, resume: bool = False):
+        validate(config)
+        self.run = Path(config.train.log_dir)
+        self.device = runtime.choose_device(config.train.device)
+        self.progress = {"epoch": 0, "step": 0, "minutes": 0.0, "best_psnr": None}
+        if not resume and (self.run / checkpoint.CONFIG_FILE).exists():
+            raise InputError(f"--log_dir: {self.run} holds a run already; add --resume to go on with it, or choose another folder")
+        data = config.data
+        clip_length = data.n_past + data.n_future
+        self.training_data = SequenceDataset(data.data_root, "train", clip_length, data.conditions)
+        self.config = complete_config(config, self.training_data)
+        self.validation_data = None
+        if (layout.read_index(Path(data.data_root))["split"] == "validate").any():
+            self.validation_data = SequenceDataset(data.data_root, "validate", data.n_eval, data.conditions)
+        train = self.config.train
+        self.batches = TrainingBatches(self.training_data, train.batch_size, train.seed, data.clip_start)
+        torch.manual_seed(train.seed)
+        self.model = VideoPredictor(
+            self.config.model, self.training_data.condition_mean, self.training_data.condition_std
+        ).to(self.device, memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(train, self.model.parameters(), self.device)
+        if resume:
+            self.progress |= checkpoint.load(self.run, "last", self.model, self.optimizer)
+            checkpoint.truncate_metrics(self.run, self.progress["epoch"])
+        checkpoint.save_config(self.run, self.config)
+
+    def fit(self) -> Path:
+        """Trains to the end: for every epoch its steps, validation, a line of metrics and the checkpoints. Returns the run folder."""
+        train = self.config.train
+        start = time.monotonic() - 60 * self.progress["minutes"]
+        minutes = lambda: (time.monotonic() - start) / 60  # noqa: E731
+        out_of_time = lambda: bool(train.max_minutes) and minutes() >= train.max_minutes  # noqa: E731
+        while self.progress["epoch"] < train.niter and not out_of_time():
+            metrics = self._epoch(minutes, out_of_time)
+            metrics |= self.validate()
+            self.progress["epoch"] += 1
+            self.progress["minutes"] = minutes()
+            self._finish_epoch(metrics)
+        return self.run
+
+    def _epoch(self, minutes: Any, out_of_time: Any) -> dict[str, float]:
+        train, epoch, first = self.config.train, self.progress["epoch"], self.progress["step"]
+        beta = train.beta * schedules.kl_annealing(train, epoch)
+        tfr = schedules.teacher_forcing_ratio(train, epoch)
+        total_steps = train.niter * train.epoch_size
+        last = (epoch + 1) * train.epoch_size
+        steps = range(first * train.accumulate, last * train.accumulate)
+        batches = self.batches.iterate(steps, self.config.data.workers, pin_memory=self.device.type == "cuda")
+        self.model.train()
+        sums, began, frames = defaultdict(float), time.monotonic(), 0
+        bar = tqdm(range(first, last), desc=f"epoch {epoch + 1}", unit="step", disable=None, leave=False)
+        for step in bar:
+            progress = step / total_steps
+            if train.max_minutes:
+                progress = min(1.0, max(progress, minutes() / train.max_minutes))
+            lr = schedules.learning_rate(train, progress)
+            losses = self.step(step, [next(batches) for _ in range(train.accumulate)], lr, beta, tfr)
+            for name, value in losses.items():
+                sums[name] += value
+            frames += train.batch_size * train.accumulate * self.training_data.clip_length
+            self.progress["step"] = step + 1
+            rate = frames / (time.monotonic() - began)
+            bar.set_postfix({**{k: f"{v:.4g}" for k, v in losses.items()}, "beta": beta, "tfr": tfr, "frames/s": f"{rate:.0f}"})
+            if out_of_time():
+                break
+        done = self.progress["step"] - first
+        means = {name: value / done for name, value in sums.items()}
+        return {**means, "beta": beta, "tfr": tfr, "lr": lr, "frames_per_second": round(rate, 1)}
+
+    def step(self, step: int, batches: list[Batch], lr: float, beta: float, tfr: float) -> dict[str, float]:
+        """One optimiser step over `batches`, whose gradients are averaged. Returns loss, mse and kl."""
+        config = self.config
+        teacher_forcing = bool(np.random.default_rng((config.train.seed, step, 2)).random() < tfr)
+        random = runtime.generator(self.device, config.train.seed, step)
+        sums = torch.zeros(3, device=self.device)
+        for batch in batches:
+            frames, conditions = self._to_device(batch)
+            with runtime.autocast(self.device, config.train.precision):
+                rollout = self.model(frames, conditions, config.data.n_past, teacher_forcing, generator=random)
+            mse = mean_squared_error(rollout.frames, as_images(frames[:, 1:]))
+            kl = kl_divergence(rollout.posterior, rollout.prior)
+            loss = (mse + beta * kl) / len(batches)
+            loss.backward()
+            sums += torch.stack([loss.detach(), mse.detach() / len(batches), kl.detach() / len(batches)])
+        if config.train.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.train.max_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        losses = dict(zip(("loss", "mse", "kl"), sums.tolist(), strict=True))
+        if not np.isfinite(losses["loss"]):
+            raise InputError(
+                f"step {step}: the loss is {losses['loss']} (mse {losses['mse']}, kl {losses['kl']}); lower --lr, set --max_grad_norm "
+                f"or use --kl_anneal; {self.run} keeps the checkpoint of epoch {self.progress['epoch']}"
+            )
+        return losses
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """PSNR and SSIM of the first validation sequences, means over predicted frames: rec, and pred with the mean latent."""
+        if self.validation_data is None:
+            return {}
+        data, train = self.config.data, self.config.train
+        self.model.eval()
+        scores = defaultdict(list)
+        batches = evaluation_batches(self.validation_data, max(train.batch_size, 16), train.validate_sequences)
+        for _, batch in batches:
+            frames, conditions = self._to_device(batch)
+            target = as_images(frames[:, data.n_past :])
+            futures = target.shape[1]
+            with runtime.autocast(self.device, train.precision):
+                rec = self.model.reconstruct(frames, conditions, data.n_past)[:, data.n_past - 1 :]
+                start = self.model.observe(frames[:, : data.n_past], conditions)
+                noise = torch.zeros(len(frames), 1, futures, *self.model.latent_shape, device=self.device)
+                pred = self.model.imagine(start, conditions[:, data.n_past - 1 :], noise)[0]
+            for name, video in (("rec", rec), ("pred", pred)):
+                scores[f"val_{name}_psnr"] += psnr(video, target).mean(1).tolist()
+                scores[f"val_{name}_ssim"] += ssim(video, target).mean(1).tolist()
+        return {name: float(np.mean(values)) for name, values in scores.items()}
+
+    def _to_device(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return batch["frames"].to(self.device, non_blocking=True), batch["conditions"].to(self.device, non_blocking=True)
+
+    def _finish_epoch(self, metrics: dict[str, float]) -> None:
+        progress = self.progress
+        score = metrics.get("val_pred_psnr")
+        best = score is None or progress["best_psnr"] is None or score > progress["best_psnr"]
+        if best:
+            progress["best_psnr"] = score
+        checkpoint.save(self.run, "last", self.model, progress, self.optimizer)
+        if best:
+            checkpoint.save(self.run, "best", self.model, progress, None)
+        line = {"epoch": progress["epoch"], "step": progress["step"], "minutes": round(progress["minutes"], 3), **metrics}
+        checkpoint.append_metrics(self.run, line)
+        shown = " ".join(
+            f"{label} {metrics[name]:{form}}"
+            for label, name, form in (
+                ("loss", "loss", ".5f"), ("mse", "mse", ".5f"), ("kl", "kl", ".2f"), ("tfr", "tfr", ".2f"),
+                ("rec", "val_rec_psnr", ".2f"), ("pred", "val_pred_psnr", ".2f"), ("frames/s", "frames_per_second", ".0f"),
+            )
+            if name in metrics
+        )  # fmt: skip
+        tqdm.write(f"epoch {progress['epoch']:3d} step {progress['step']:6d} {progress['minutes']:6.1f} min  {shown}{' *' if best else ''}")
