@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from setuptools import setup
 
 COMMANDS = {
@@ -13,7 +15,7 @@ setup(
     name="svg-push",
     version="0.1.0",
     description="Predicting video of robot pushing: action-conditioned stochastic video generation with LSTMs",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",

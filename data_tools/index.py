@@ -59,7 +59,9 @@ def build_index(root: Path, name: str | None = None, source: str = "") -> pd.Dat
     root = Path(root)
     found = [(split, folder) for split in layout.SPLITS for folder in find_sequences(root, split)]
     if not found:
-        raise InputError(f"{root}: found no sequences in {', '.join(layout.SPLITS)}; expected e.g. {root / 'train' / '0' / '0.png'}")
+        raise InputError(
+            f"{root}: found no sequences in {', '.join(layout.SPLITS)}; expected e.g. {root / 'train' / '0' / '0.png'}"
+        )
     rows, total, squares, count = [], 0.0, 0.0, 0
     for split, folder in tqdm(found, desc="index", unit="sequence", disable=None):
         row, conditions = check_sequence(folder)
@@ -114,6 +116,6 @@ def run(args: argparse.Namespace) -> None:
     counts = ", ".join(f"{count} {split}" for split, count in index["split"].value_counts(sort=False).items())
     first = index.iloc[0]
     print(
-        f"{args.root / layout.INDEX_FILE}: {len(index)} sequences ({counts}), frames {first.height}x{first.width}x{first.channels}, "
-        f"{first.action_dim} action and {first.position_dim} position columns"
+        f"{args.root / layout.INDEX_FILE}: {len(index)} sequences ({counts}), "
+        f"frames {first.height}x{first.width}x{first.channels}, {first.action_dim} action and {first.position_dim} position columns"
     )

@@ -214,7 +214,7 @@ def write_sequence(folder: Path, frames: np.ndarray, actions: np.ndarray | None,
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for number, frame in enumerate(frames):
-        Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame).save(temporary / f"{number}.png")
+        Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame).save(temporary / f"{number}.png", compress_level=2)
     for name, table in ((ACTIONS_FILE, actions), (POSITIONS_FILE, positions)):
         if table is not None:
             np.savetxt(temporary / name, table, fmt="%.9g", delimiter=",")

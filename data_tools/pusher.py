@@ -7,8 +7,8 @@ An action is ``[dx, dy, lift, close]``, carried out between two frames (0.16 s):
 
 - ``dx``, ``dy``: by how much the hand moves during this one frame, in metres, each within ±0.05. Without an obstacle in the
   way ``position[t + 1, :2] = position[t, :2] + action[t, :2]``, to a few millimetres.
-- ``lift``: 0, 1, 2 or 3: the height that the hand goes to and keeps, ``0.012 + 0.03 * lift`` metres, at most 0.045 m a frame.
-  At 0 the fingers push objects, at 3 they pass over most of them.
+- ``lift``: 0, 1, 2 or 3: the height that the hand goes to and keeps, ``0.012 + 0.03 * lift`` metres, by at most 0.045 m a
+  frame. At 0 the fingers push objects, at 3 they pass over most of them.
 - ``close``: 0 opens the fingers, 1 closes them.
 
 Nothing else about the commands is remembered: what happens next follows from the state and the action. A hand that is
@@ -47,7 +47,7 @@ class Surfaces:
 
     Args:
         color, second: float32 [G,3], RGB in [0,1]: the two colours of the geom.
-        wave: float32 [G,3], 1/m: the colours alternate with ``sin(wave . p)``, p in the geom's own frame; zero for plain geoms.
+        wave: float32 [G,3], 1/m: the colours alternate with ``sin(wave . p)``, p in the geom's own frame; zero if plain.
         grain: float32 [G], strength of the wood grain in [0,1]; 0 for none.
     """
 
@@ -73,7 +73,7 @@ class Pusher:
         self._objects = np.array(bodies)
         self._arm = self.model.body("forearm").mocapid[0]
         for body in bodies:
-            # Damping only the rotation stops balls and lying cylinders within some frames, cheaper than rolling friction.
+            # Damped rotation stops what rolls within some frames; rolling friction would cost more physics time.
             first = self.model.body_dofadr[body]
             self.model.dof_damping[first + 3 : first + 6] = 0.004 * self.model.body_mass[body]
         self.data.qpos[:3] = *start, LOW
@@ -115,7 +115,8 @@ class Pusher:
 
     def _place_arm(self) -> None:
         """Lays the forearm on the line from the wrist to the shoulder."""
-        wrist = self.position + (0, 0, _WRIST)
+        wrist = self.position
+        wrist[2] += _WRIST
         along = (_SHOULDER - wrist) / np.linalg.norm(_SHOULDER - wrist)
         self.data.mocap_pos[self._arm] = wrist
         mujoco.mju_quatZ2Vec(self.data.mocap_quat[self._arm], along)
@@ -139,7 +140,7 @@ class PushingPolicy:
         if self._age % HOLD == 0:
             self._action = self._new_action()
         self._age += 1
-        return self._action
+        return self._action.copy()
 
     def _choose_goal(self) -> None:
         generator = self._generator
@@ -169,8 +170,7 @@ class PushingPolicy:
         self._velocity = np.clip((end - here) / HOLD, -MAX_STEP, MAX_STEP)
         lift = generator.integers(1, MAX_LIFT + 1) if generator.random() < (0.1 if self._pushing else 0.4) else 0
         close = generator.random() < 0.25
-        # Rounded to what is written to disk, so that the recorded action is the commanded one to the last digit.
-        return np.array([*np.round(self._velocity, 5), lift, close], np.float32)
+        return np.array([*self._velocity, lift, close], np.float32)
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:
@@ -195,8 +195,7 @@ def _random_objects(generator: np.random.Generator, hand: np.ndarray) -> list[st
         placed.append((place, radius))
         bodies.append(
             f'<body name="object{len(bodies)}" pos="{place[0]} {place[1]} {height + 0.0005}" euler="{euler}"><freejoint/>'
-            f'<geom type="{kind}" size="{size}" mass="{mass}" friction="{friction} 0.005 0.0001" contype="1" conaffinity="3"/>'
-            "</body>"
+            f'<geom type="{kind}" size="{size}" mass="{mass}" friction="{friction} 0.005 0.0001" conaffinity="3"/></body>'
         )
     return bodies
 

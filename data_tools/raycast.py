@@ -1,11 +1,12 @@
 """Camera images by MuJoCo's own ray caster: no OpenGL, no display.
 
-Each pixel is the mean of 2x2 rays. A ray's colour is ``albedo * (ambient + diffuse * max(0, n . l) * visible)``: Lambert's law
-under one point light, whose shadows are cast by a second set of rays from the light to the points that the camera sees.
+Each pixel is the mean of 2x2 rays. A ray's colour is ``albedo * (ambient + diffuse * falloff * max(0, n . l) * visible)``:
+Lambert's law under one point light, whose strength is given at the origin and falls with the square of the distance. Its
+shadows are cast by a second set of rays, from the light to the points that the camera sees.
 
 Most of an image never changes within a scene. Geoms of `STATIC_GROUP` are cast and shaded once; for each frame only those
-tiles of 8x8 rays are cast again whose cone, seen from the camera or from the light, may meet a moving geom. The result is the
-same as that of casting every ray.
+tiles of 8x8 rays are cast again whose cone, seen from the camera or from the light, may meet a moving geom. The result is
+that of casting every ray.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 
 from .pusher import MOVING_GROUP, STATIC_GROUP, Surfaces
 
-TILE = 4  # rays
+TILE = 8  # rays
 RAYS = 2  # a pixel and axis
 SKY = (0.75, 0.80, 0.85)
 _BIAS = 1e-3  # metres a shadow ray may fall short of its point: rounding, not an obstacle
@@ -32,7 +33,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """A point light at `position` (metres); `diffuse` is its strength at the origin, `ambient` that of the light from all sides."""
+    """A point light at `position` (metres), of strength `diffuse` at the origin; `ambient` light comes from all sides."""
 
     position: tuple[float, float, float] = (-0.40, -0.25, 1.7)
     diffuse: float = 0.64
@@ -46,7 +47,8 @@ class Renderer:
         model: whose geoms are of `STATIC_GROUP` (never move) or `MOVING_GROUP`; others are unseen.
         data: the state in which the static geoms are cast.
         surfaces: colours of the geoms.
-        width: of the square image in pixels, a multiple of 4.
+        width: of the square image in pixels, a multiple of 4; `ValueError` otherwise.
+        camera, light: the usual ones if None.
     """
 
     def __init__(

@@ -4,8 +4,8 @@ Writes ``<root>/<split>/<NNNNN>/`` with ``0.png ...``, ``actions.csv`` [T,4] and
 and position t (x, y, z of the hand, metres) are at time t, action t is carried out between t and t + 1.
 
 An action is dx, dy, lift, close, each action held for two frames:
-  dx, dy  movement of the hand during each frame in metres, within 0.05: position + action is the next position,
-          unless an object is jammed in the way
+  dx, dy  movement of the hand during each frame in metres, within 0.05, to the right and away from the camera:
+          position + action is the next position, unless an object is jammed in the way
   lift    0-3: the height that the hand goes to, 0.012 + 0.03 * lift metres, at most 0.045 m a frame; 0 pushes
   close   1 closes the fingers, 0 opens them
 
@@ -53,8 +53,10 @@ class Report:
     moved: int
 
 
-def simulate_sequence(seed: int, number: int, frames: int, image_width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Simulates one sequence.
+def simulate_sequence(
+    seed: int, number: int, frames: int, image_width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Simulates one sequence; see `simulate` for the arguments.
 
     Returns:
         frames uint8 [T,H,W,3]; actions float32 [T,4]; positions float32 [T,3] in metres; and the farthest that the centre of
@@ -99,8 +101,8 @@ def simulate(
         frames: of each sequence, 2 or more.
         workers: processes; as many as there are processors if None.
 
-    Raises `InputError` if a value is out of range, MuJoCo is not installed, or `root` holds a simulation with other settings;
-    nothing is lost then. The index is not written here: see `run`.
+    Raises `InputError` if a value is out of range, MuJoCo is not installed, or `root` holds another simulation or foreign
+    sequences; nothing is lost then. The index is not written here: see `run`.
     """
     root = Path(root)
     workers = (os.cpu_count() or 1) if workers is None else workers
@@ -121,8 +123,8 @@ def simulate(
 def assign_splits(sequences: int, shares: tuple[float, float, float]) -> list[str]:
     """The split of each sequence 0, 1, 2, ...
 
-    The first ones give each split that is wanted one sequence, each later one goes to the split that lacks most of its share.
-    So the numbers come out to within one sequence, and a longer list begins with the shorter one.
+    The first ones give each wanted split one sequence, each later one goes to the split that lacks most of its share. So the
+    numbers come out to within one sequence, and a longer list begins with the shorter one.
     """
     counts = np.zeros(len(shares))
     found = []
@@ -139,14 +141,21 @@ def assign_splits(sequences: int, shares: tuple[float, float, float]) -> list[st
 
 
 def _check(sequences: int, seed: int, splits: tuple[float, ...], image_width: int, frames: int, workers: int) -> None:
-    for flag, value, least in (("sequences", sequences, 1), ("seed", seed, 0), ("frames", frames, 2), ("workers", workers, 1)):
+    for flag, value, least in (
+        ("sequences", sequences, 1),
+        ("seed", seed, 0),
+        ("frames", frames, 2),
+        ("workers", workers, 1),
+    ):
         if value < least:
             raise InputError(f"--{flag}: found {value}, expected {least} or more")
     if not 16 <= image_width <= 512 or image_width % 4:
         raise InputError(f"--image_width: found {image_width}, expected a multiple of 4 from 16 to 512")
     if len(splits) != len(SPLITS) or not all(0 <= share <= 1 for share in splits) or abs(sum(splits) - 1) > 1e-6:
         found = " ".join(str(share) for share in splits)
-        raise InputError(f"--splits: found {found}, expected the shares of {', '.join(SPLITS)}, adding up to 1, like 0.8 0.1 0.1")
+        raise InputError(
+            f"--splits: found {found}, expected the shares of {', '.join(SPLITS)}, adding up to 1, like 0.8 0.1 0.1"
+        )
 
 
 def _check_mujoco() -> None:
@@ -157,7 +166,7 @@ def _check_mujoco() -> None:
 
 
 def _claim(root: Path, settings: dict) -> None:
-    """Writes the settings into a new root; in a known one, compares them and removes what an interruption left half-written."""
+    """Writes the settings into a new root; in a known one, compares them and removes what was left half-written."""
     path = root / SETTINGS_FILE
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file, expected a folder; name another root")
@@ -174,7 +183,9 @@ def _claim(root: Path, settings: dict) -> None:
                 "simulate with the same settings, or into another root"
             )
     elif any((root / split).exists() for split in SPLITS):
-        raise InputError(f"{root}: holds sequences that were not simulated here (no {SETTINGS_FILE}); simulate into another root")
+        raise InputError(
+            f"{root}: holds sequences that were not simulated here (no {SETTINGS_FILE}); simulate into another root"
+        )
     else:
         root.mkdir(parents=True, exist_ok=True)
         layout.write_text(path, json.dumps(settings) + "\n")
@@ -199,12 +210,16 @@ def _spread(work, jobs: list, workers: int) -> Iterator[float]:
         yield from map(work, jobs)
         return
     # Spawned, not forked: the caller may have threads (torch has), whose locks a fork would copy.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_the_parent) as pool:
         try:
             for future in as_completed([pool.submit(work, job) for job in jobs]):
                 yield future.result()
         except BrokenProcessPool:
-            raise InputError("a worker process was ended from outside (out of memory?); run again with fewer --workers") from None
+            raise InputError(
+                "--workers: a worker process ended early (out of memory? or a calling script that lacks "
+                "`if __name__ == '__main__':`); the sequences written so far stay: run again with fewer workers"
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)  # those under way end their sequence
 
@@ -241,7 +256,9 @@ def run(args: argparse.Namespace) -> None:
         print(f"\n{args.root}: interrupted; the same command continues")
         raise SystemExit(130) from None
     except OSError as error:
-        raise InputError(f"{error.filename or args.root}: {error.strerror or error}; simulate into another root") from None
+        raise InputError(
+            f"{error.filename or args.root}: {error.strerror or error}; check the disk or name another root"
+        ) from None
     build_index(args.root, args.root.resolve().name, "simulated robot pushing")
     print(f"{args.root}: {report.simulated} sequences simulated, {report.present} were there already")
     if report.simulated:

@@ -1,12 +1,16 @@
-"""What the commands share: a user's mistake is one line and exit code 2, never a stack trace."""
+"""What the commands share: opening a run, and a user's mistake as one line with exit code 2 instead of a stack trace."""
 
+import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from data_tools.layout import InputError
 
 
 def run_command(name: str, work: Callable[[], None]) -> int:
+    """Does the work of a command and returns its exit code."""
     try:
         work()
     except InputError as error:
@@ -16,3 +20,40 @@ def run_command(name: str, work: Callable[[], None]) -> int:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of commands that use a trained run on a split."""
+    parser.add_argument("run", type=Path, help="run folder that svg-train has written")
+    parser.add_argument("--split", default="test", help="train, validate or test (default test)")
+    parser.add_argument("--data_root", help="another data set than the run was trained on")
+    parser.add_argument("--n_future", type=int, help="frames to predict (default: n_eval - n_past of the run)")
+    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="which weights (default best)")
+    parser.add_argument("--batch_size", type=int, default=16, help="sequences at a time (default 16)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the sampled futures (default 1)")
+
+
+def open_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
+    """(model, configuration, dataset of the split, device); the dataset's clips hold given and predicted frames."""
+    from svg import runtime
+    from svg.checkpoint import load_config, load_model
+    from svg.sequences import SequenceDataset
+
+    config = load_config(args.run)
+    data = config.data
+    n_future = args.n_future if args.n_future is not None else data.n_eval - data.n_past
+    if n_future < 1 or args.batch_size < 1 or args.seed < 0:
+        raise InputError("--n_future, --batch_size: expected at least 1; --seed: expected at least 0")
+    dataset = SequenceDataset(args.data_root or data.data_root, args.split, data.n_past + n_future, data.conditions)
+    height, width, channels = dataset.frame_size
+    found = (height, width, channels, len(dataset.condition_mean))
+    expected = (config.model.image_width, config.model.image_width, config.model.channels, config.model.condition_dim)
+    if found != expected:
+        raise InputError(
+            f"{dataset.root}: found frames {found[0]}x{found[1]}x{found[2]} and {found[3]} condition columns, "
+            f"expected {expected[0]}x{expected[1]}x{expected[2]} and {expected[3]}, on which {args.run} was trained"
+        )
+    device = runtime.choose_device(args.device)
+    model, _ = load_model(args.run, args.checkpoint, device)
+    return model, config, dataset, device

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from svg.config import Config, FlagParser, add_config_arguments, config_from_arguments
+from svg.config import FlagParser, add_config_arguments, config_from_arguments, flag_values
 
 from .command import run_command
 
@@ -12,25 +12,27 @@ from .command import run_command
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = FlagParser(prog="svg-train", description="Trains the predictor. Flags may stand in a file: svg-train @FILE.")
     add_config_arguments(parser)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --log_dir, with its own configuration")
-    return parser.parse_args(argv)
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --log_dir; flags not given are as they were")
+    args = parser.parse_args(argv)
+    if args.resume:
+        from svg.checkpoint import load_config
+
+        parser.set_defaults(**flag_values(load_config(Path(args.log_dir))))
+        args = parser.parse_args(argv)
+    return args
 
 
 def train(args: argparse.Namespace) -> None:
     config = config_from_arguments(args)
 
-    from svg import checkpoint
     from svg.training import Training
 
-    if args.resume:
-        config: Config = checkpoint.load_config(Path(args.log_dir))
     run = Training(config, args.resume).fit()
     print(f"{run}: evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`")
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse(argv)
-    return run_command("svg-train", lambda: train(args))
+    return run_command("svg-train", lambda: train(parse(argv)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import nn
 
 from data_tools.layout import InputError, write_text
 
-from .config import Config
+from .config import SCHEMA_VERSION, Config
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
@@ -36,7 +36,7 @@ def save(run: Path, name: str, model: nn.Module, progress: dict[str, Any], optim
     if optimizer is not None:
         files["optimizer"] = f"{stem}.optimizer.pt"
         _write(folder / files["optimizer"], lambda path: torch.save(optimizer.state_dict(), path))
-    write_text(folder / f"{name}.json", json.dumps({"schema_version": 1, "files": files, **progress}, indent=2) + "\n")
+    write_text(folder / f"{name}.json", json.dumps({"schema_version": SCHEMA_VERSION, "files": files, **progress}, indent=2) + "\n")
     for old in folder.glob(f"{name}-*"):
         if old.name not in files.values():
             old.unlink()
@@ -58,11 +58,16 @@ def load(run: Path, name: str, model: nn.Module, optimizer: torch.optim.Optimize
     try:
         progress = json.loads(path.read_text())
         files = progress.pop("files")
+        version = progress.pop("schema_version")
+        if version != SCHEMA_VERSION:
+            raise InputError(f"{path}: found schema version {version}, expected {SCHEMA_VERSION}; use a matching release")
         path = run / FOLDER / Path(files["weights"]).name
         model.load_state_dict(load_file(path))
         if optimizer is not None:
             path = run / FOLDER / Path(files["optimizer"]).name
             optimizer.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: not found; is {run} a run folder that svg-train has written?") from None
     except (ValueError, KeyError, RuntimeError, SafetensorError, EOFError) as error:

@@ -152,6 +152,12 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def flag_values(config: Config) -> dict[str, Any]:
+    """The configuration as flags: {flag: value}."""
+    sections = (getattr(config, name) for name in SECTIONS)
+    return {item.name: getattr(section, item.name) for section in sections for item in fields(section) if "help" in item.metadata}
+
+
 def config_from_arguments(args: argparse.Namespace) -> Config:
     """The configuration that the parsed flags stand for; `validate` has passed it."""
     values = vars(args)
@@ -196,7 +202,9 @@ def validate(config: Config) -> None:
             if not holds(found) or found != found or found == float("inf"):
                 raise InputError(f"--{name}: found {found}, expected {expected}")
     if train.kl_anneal_ratio < 1:
-        raise InputError(f"--kl_anneal_ratio: found {train.kl_anneal_ratio}, expected at least 1: the ramp takes 1/ratio of a cycle")
+        raise InputError(
+            f"--kl_anneal_ratio: found {train.kl_anneal_ratio}, expected at least 1: the ramp takes 1/ratio of a cycle"
+        )
     if train.tfr_lower_bound > train.tfr:
         raise InputError(f"--tfr_lower_bound: found {train.tfr_lower_bound}, expected at most --tfr {train.tfr}")
     if model.image_width not in (64, 128):

@@ -62,9 +62,7 @@ class VideoPredictor(nn.Module):
         self.decoder = Decoder(*shape, blend=config.blend)
         conditions = config.condition_dim + (2 if spatial else 0)
         latent_size = config.latent_rnn_size or config.rnn_size
-        self.predictor = FramePredictor(
-            g_dim + z_dim + conditions, g_dim, config.rnn_size, config.predictor_rnn_layers, spatial
-        )
+        self.predictor = FramePredictor(g_dim + z_dim + conditions, g_dim, config.rnn_size, config.predictor_rnn_layers, spatial)
         self.posterior = GaussianLSTM(g_dim + conditions, z_dim, latent_size, config.posterior_rnn_layers, spatial)
         self.prior = None
         if config.prior == "learned":
@@ -151,14 +149,15 @@ class VideoPredictor(nn.Module):
         `past` [B,n_past,C,H,W]; `conditions` [B,>= n_past+n_future-1,D] from the first observed frame on.
         """
         n_past = past.shape[1]
-        noise = torch.randn(
-            (len(past), n_samples, n_future, *self.latent_shape), generator=generator, device=past.device
-        )
+        noise = torch.randn((len(past), n_samples, n_future, *self.latent_shape), generator=generator, device=past.device)
         future = None if conditions is None else conditions[:, n_past - 1 :]
         return self.imagine(self.observe(past, conditions), future, noise)
 
     def observe(self, past: Tensor, conditions: Tensor | None) -> Observation:
-        """Takes in the observed frames `past` [B,n_past,C,H,W] and `conditions` [B,>= n_past-1,D], latents at the posterior's mean."""
+        """Takes in the observed frames `past` [B,n_past,C,H,W] and `conditions` [B,>= n_past-1,D].
+
+        Latents are the posterior's means, so that all futures share one past.
+        """
         past = as_images(past)
         steps = past.shape[1] - 1
         h, skips = self._encode(past)

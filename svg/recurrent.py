@@ -65,9 +65,7 @@ class ConvLSTM(nn.Module):
         self.hidden_size = hidden_size
         self.embed = nn.Conv2d(input_size, hidden_size, 3, padding=1)
         self.from_input = nn.ModuleList(nn.Conv2d(hidden_size, 4 * hidden_size, 3, padding=1) for _ in range(layers))
-        self.from_hidden = nn.ModuleList(
-            nn.Conv2d(hidden_size, 4 * hidden_size, 3, padding=1, bias=False) for _ in range(layers)
-        )
+        self.from_hidden = nn.ModuleList(nn.Conv2d(hidden_size, 4 * hidden_size, 3, padding=1, bias=False) for _ in range(layers))
 
     def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
         batch, steps = x.shape[:2]

@@ -67,9 +67,9 @@ class Training:
         train = self.config.train
         self.batches = TrainingBatches(self.training_data, train.batch_size, train.seed, data.clip_start)
         torch.manual_seed(train.seed)
-        self.model = VideoPredictor(
-            self.config.model, self.training_data.condition_mean, self.training_data.condition_std
-        ).to(self.device, memory_format=torch.channels_last)
+        self.model = VideoPredictor(self.config.model, self.training_data.condition_mean, self.training_data.condition_std).to(
+            self.device, memory_format=torch.channels_last
+        )
         self.optimizer = make_optimizer(train, self.model.parameters(), self.device)
         if resume:
             self.progress |= checkpoint.load(self.run, "last", self.model, self.optimizer)
@@ -77,24 +77,34 @@ class Training:
         checkpoint.save_config(self.run, self.config)
 
     def fit(self) -> Path:
-        """Trains to the end: for every epoch its steps, validation, a line of metrics and the checkpoints. Returns the run folder."""
-        train = self.config.train
-        start = time.monotonic() - 60 * self.progress["minutes"]
-        minutes = lambda: (time.monotonic() - start) / 60  # noqa: E731
-        out_of_time = lambda: bool(train.max_minutes) and minutes() >= train.max_minutes  # noqa: E731
-        while self.progress["epoch"] < train.niter and not out_of_time():
-            metrics = self._epoch(minutes, out_of_time)
+        """Trains to the end and returns the run folder: for every epoch its steps, validation, a line of metrics, checkpoints."""
+        self._start = time.monotonic() - 60 * self.progress["minutes"]
+        while self.progress["epoch"] < self.config.train.niter and not self._out_of_time():
+            metrics = self._epoch()
             metrics |= self.validate()
             self.progress["epoch"] += 1
-            self.progress["minutes"] = minutes()
+            self.progress["minutes"] = self._minutes()
             self._finish_epoch(metrics)
         return self.run
 
-    def _epoch(self, minutes: Any, out_of_time: Any) -> dict[str, float]:
+    def _minutes(self) -> float:
+        return (time.monotonic() - self._start) / 60
+
+    def _out_of_time(self) -> bool:
+        limit = self.config.train.max_minutes
+        return bool(limit) and self._minutes() >= limit
+
+    def _learning_rate(self, step: int) -> float:
+        train = self.config.train
+        progress = step / (train.niter * train.epoch_size)
+        if train.max_minutes:
+            progress = min(1.0, max(progress, self._minutes() / train.max_minutes))
+        return schedules.learning_rate(train, progress)
+
+    def _epoch(self) -> dict[str, float]:
         train, epoch, first = self.config.train, self.progress["epoch"], self.progress["step"]
         beta = train.beta * schedules.kl_annealing(train, epoch)
         tfr = schedules.teacher_forcing_ratio(train, epoch)
-        total_steps = train.niter * train.epoch_size
         last = (epoch + 1) * train.epoch_size
         steps = range(first * train.accumulate, last * train.accumulate)
         batches = self.batches.iterate(steps, self.config.data.workers, pin_memory=self.device.type == "cuda")
@@ -102,10 +112,7 @@ class Training:
         sums, began, frames = defaultdict(float), time.monotonic(), 0
         bar = tqdm(range(first, last), desc=f"epoch {epoch + 1}", unit="step", disable=None, leave=False)
         for step in bar:
-            progress = step / total_steps
-            if train.max_minutes:
-                progress = min(1.0, max(progress, minutes() / train.max_minutes))
-            lr = schedules.learning_rate(train, progress)
+            lr = self._learning_rate(step)
             losses = self.step(step, [next(batches) for _ in range(train.accumulate)], lr, beta, tfr)
             for name, value in losses.items():
                 sums[name] += value
@@ -113,7 +120,7 @@ class Training:
             self.progress["step"] = step + 1
             rate = frames / (time.monotonic() - began)
             bar.set_postfix({**{k: f"{v:.4g}" for k, v in losses.items()}, "beta": beta, "tfr": tfr, "frames/s": f"{rate:.0f}"})
-            if out_of_time():
+            if self._out_of_time():
                 break
         done = self.progress["step"] - first
         means = {name: value / done for name, value in sums.items()}
@@ -143,8 +150,8 @@ class Training:
         losses = dict(zip(("loss", "mse", "kl"), sums.tolist(), strict=True))
         if not np.isfinite(losses["loss"]):
             raise InputError(
-                f"step {step}: the loss is {losses['loss']} (mse {losses['mse']}, kl {losses['kl']}); lower --lr, set --max_grad_norm "
-                f"or use --kl_anneal; {self.run} keeps the checkpoint of epoch {self.progress['epoch']}"
+                f"step {step}: the loss is {losses['loss']} (mse {losses['mse']}, kl {losses['kl']}); lower --lr, set "
+                f"--max_grad_norm or use --kl_anneal; {self.run} keeps the checkpoint of epoch {self.progress['epoch']}"
             )
         return losses
 
@@ -193,4 +200,6 @@ class Training:
             )
             if name in metrics
         )  # fmt: skip
-        tqdm.write(f"epoch {progress['epoch']:3d} step {progress['step']:6d} {progress['minutes']:6.1f} min  {shown}{' *' if best else ''}")
+        tqdm.write(
+            f"epoch {progress['epoch']:3d} step {progress['step']:6d} {progress['minutes']:6.1f} min  {shown}{' *' if best else ''}"
+        )

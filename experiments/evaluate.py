@@ -1,0 +1,46 @@
+"""``svg-evaluate``: PSNR and SSIM of a trained run on a split, beside copying the last frame."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from data_tools.layout import InputError
+
+from .command import add_run_arguments, open_run, run_command
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="svg-evaluate", description=__doc__.replace("`", ""))
+    add_run_arguments(parser)
+    parser.add_argument("--n_sample", type=int, default=100, help="futures sampled for each sequence (default 100)")
+    parser.add_argument("--chunk", type=int, default=128, help="futures imagined at a time; less needs less memory (default 128)")
+    parser.add_argument("--limit", type=int, default=0, help="score the first sequences only; 0: all")
+    return parser.parse_args(argv)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    if args.n_sample < 0 or args.chunk < 1 or args.limit < 0:
+        raise InputError("--n_sample, --limit: expected at least 0; --chunk: expected at least 1")
+
+    from svg.evaluation import evaluate
+
+    model, config, dataset, device = open_run(args)
+    result = evaluate(
+        model, dataset, config.data.n_past, args.n_sample, device, config.train.precision,
+        batch_size=args.batch_size, chunk=args.chunk, seed=args.seed, limit=args.limit,
+    )  # fmt: skip
+    protocol = result.protocol
+    print(
+        f"{args.run} on {dataset.info.name}/{args.split}: {protocol.sequences} sequences, "
+        f"{protocol.n_past} frames given, {protocol.n_future} predicted ({protocol.clip})"
+    )
+    print(f"PSNR: {protocol.psnr}\nSSIM: {protocol.ssim}\nbest: {protocol.best}\n\n{result.table()}\n")
+    print(f"written: {result.save(Path(args.run))} and .csv")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command("svg-evaluate", lambda: evaluate(parse(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

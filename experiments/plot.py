@@ -1,0 +1,43 @@
+"""``svg-plot``: curves over epochs and over predicted frames, several runs overlaid."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from .command import run_command
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="svg-plot", description=__doc__.replace("`", ""))
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders that svg-train has written")
+    parser.add_argument("--split", default="test", help="split whose svg-evaluate scores are drawn (default test)")
+    parser.add_argument("--out", type=Path, help="folder of the pictures (default: figures of the first run)")
+    return parser.parse_args(argv)
+
+
+def plot(args: argparse.Namespace) -> None:
+    from svg.checkpoint import FIGURES, read_metrics
+    from svg.evaluation import read_per_frame
+    from svg.plotting import plot_frames, plot_training
+
+    folder = args.out or args.runs[0] / FIGURES
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = {str(run) if len({r.name for r in args.runs}) < len(args.runs) else run.name: run for run in args.runs}
+    plot_training({label: read_metrics(run) for label, run in labels.items()}, folder / "training.png")
+    print(folder / "training.png")
+    scores = {label: read_per_frame(run, args.split) for label, run in labels.items()}
+    missing = [str(labels[label]) for label, frames in scores.items() if frames is None]
+    scores = {label: frames for label, frames in scores.items() if frames is not None}
+    if scores:
+        plot_frames(scores, folder / f"{args.split}_frames.png")
+        print(folder / f"{args.split}_frames.png")
+    for run in missing:
+        print(f"no curve over predicted frames for {run}: run `svg-evaluate {run} --split {args.split}` first")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command("svg-plot", lambda: plot(parse(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What people look at: GIFs with given and predicted frames marked, and strips of every time step.
+
+Videos are uint8 ``[T,H,W,3]``; frames before `n_past` are given (green border), the rest are predicted (red border).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+GIVEN, PREDICTED = (0, 158, 85), (213, 52, 40)
+INK, PAPER = (40, 40, 40), (255, 255, 255)
+BORDER = 4
+MARGIN = 8
+
+
+def to_video(given: Tensor, predicted: Tensor) -> np.ndarray:
+    """Given [n_past,C,H,W] and predicted [F,C,H,W] frames in [0,1] -> uint8 [n_past+F,H,W,3]; grey becomes RGB."""
+    frames = torch.cat([given, predicted.to(given)]).clamp(0, 1).mul(255).round().byte()
+    return frames.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def panel(frame: np.ndarray, given: bool, size: int) -> Image.Image:
+    """One frame enlarged to `size` pixels, within its border."""
+    picture = Image.new("RGB", (size + 2 * BORDER,) * 2, GIVEN if given else PREDICTED)
+    picture.paste(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC), (BORDER, BORDER))
+    return picture
+
+
+def side_by_side(videos: dict[str, np.ndarray], n_past: int, size: int = 192) -> list[Image.Image]:
+    """One picture for each time step: the videos in a row, each under its label, and the time below."""
+    font = ImageFont.load_default(size=16)
+    cell, top, bottom = size + 2 * BORDER, 26, 24
+    width = len(videos) * (cell + MARGIN) + MARGIN
+    pictures = []
+    for time in range(len(next(iter(videos.values())))):
+        picture = Image.new("RGB", (width, top + cell + bottom), PAPER)
+        draw = ImageDraw.Draw(picture)
+        for column, (label, video) in enumerate(videos.items()):
+            left = MARGIN + column * (cell + MARGIN)
+            draw.text((left + cell / 2, top - 5), label, INK, font, anchor="ms")
+            picture.paste(panel(video[time], time < n_past, size), (left, top))
+        given = time < n_past
+        text = f"frame {time}, {'given' if given else 'predicted'}"
+        draw.text((MARGIN, top + cell + 17), text, GIVEN if given else PREDICTED, font, anchor="ls")
+        pictures.append(picture)
+    return pictures
+
+
+def strip(videos: dict[str, np.ndarray], n_past: int, size: int = 96) -> Image.Image:
+    """Every time step in one picture: a row for each video, a column for each frame."""
+    font = ImageFont.load_default(size=15)
+    cell, top, gap = size + 2 * BORDER, 22, 3
+    left = 12 + max(int(font.getlength(label)) for label in videos)
+    steps = len(next(iter(videos.values())))
+    picture = Image.new("RGB", (left + steps * (cell + gap), top + len(videos) * (cell + gap)), PAPER)
+    draw = ImageDraw.Draw(picture)
+    for time in range(steps):
+        x = left + time * (cell + gap)
+        draw.text((x + cell / 2, top - 5), f"{time}", INK, font, anchor="ms")
+        for row, (label, video) in enumerate(videos.items()):
+            y = top + row * (cell + gap)
+            draw.text((4, y + cell / 2), label, INK, font, anchor="lm")
+            picture.paste(panel(video[time], time < n_past, size), (x, y))
+    return picture
+
+
+def save_gif(pictures: list[Image.Image], path: Path, fps: float) -> None:
+    """Writes a GIF that loops, with one palette for all its frames (so that nothing flickers) and no dithering."""
+    width, height = pictures[0].size
+    everything = Image.new("RGB", (width, height * len(pictures)))
+    for number, picture in enumerate(pictures):
+        everything.paste(picture, (0, number * height))
+    palette = everything.quantize(256, Image.Quantize.MEDIANCUT, kmeans=2)
+    frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    duration = round(1000 / fps)
+    pauses = [duration] * (len(frames) - 1) + [duration * 4]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=pauses, loop=0, disposal=1)
+
+
+def render_sequence(folder: Path, name: str, videos: dict[str, np.ndarray], n_past: int, fps: float) -> list[Path]:
+    """Writes ``<name>_<label>.gif`` for each video, ``<name>.gif`` side by side and ``<name>.png``, the strip."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for label, video in videos.items():
+        written.append(folder / f"{name}_{label.split()[0]}.gif")
+        save_gif([panel(frame, time < n_past, 192) for time, frame in enumerate(video)], written[-1], fps)
+    written.append(folder / f"{name}.gif")
+    save_gif(side_by_side(videos, n_past), written[-1], fps)
+    written.append(folder / f"{name}.png")
+    strip(videos, n_past).save(written[-1])
+    return written
