@@ -121,37 +121,37 @@ def read_frame(path: Path, size: tuple[int, int, int]) -> np.ndarray:
 def read_table(path: Path, rows: int) -> np.ndarray:
     """The first `rows` rows of a CSV of numbers without header, float32 [rows, columns]; rows are numbered from 1 in errors."""
     try:
-        table = np.loadtxt(path, delimiter=",", dtype=np.float64, ndmin=2)
+        cells = [line.split(",") for line in path.read_text().splitlines() if line.strip()]
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error}); restore this file") from None
-    except (ValueError, OverflowError):
-        raise _table_error(path) from None
-    if not np.isfinite(table).all() or len(table) < rows:
-        raise _table_error(path, rows)
-    return table[:rows].astype(np.float32)
-
-
-def _table_error(path: Path, rows: int = 0) -> InputError:
-    """Reads a faulty CSV again, slowly, to name the first bad row."""
-    columns = None
-    try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        raise InputError(f"{path}: cannot be read ({error.strerror}); restore this file") from None
     except UnicodeDecodeError:
-        return InputError(f"{path}: not a text file, expected comma-separated numbers; restore this file")
-    for number, line in enumerate(lines, start=1):
-        cells = line.split(",")
-        columns = columns or len(cells)
-        if len(cells) != columns:
-            return InputError(f"{path} row {number}: found {len(cells)} columns, expected {columns} as in row 1; mend this row")
-        for column, cell in enumerate(cells, start=1):
+        raise InputError(f"{path}: not a text file, expected comma-separated numbers; restore this file") from None
+    try:
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+            table = np.array(cells, dtype=np.float64)[:rows].astype(np.float32)
+    except ValueError:
+        raise _bad_cell(path, cells) from None
+    if not np.isfinite(table).all():
+        raise _bad_cell(path, cells)
+    if len(table) < rows:
+        raise InputError(f"{path}: found {len(table)} rows, expected {rows}, one for each frame; complete this file")
+    return table
+
+
+def _bad_cell(path: Path, rows: list[list[str]]) -> InputError:
+    """Names the first row of another width or with a cell that is no finite number."""
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(rows[0]):
+            return InputError(f"{path} row {number}: found {len(row)} columns, expected {len(rows[0])} as in row 1; mend this row")
+        for column, cell in enumerate(row, start=1):
             try:
-                finite = np.isfinite(float(cell))
+                finite = abs(float(cell)) <= np.finfo(np.float32).max
             except ValueError:
                 finite = False
             if not finite:
                 found = cell.strip()[:40]
                 return InputError(f"{path} row {number} column {column}: found {found!r}, expected a finite number; mend this cell")
-    return InputError(f"{path}: found {len(lines)} rows, expected {rows}, one for each frame; complete this file")
+    return InputError(f"{path}: not comma-separated numbers; restore this file")
 
 
 def condition_files(folder: Path) -> dict[str, Path]:

@@ -1,0 +1,52 @@
+"""Small data and small models for all tests."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_tools.index import build_index
+from data_tools.layout import write_sequence
+from svg.config import Config, DataConfig, ModelConfig, TrainConfig
+
+torch.set_num_threads(2)
+
+SMALL = {"width": 0.1, "norm": "group", "g_dim": 16, "z_dim": 3, "rnn_size": 16, "condition_dim": 4}
+
+
+def moving_square(generator: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A bright square whose place is the position and whose steps, in pixels, are the actions."""
+    video = np.full((frames, 64, 64, 3), 40, np.uint8)
+    actions = generator.integers(-4, 5, (frames, 2)).astype(np.float32)
+    positions = np.empty((frames, 2), np.float32)
+    place = generator.integers(12, 52, 2).astype(np.float32)
+    for time in range(frames):
+        positions[time] = place
+        x, y = place.astype(int)
+        video[time, y - 4 : y + 4, x - 4 : x + 4] = (250, 200, 30)
+        actions[time] = np.clip(place + actions[time], 8, 56) - place
+        place = place + actions[time]
+    return video, actions, positions
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 training, 5 validation and 5 test sequences of 15 frames, indexed."""
+    root, generator = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
+    for split, count in (("train", 12), ("validate", 5), ("test", 5)):
+        for number in range(count):
+            write_sequence(root / split / str(number), *moving_square(generator, 15))
+    build_index(root, "squares")
+    return root
+
+
+@pytest.fixture
+def small_config(data_root: Path, tmp_path: Path) -> Config:
+    return Config(
+        DataConfig(data_root=str(data_root), n_past=2, n_future=4, n_eval=6),
+        ModelConfig(recurrence="spatial", model="dcgan", width=0.1, norm="group", g_dim=16, z_dim=3, rnn_size=16),
+        TrainConfig(
+            log_dir=str(tmp_path / "run"), batch_size=4, niter=2, epoch_size=3, lr=0.002, precision="float32", device="cpu"
+        ),
+    )

@@ -1,0 +1,218 @@
+"""Sequences on disk, the index, and one clear line for each thing that can be wrong with them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from data_tools import layout
+from data_tools.index import build_index, check_sequence, find_sequences
+from data_tools.layout import InputError
+
+
+@pytest.fixture
+def sequence(tmp_path) -> Path:
+    """train/0: 12 frames of 8x8, whose pixels tell their number, with 2 actions and 1 position a row."""
+    folder = tmp_path / "train" / "0"
+    frames = np.arange(12, dtype=np.uint8).repeat(8 * 8 * 3).reshape(12, 8, 8, 3)
+    layout.write_sequence(folder, frames, np.arange(24.0).reshape(12, 2), np.arange(12.0).reshape(12, 1) / 7)
+    return folder
+
+
+def test_frames_are_in_numeric_order(sequence):
+    assert [path.name for path in layout.frame_paths(sequence)] == [f"{n}.png" for n in range(12)]
+    assert [layout.read_frame(path, (8, 8, 3))[0, 0, 0] for path in layout.frame_paths(sequence)] == list(range(12))
+    (sequence / "0.png").unlink()
+    assert [path.name for path in layout.frame_paths(sequence)] == [f"{n}.png" for n in range(1, 12)]
+
+
+@given(arrays(np.float32, (5, 3), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
+@settings(max_examples=50, deadline=None)
+def test_tables_give_back_every_float32(tmp_path_factory, table):
+    folder = tmp_path_factory.mktemp("table") / "0"
+    layout.write_sequence(folder, np.zeros((5, 4, 4, 1), np.uint8), table, None)
+    np.testing.assert_array_equal(layout.read_conditions(folder, 5)["actions"], table)
+
+
+@given(arrays(np.uint8, st.sampled_from([(3, 4, 5, 3), (2, 6, 4, 1)])))
+@settings(max_examples=20, deadline=None)
+def test_frames_give_back_every_pixel(tmp_path_factory, frames):
+    folder = tmp_path_factory.mktemp("frames") / "0"
+    layout.write_sequence(folder, frames, None, None)
+    for path, frame in zip(layout.frame_paths(folder), frames, strict=True):
+        assert layout.read_image_size(path) == frame.shape
+        np.testing.assert_array_equal(layout.read_frame(path, frame.shape), frame)
+
+
+def test_index_and_statistics(tmp_path):
+    generator = np.random.default_rng(0)
+    tables = {}
+    for place in ("train/shard_a.tfrecords/2", "train/shard_a.tfrecords/10", "validate/0", "test/0"):
+        tables[place] = generator.normal(3, 2, (6, 3)).astype(np.float32)
+        layout.write_sequence(tmp_path / place, np.zeros((6, 8, 8, 3), np.uint8), tables[place][:, :2], tables[place][:, 2:])
+    (tmp_path / "train" / ".3.123").mkdir()
+    shutil.copy(tmp_path / "test/0/0.png", tmp_path / "train" / ".3.123")  # an interrupted writer's leftovers
+    index = build_index(tmp_path, "name", "source")
+    assert index["path"].tolist() == list(tables)
+    assert index["sequence"].tolist() == ["shard_a.tfrecords/2", "shard_a.tfrecords/10", "0", "0"]
+    read = layout.read_index(tmp_path)
+    pd.testing.assert_frame_equal(read.astype(str), index[list(layout.INDEX_TYPES)].astype(str))
+    assert layout.read_index(tmp_path, "train").iloc[1].to_dict() == {
+        "split": "train", "sequence": "shard_a.tfrecords/10", "path": "train/shard_a.tfrecords/10", "frames": 6,
+        "height": 8, "width": 8, "channels": 3, "action_dim": 2, "position_dim": 1,
+    }  # fmt: skip
+    info = layout.read_info(tmp_path)
+    rows = np.concatenate([tables["train/shard_a.tfrecords/2"], tables["train/shard_a.tfrecords/10"]])
+    np.testing.assert_allclose(info.mean, rows.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(info.std, rows.std(0), rtol=1e-6)
+    assert (info.name, info.source, info.condition_dim) == ("name", "source", 3)
+
+
+def test_sequences_without_tables(tmp_path):
+    layout.write_sequence(tmp_path / "test" / "a", np.zeros((3, 8, 8, 1), np.uint8), None, None)
+    index = build_index(tmp_path)
+    assert index[["channels", "action_dim", "position_dim"]].to_numpy().tolist() == [[1, 0, 0]]
+    assert layout.read_info(tmp_path).condition_dim == 0
+    assert layout.read_conditions(tmp_path / "test" / "a", 3) == {}
+
+
+def rewrite_row(path: Path, row: int, text: str) -> None:
+    lines = path.read_text().splitlines()
+    lines[row - 1] = text
+    path.write_text("\n".join(lines) + "\n")
+
+
+FAULTS = {
+    "missing frame": (lambda s: (s / "5.png").unlink(), "5.png: missing frame"),
+    "missing first frames": (lambda s: [(s / f"{n}.png").unlink() for n in (0, 1)], "0.png: missing frame"),
+    "foreign file": (lambda s: shutil.copy(s / "5.png", s / "photo.png"), "photo.png: frames are named"),
+    "leading zero": (lambda s: shutil.copy(s / "5.png", s / "05.png"), "05.png: frames are named"),
+    "not a PNG": (lambda s: (s / "5.png").write_bytes(b"JFIF" * 20), "5.png: not a PNG image"),
+    "cut PNG": (lambda s: (s / "5.png").write_bytes((s / "5.png").read_bytes()[:20]), "5.png: not a PNG image"),
+    "empty PNG": (lambda s: (s / "5.png").write_bytes(b""), "5.png: not a PNG image (0 bytes)"),
+    "wrong size": (lambda s: Image.new("RGB", (9, 8)).save(s / "5.png"), "5.png: found 8x9 with 3 channels, expected 8x8"),
+    "grey frame": (lambda s: Image.new("L", (8, 8)).save(s / "5.png"), "5.png: found 8x8 with 1 channels, expected 8x8 with 3"),
+    "16 bits": (lambda s: Image.new("I;16", (8, 8)).save(s / "5.png"), "5.png: found a PNG of 16 bits"),
+    "short CSV": (
+        lambda s: (s / "actions.csv").write_text("1,2\n" * 11),
+        "actions.csv: found 11 rows, expected 12",
+    ),
+    "empty CSV": (lambda s: (s / "actions.csv").write_text(""), "actions.csv: found 0 rows, expected 12"),
+    "words": (lambda s: rewrite_row(s / "actions.csv", 7, "1,left"), "actions.csv row 7 column 2: found 'left', expected a finite"),
+    "nan": (lambda s: rewrite_row(s / "actions.csv", 7, "nan,0"), "actions.csv row 7 column 1: found 'nan', expected a finite"),
+    "infinity": (lambda s: rewrite_row(s / "actions.csv", 7, "0,1e999"), "actions.csv row 7 column 2: found '1e999'"),
+    "beyond float32": (lambda s: rewrite_row(s / "actions.csv", 7, "0,1e39"), "actions.csv row 7 column 2: found '1e39'"),
+    "empty cell": (lambda s: rewrite_row(s / "actions.csv", 7, "0,"), "actions.csv row 7 column 2: found ''"),
+    "ragged": (lambda s: rewrite_row(s / "actions.csv", 7, "1,2,3"), "actions.csv row 7: found 3 columns, expected 2"),
+    "header": (lambda s: rewrite_row(s / "actions.csv", 1, "dx,dy"), "actions.csv row 1 column 1: found 'dx'"),
+    "binary CSV": (lambda s: (s / "actions.csv").write_bytes(b"\xff\x00\xfe" * 40), "actions.csv: not a text file"),
+    "positions too": (
+        lambda s: rewrite_row(s / "endeffector_positions.csv", 3, "x"),
+        "endeffector_positions.csv row 3 column 1: found 'x'",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_index_names_what_is_wrong(tmp_path, sequence, fault):
+    damage, expected = FAULTS[fault]
+    damage(sequence)
+    with pytest.raises(InputError) as error:
+        build_index(tmp_path)
+    message = str(error.value)
+    assert str(sequence) in message and expected in message and "\n" not in message
+    assert not (tmp_path / "index.csv").exists() and not (tmp_path / "dataset.json").exists()
+
+
+def test_sequences_of_one_data_set_agree(tmp_path, sequence):
+    layout.write_sequence(tmp_path / "test" / "1", np.zeros((12, 8, 8, 3), np.uint8), np.zeros((12, 3)), np.zeros((12, 1)))
+    with pytest.raises(InputError, match=r"test/1: found action_dim 3, expected 2 as in .*train/0"):
+        build_index(tmp_path)
+
+
+def test_a_longer_table_than_frames_is_cut(sequence):
+    with open(sequence / "actions.csv", "a") as file:
+        file.write("9,9\n")
+    row, conditions = check_sequence(sequence)
+    assert row["frames"] == 12 and conditions.shape == (12, 3)
+
+
+def test_damage_seen_only_when_read(tmp_path, sequence):
+    path = sequence / "5.png"
+    data = bytearray(path.read_bytes())
+    data[-20:] = bytes(20)
+    path.write_bytes(data)
+    build_index(tmp_path)  # the header is whole
+    with pytest.raises(InputError, match=r"5\.png: unreadable PNG"):
+        layout.read_frame(path, (8, 8, 3))
+    path.unlink()
+    with pytest.raises(InputError, match=r"5\.png: missing frame"):
+        layout.read_frame(path, (8, 8, 3))
+    Image.new("RGB", (4000, 4000)).save(path)
+    with pytest.raises(InputError, match=r"5\.png: found 4000x4000, expected 8x8"):
+        layout.read_frame(path, (8, 8, 3))
+
+
+def test_natural_order_at_any_depth(tmp_path):
+    for name in ("b/10", "b/9", "a/1/2", "a/1/11"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        (tmp_path / "train" / name / "0.png").touch()
+    found = [path.relative_to(tmp_path / "train").as_posix() for path in find_sequences(tmp_path, "train")]
+    assert found == ["a/1/2", "a/1/11", "b/9", "b/10"]
+
+
+def test_no_sequences(tmp_path):
+    with pytest.raises(InputError, match="found no sequences in train, validate, test"):
+        build_index(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "not found; run `svg-data index"),
+        ("", "damaged"),
+        ("split,path\ntrain,0\n", "found no column sequence, frames"),
+        ("split,sequence,path,frames,height,width,channels,action_dim,position_dim\ntrain,0,train/0,x,8,8,3,2,1\n", "damaged"),
+    ],
+)
+def test_bad_index(tmp_path, text, expected):
+    if text is not None:
+        (tmp_path / "index.csv").write_text(text)
+    with pytest.raises(InputError, match=expected):
+        layout.read_index(tmp_path)
+
+
+def test_unknown_split(tmp_path, sequence):
+    build_index(tmp_path)
+    with pytest.raises(InputError, match="found no sequence of split 'test'; splits here: train"):
+        layout.read_index(tmp_path, "test")
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"schema_version": 99}', '{"schema_version": 1, "colour": 2}'])
+def test_bad_dataset_json(tmp_path, text):
+    if text is not None:
+        (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(InputError, match=r"dataset\.json: (not found|damaged|found schema version 99)"):
+        layout.read_info(tmp_path)
+
+
+def test_writers_leave_nothing_half_written(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savetxt", full)
+    with pytest.raises(OSError, match="No space"):
+        layout.write_sequence(tmp_path / "0", np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 1)), None)
+    assert not (tmp_path / "0").exists()
+    monkeypatch.undo()
+    layout.write_sequence(tmp_path / "0", np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 1)), None)
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]  # the leftovers of the same process are gone
+    layout.write_text(tmp_path / "x.json", json.dumps({"a": 1}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "x.json"]

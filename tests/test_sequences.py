@@ -1,0 +1,117 @@
+"""Clips, their order and their place in time; the stateless sampler."""
+
+import numpy as np
+import pytest
+import torch
+
+from data_tools import layout
+from data_tools.index import build_index
+from data_tools.layout import InputError
+from svg.sequences import SequenceDataset, TrainingBatches, collate, evaluation_batches
+
+
+def test_an_item_is_the_clip_on_disk(data_root):
+    dataset = SequenceDataset(data_root, "train", 6)
+    folder = data_root / dataset.index["path"].iloc[3]
+    item = dataset[3, 7]
+    frames = [layout.read_frame(folder / f"{number}.png", (64, 64, 3)) for number in range(7, 13)]
+    np.testing.assert_array_equal(item["frames"], frames)
+    tables = layout.read_conditions(folder, 15)
+    np.testing.assert_array_equal(item["conditions"], np.hstack([tables["actions"], tables["positions"]])[7:13])
+
+
+def test_time_contract(data_root):
+    """conditions[t] = [actions[t], positions[t]]: the position in frame t, and the step from frame t to frame t+1."""
+    item = SequenceDataset(data_root, "test", 15)[0]
+    centres = np.array([np.argwhere(frame[..., 0] > 100).mean(0)[::-1] + 0.5 for frame in item["frames"]])
+    actions, positions = item["conditions"][:, :2], item["conditions"][:, 2:]
+    np.testing.assert_allclose(centres, positions, atol=1e-3)
+    np.testing.assert_allclose(centres[1:], (positions + actions)[:-1], atol=1e-3)
+
+
+@pytest.mark.parametrize(("choice", "columns"), [("all", [0, 1, 2, 3]), ("actions", [0, 1]), ("positions", [2, 3]), ("none", [])])
+def test_condition_columns(data_root, choice, columns):
+    dataset = SequenceDataset(data_root, "test", 15, choice)
+    everything = SequenceDataset(data_root, "test", 15)
+    np.testing.assert_array_equal(dataset[0]["conditions"], everything[0]["conditions"][:, columns])
+    assert dataset.condition_mean == [everything.info.mean[column] for column in columns]
+
+
+def test_conditions_that_are_not_there(tmp_path):
+    layout.write_sequence(tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), np.zeros((4, 2)), None)
+    build_index(tmp_path)
+    with pytest.raises(InputError, match="--conditions positions: data set .* has no positions"):
+        SequenceDataset(tmp_path, "train", 4, "positions")
+    with pytest.raises(InputError, match="train/1: found 4 frames, expected at least 12; lower --n_past"):
+        SequenceDataset(tmp_path, "train", 12)
+
+
+def test_frames_numbered_from_one(tmp_path):
+    frames = np.arange(4, dtype=np.uint8).repeat(64 * 64 * 3).reshape(4, 64, 64, 3)
+    layout.write_sequence(tmp_path / "train" / "a", frames, None, None)
+    for number in (3, 2, 1, 0):
+        (tmp_path / "train" / "a" / f"{number}.png").rename(tmp_path / "train" / "a" / f"{number + 1}.png")
+    build_index(tmp_path)
+    assert SequenceDataset(tmp_path, "train", 2)[0, 1]["frames"][:, 0, 0, 0].tolist() == [1, 2]
+
+
+def test_reading_is_lazy(data_root, monkeypatch):
+    opened = []
+    read = layout.read_frame
+    monkeypatch.setattr(layout, "read_frame", lambda path, size: opened.append(path.name) or read(path, size))
+    dataset = SequenceDataset(data_root, "train", 3)
+    assert len(dataset) == 12 and not opened
+    dataset[0, 5]
+    assert opened == ["5.png", "6.png", "7.png"]
+
+
+def test_collate_keeps_channels_innermost(data_root):
+    dataset = SequenceDataset(data_root, "test", 3)
+    batch = collate([dataset[0], dataset[1]])
+    assert batch["frames"].shape == (2, 3, 3, 64, 64) and batch["frames"].dtype == torch.uint8
+    assert batch["frames"].flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    assert batch["frames"][1, 2, 0, 5, 6] == dataset[1]["frames"][2, 5, 6, 0]
+    assert batch["conditions"].shape == (2, 3, 4) and batch["conditions"].dtype == torch.float32
+
+
+def test_sampler_is_a_function_of_seed_and_step(data_root):
+    dataset = SequenceDataset(data_root, "train", 6)
+    one, other = (TrainingBatches(dataset, 5, seed, "random") for seed in (1, 2))
+    clips = [one.clips(step) for step in range(24)]
+    assert clips == [TrainingBatches(dataset, 5, 1, "random").clips(step) for step in reversed(range(24))][::-1]
+    assert clips != [other.clips(step) for step in range(24)]
+    flat = [clip for batch in clips for clip in batch]
+    for start in range(0, 120, 12):  # every pass over the data takes each sequence once, in another order
+        assert sorted(sequence for sequence, _ in flat[start : start + 12]) == list(range(12))
+    assert len({tuple(s for s, _ in flat[start : start + 12]) for start in range(0, 120, 12)}) == 10
+    assert {start for _, start in flat} == set(range(10))  # 15 frames, clips of 6: all starts occur
+    first = TrainingBatches(dataset, 5, 1, "first")
+    assert {start for step in range(5) for _, start in first.clips(step)} == {0}
+
+
+def test_batches_do_not_depend_on_workers(data_root):
+    batches = TrainingBatches(SequenceDataset(data_root, "train", 6), 4, 1, "random")
+    alone = list(batches.iterate(range(3, 6), workers=0, pin_memory=False))
+    helped = list(batches.iterate(range(3, 6), workers=2, pin_memory=False))
+    assert len(alone) == 3
+    for a, b in zip(alone, helped, strict=True):
+        assert torch.equal(a["frames"], b["frames"]) and torch.equal(a["conditions"], b["conditions"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_frame_is_named(tmp_path, workers):
+    layout.write_sequence(tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), None, None)
+    build_index(tmp_path)
+    (tmp_path / "train" / "1" / "2.png").write_bytes(b"x")
+    batches = TrainingBatches(SequenceDataset(tmp_path, "train", 4), 1, 1, "random")
+    with pytest.raises(InputError, match=r"2\.png: unreadable PNG") as error:
+        list(batches.iterate(range(1), workers, pin_memory=False))
+    assert "\n" not in str(error.value)
+
+
+def test_evaluation_batches_cover_the_split_once(data_root):
+    dataset = SequenceDataset(data_root, "test", 6)
+    batches = list(evaluation_batches(dataset, 2))
+    assert [list(numbers) for numbers, _ in batches] == [[0, 1], [2, 3], [4]]
+    assert torch.equal(batches[2][1]["conditions"][0], torch.from_numpy(dataset[4, 0]["conditions"]))
+    assert [list(numbers) for numbers, _ in evaluation_batches(dataset, 2, limit=3)] == [[0, 1], [2]]
