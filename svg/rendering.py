@@ -69,11 +69,9 @@ def strip(videos: dict[str, np.ndarray], n_past: int, size: int = 96) -> Image.I
 
 def save_gif(pictures: list[Image.Image], path: Path, fps: float) -> None:
     """Writes a GIF that loops, with one palette for all its frames (so that nothing flickers) and no dithering."""
-    width, height = pictures[0].size
-    everything = Image.new("RGB", (width, height * len(pictures)))
-    for number, picture in enumerate(pictures):
-        everything.paste(picture, (0, number * height))
-    palette = everything.quantize(256, Image.Quantize.MEDIANCUT, kmeans=2)
+    # Colours are counted on a sample of the pixels: every third row and column of each frame is plenty, and nine times faster
+    everything = np.concatenate([np.asarray(picture)[::3, ::3] for picture in pictures])
+    palette = Image.fromarray(everything).quantize(256, Image.Quantize.MEDIANCUT)
     frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     duration = round(1000 / fps)
     pauses = [duration] * (len(frames) - 1) + [duration * 4]

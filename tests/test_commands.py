@@ -1,0 +1,111 @@
+"""Whole commands as a user runs them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from experiments import evaluate, plot, quickstart, render, train
+
+TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --feedback feature --tfr 0
+--n_past 2 --n_future 4 --n_eval 6 --batch_size 4 --niter 1 --epoch_size 2 --device cpu"""
+
+
+@pytest.fixture(scope="module")
+def run(data_root, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "tiny.args").write_text(TINY)
+    flags = [f"@{folder / 'tiny.args'}", "--data_root", str(data_root), "--log_dir", str(folder / "run")]
+    assert train.main(flags) == 0
+    return folder / "run"
+
+
+def test_train_prints_an_epoch_a_line(data_root, tmp_path):
+    command = [sys.executable, "-m", "experiments.train", *TINY.split(), "--data_root", data_root, "--log_dir", tmp_path / "r"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("epoch   1 step      2") and "pred" in lines[0]
+    assert f"svg-evaluate {tmp_path / 'r'}" in lines[1]
+    assert done.stderr == ""  # no progress bar where there is no terminal
+
+
+def test_resume_takes_its_own_flags_and_new_ones(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    assert train.main(["--log_dir", str(copy), "--resume", "--niter", "2"]) == 2  # config.json names the original folder
+    config = json.loads((copy / "config.json").read_text())
+    config["train"]["log_dir"] = str(copy)
+    (copy / "config.json").write_text(json.dumps(config))
+    assert train.main(["--log_dir", str(copy), "--resume", "--niter", "2"]) == 0
+    assert len((copy / "metrics.jsonl").read_text().splitlines()) == 2
+    again = json.loads((copy / "config.json").read_text())
+    assert again["train"]["niter"] == 2 and again["model"]["g_dim"] == 8
+
+
+def test_evaluate(run, capsys):
+    assert evaluate.main([str(run), "--n_sample", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "5 sequences, 2 frames given, 4 predicted" in printed and "pred (best of 3)" in printed
+    assert json.loads((run / "evaluation" / "test.json").read_text())["protocol"]["n_sample"] == 3
+    assert evaluate.main([str(run), "--split", "validate", "--n_future", "9", "--n_sample", "0", "--checkpoint", "last"]) == 0
+    assert len(json.loads((run / "evaluation" / "validate.json").read_text())["methods"]["pred"]["psnr"]["per_frame"]) == 9
+
+
+def test_render(run, tmp_path, capsys):
+    assert render.main([str(run), "--out", str(tmp_path), "--n_sample", "1"]) == 0
+    assert capsys.readouterr().out.count("sequence ") == 3
+    for name in ("best", "random", "worst"):
+        for part in ("", "_ref", "_rec", "_pred", "_sample_1"):
+            with Image.open(tmp_path / f"test_{name}{part}.gif") as image:
+                assert image.n_frames == 6
+        assert (tmp_path / f"test_{name}.png").exists()
+    assert render.main([str(run), "--out", str(tmp_path), "--sequences", "3"]) == 0
+    assert (tmp_path / "test_sequence_3.gif").exists()
+
+
+def test_plot_overlays_runs(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    shutil.rmtree(other / "evaluation", ignore_errors=True)
+    assert evaluate.main([str(run), "--n_sample", "1"]) == 0
+    assert plot.main([str(run), str(other), "--out", str(tmp_path / "figures")]) == 0
+    assert f"run `svg-evaluate {other} --split test` first" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"training.png", "test_frames.png"}
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "expected"),
+    [
+        (train, "--data_root /nowhere --log_dir {tmp}/r", "/nowhere/dataset.json: not found; run `svg-data index"),
+        (train, "--data_root {data} --log_dir {tmp}/r --batch_size 0", "--batch_size: found 0, expected a number above 0"),
+        (train, "--log_dir {tmp}/r --resume", "config.json: not found; expected a run folder"),
+        (evaluate, "/nowhere", "/nowhere/config.json: not found"),
+        (evaluate, "{run} --split dev", "found no sequence of split 'dev'; splits here: "),
+        (evaluate, "{run} --n_future 30", "found 15 frames, expected at least 32"),
+        (evaluate, "{run} --n_sample -1", "--n_sample, --limit: expected at least 0"),
+        (render, "{run} --sequences 99", "--sequences: found no sequence '99' in split test"),
+        (render, "{run} --fps 0", "--fps: expected a number"),
+        (plot, "/nowhere --out {tmp}", "/nowhere/metrics.jsonl: not found"),
+        (quickstart, "--minutes 0 --out {tmp}", "--minutes: expected a number above 0"),
+    ],
+)
+def test_mistakes_are_one_line(command, flags, expected, run, data_root, tmp_path, capsys):
+    assert command.main(flags.format(tmp=tmp_path, data=data_root, run=run).split()) == 2
+    printed = capsys.readouterr()
+    assert expected in printed.err and len(printed.err.splitlines()) == 1 and not printed.out
+
+
+@pytest.mark.slow
+def test_quickstart(tmp_path):
+    pytest.importorskip("mujoco")
+    for name in ("run", "run-2"):
+        command = [sys.executable, "-m", "experiments.quickstart", "--minutes", "0.1", "--sequences", "12", "--n_sample", "2"]
+        done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+        assert done.returncode == 0, done.stderr
+        assert "copy the last frame" in done.stdout and f"the pictures are in {tmp_path / name / 'figures'}" in done.stdout
+        assert (tmp_path / name / "figures" / "test_best.gif").exists()
+        assert (tmp_path / name / "figures" / "training.png").exists()

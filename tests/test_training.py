@@ -1,0 +1,183 @@
+"""The loop: it learns, is a function of its seed, resumes, and says what is wrong."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_tools.layout import InputError
+from svg import checkpoint
+from svg.checkpoint import load_model, read_metrics
+from svg.config import Config
+from svg.metrics import psnr
+from svg.sequences import SequenceDataset, collate
+from svg.training import Training, make_optimizer
+
+
+def changed(config: Config, **values) -> Config:
+    """The configuration with some fields changed, whichever section they are in."""
+    for name in ("data", "model", "train"):
+        section = getattr(config, name)
+        mine = {key: value for key, value in values.items() if hasattr(section, key)}
+        config = dataclasses.replace(config, **{name: dataclasses.replace(section, **mine)})
+    return config
+
+
+def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return load_model(run, name)[0].state_dict()
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def test_it_learns(small_config):
+    config = changed(small_config, epoch_size=60, niter=1, feedback="feature", blend=True, tfr=0.0, max_grad_norm=1.0)
+    run = Training(config).fit()
+    model, config = load_model(run)
+    dataset = SequenceDataset(config.data.data_root, "validate", 6)
+    batch = collate([dataset[number] for number in range(5)])
+    frames = batch["frames"].float() / 255
+    with torch.no_grad():
+        rec = model.reconstruct(frames, batch["conditions"], 2)[:, 1:]
+    copied = psnr(frames[:, 1:2], frames[:, 2:]).mean().item()
+    (metrics,) = read_metrics(run)
+    assert metrics["val_rec_psnr"] == pytest.approx(psnr(rec, frames[:, 2:]).mean().item(), abs=1e-3)
+    assert metrics["val_pred_psnr"] > copied + 1
+
+
+def test_a_run_folder(small_config):
+    run = Training(changed(small_config, kl_anneal="monotonic", tfr=1.0, tfr_decay_step=0.5)).fit()
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.json", "metrics.jsonl"]
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    best = json.loads((run / "checkpoints" / "best.json").read_text())
+    assert names == sorted(
+        ["best.json", best["files"]["weights"], "last.json", "last-00000006.safetensors", "last-00000006.optimizer.pt"]
+    )
+    lines = read_metrics(run)
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 3), (2, 6)]
+    assert [line["tfr"] for line in lines] == [1.0, 0.5]
+    assert [line["beta"] for line in lines] == [0.0, 1e-4]  # one ramp over the first half: epoch 0 and epoch 1
+    assert best["best_psnr"] == max(line["val_pred_psnr"] for line in lines)
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["mse"] + line["beta"] * line["kl"], rel=1e-5)
+        assert line["frames_per_second"] > 0
+    model, config = load_model(run, "last")
+    assert not model.training and config == Config.from_json((run / "config.json").read_text(), "")
+    assert (config.model.channels, config.model.condition_dim) == (3, 4)
+    info = SequenceDataset(config.data.data_root, "train", 6).info
+    np.testing.assert_allclose(model.condition_mean, info.mean, rtol=1e-6)
+
+
+def test_seed_decides_everything(small_config, tmp_path):
+    one = Training(changed(small_config, log_dir=str(tmp_path / "one"))).fit()
+    again = Training(changed(small_config, log_dir=str(tmp_path / "again"))).fit()
+    other = Training(changed(small_config, log_dir=str(tmp_path / "other"), seed=2)).fit()
+    assert_same(weights(one), weights(again))
+    assert not torch.equal(weights(one)["encoder.levels.0.0.0.weight"], weights(other)["encoder.levels.0.0.0.weight"])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])
+def test_resuming_equals_never_stopping(small_config, tmp_path, optimizer):
+    small_config = changed(small_config, optimizer=optimizer, tfr=0.5, lr_schedule="cosine", niter=3)
+    whole = Training(changed(small_config, log_dir=str(tmp_path / "whole"))).fit()
+    config = changed(small_config, log_dir=str(tmp_path / "parts"))
+    training = Training(config)
+    training._start = 0.0
+    metrics = training._epoch() | training.validate()
+    training.progress["epoch"] = 1
+    training._finish_epoch(metrics)
+    with open(training.run / "metrics.jsonl", "a") as file:  # an epoch that was logged after the checkpoint
+        file.write('{"epoch": 2, "step": 6, "loss": 123.0}\n')
+    resumed = Training(config, resume=True).fit()
+    assert_same(weights(resumed), weights(whole))
+    for a, b in zip(read_metrics(resumed), read_metrics(whole), strict=True):
+        for timing in ("minutes", "frames_per_second"):
+            a.pop(timing), b.pop(timing)
+        assert a == b
+
+
+def test_accumulated_batches_equal_a_large_one(small_config, tmp_path):
+    """Without sampling noise (KL weight 0, posterior of no variance) four batches of 1 are one batch of 4."""
+    runs = []
+    for name, batch_size, accumulate in (("large", 4, 1), ("small", 1, 4)):
+        config = changed(
+            small_config, log_dir=str(tmp_path / name), batch_size=batch_size, accumulate=accumulate, niter=1, epoch_size=1,
+            optimizer="sgd", beta1=0.0, lr=0.1,
+        )  # fmt: skip
+        training = Training(config)
+        torch.nn.init.zeros_(training.model.posterior.logvar.weight)
+        torch.nn.init.constant_(training.model.posterior.logvar.bias, -60.0)
+        training.config = changed(training.config, beta=0.0)
+        runs.append(training.fit())
+    large, small = (weights(run) for run in runs)
+    for key in large:
+        torch.testing.assert_close(large[key], small[key], atol=1e-6, rtol=1e-4)
+
+
+def test_gradient_norm_is_clipped(small_config):
+    config = changed(small_config, optimizer="sgd", beta1=0.0, lr=1.0, max_grad_norm=1e-3, niter=1, epoch_size=1)
+    training = Training(config)
+    before = [parameter.detach().clone() for parameter in training.model.parameters()]
+    training.fit()
+    moved = sum(((a - b) ** 2).sum() for a, b in zip(before, training.model.parameters(), strict=True)) ** 0.5
+    assert moved.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_time_limit_ends_the_run_and_its_schedule(small_config):
+    config = changed(small_config, max_minutes=0.05, niter=10**6, epoch_size=10**6, lr_schedule="linear")
+    training = Training(config)
+    run = training.fit()
+    (line,) = read_metrics(run)
+    assert 0.05 <= line["minutes"] < 1
+    assert line["lr"] < 0.2 * config.train.lr
+    assert checkpoint.exists(run, "best") and checkpoint.exists(run, "last")
+
+
+def test_optimizers():
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}
+    for name, kind in kinds.items():
+        config = dataclasses.replace(Config().train, optimizer=name, weight_decay=0.1, beta1=0.7)
+        optimizer = make_optimizer(config, parameters, torch.device("cpu"))
+        assert type(optimizer) is kind and optimizer.defaults["weight_decay"] == 0.1
+        assert optimizer.defaults.get("momentum", optimizer.defaults.get("betas", (0,))[0]) == 0.7
+
+
+def test_refusals(small_config, tmp_path):
+    for values, expected in (
+        ({"image_width": 128}, "--image_width: found 128, but the frames of .* are 64x64"),
+        ({"n_future": 40}, "found 15 frames, expected at least 42"),
+        ({"data_root": str(tmp_path)}, r"index\.csv: not found|dataset\.json: not found"),
+        ({"device": "gpu"}, "--device: found 'gpu'"),
+        ({"device": "cuda:77"}, "--device: cuda:77 is not there"),
+    ):
+        with pytest.raises(InputError, match=expected):
+            Training(changed(small_config, **values))
+    assert not Path(small_config.train.log_dir).exists()
+    run = Training(changed(small_config, niter=1)).fit()
+    with pytest.raises(InputError, match="holds a run already; add --resume"):
+        Training(small_config)
+    with pytest.raises(InputError, match="damaged or of another model"):
+        Training(changed(small_config, g_dim=20), resume=True)
+    (run / "checkpoints" / "last-00000003.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(InputError, match=r"last-00000003\.safetensors: damaged"):
+        Training(small_config, resume=True)
+    with pytest.raises(InputError, match=r"config\.json: not found; expected a run folder"):
+        load_model(tmp_path)
+
+
+def test_a_diverged_run_stops_and_keeps_its_checkpoint(small_config):
+    config = changed(small_config, niter=1)
+    run = Training(config).fit()
+    training = Training(changed(config, niter=5), resume=True)
+    with torch.no_grad():
+        training.model.posterior.mu.bias.fill_(float("nan"))
+    with pytest.raises(InputError, match="step 3: the loss is nan .* lower --lr"):
+        training.fit()
+    assert all(value.isfinite().all() for value in weights(run).values())
