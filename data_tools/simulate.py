@@ -53,9 +53,7 @@ class Report:
     moved: int
 
 
-def simulate_sequence(
-    seed: int, number: int, frames: int, image_width: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def simulate_sequence(seed: int, number: int, frames: int, image_width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Simulates one sequence; see `simulate` for the arguments.
 
     Returns:
@@ -153,9 +151,7 @@ def _check(sequences: int, seed: int, splits: tuple[float, ...], image_width: in
         raise InputError(f"--image_width: found {image_width}, expected a multiple of 4 from 16 to 512")
     if len(splits) != len(SPLITS) or not all(0 <= share <= 1 for share in splits) or abs(sum(splits) - 1) > 1e-6:
         found = " ".join(str(share) for share in splits)
-        raise InputError(
-            f"--splits: found {found}, expected the shares of {', '.join(SPLITS)}, adding up to 1, like 0.8 0.1 0.1"
-        )
+        raise InputError(f"--splits: found {found}, expected the shares of {', '.join(SPLITS)}, adding up to 1, like 0.8 0.1 0.1")
 
 
 def _check_mujoco() -> None:
@@ -183,9 +179,7 @@ def _claim(root: Path, settings: dict) -> None:
                 "simulate with the same settings, or into another root"
             )
     elif any((root / split).exists() for split in SPLITS):
-        raise InputError(
-            f"{root}: holds sequences that were not simulated here (no {SETTINGS_FILE}); simulate into another root"
-        )
+        raise InputError(f"{root}: holds sequences that were not simulated here (no {SETTINGS_FILE}); simulate into another root")
     else:
         root.mkdir(parents=True, exist_ok=True)
         layout.write_text(path, json.dumps(settings) + "\n")
@@ -249,16 +243,12 @@ def run(args: argparse.Namespace) -> None:
     from .index import build_index
 
     try:
-        report = simulate(
-            args.root, args.sequences, args.seed, tuple(args.splits), args.image_width, args.frames, args.workers
-        )
+        report = simulate(args.root, args.sequences, args.seed, tuple(args.splits), args.image_width, args.frames, args.workers)
     except KeyboardInterrupt:
         print(f"\n{args.root}: interrupted; the same command continues")
         raise SystemExit(130) from None
     except OSError as error:
-        raise InputError(
-            f"{error.filename or args.root}: {error.strerror or error}; check the disk or name another root"
-        ) from None
+        raise InputError(f"{error.filename or args.root}: {error.strerror or error}; check the disk or name another root") from None
     build_index(args.root, args.root.resolve().name, "simulated robot pushing")
     print(f"{args.root}: {report.simulated} sequences simulated, {report.present} were there already")
     if report.simulated:

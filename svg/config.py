@@ -66,7 +66,7 @@ class TrainConfig:
     niter: int = _flag(300, "epochs")
     epoch_size: int = _flag(600, "optimiser steps an epoch")
     max_minutes: float = _flag(0.0, "end after this time, the learning-rate schedule included; 0: after niter epochs")
-    optimizer: str = _flag("adam", "optimiser", ("adam", "adamw", "rmsprop", "sgd"))
+    optimizer: str = _flag("adam", "optimiser", ("adam", "adamw", "rmsprop", "sgd", "muon"))
     lr: float = _flag(0.002, "learning rate")
     beta1: float = _flag(0.9, "first-moment decay of Adam; momentum of RMSprop and SGD")
     weight_decay: float = _flag(0.0, "weight decay")

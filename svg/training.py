@@ -4,7 +4,6 @@ import dataclasses
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +13,11 @@ from data_tools import layout
 from data_tools.layout import InputError
 
 from . import checkpoint, runtime, schedules
-from .config import Config, TrainConfig, validate
+from .config import Config, validate
 from .losses import kl_divergence, mean_squared_error
 from .metrics import psnr, ssim
 from .model import VideoPredictor, as_images
+from .optimizers import make_optimizer
 from .sequences import Batch, SequenceDataset, TrainingBatches, evaluation_batches
 
 
@@ -31,17 +31,6 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
     config = dataclasses.replace(config, model=model)
     validate(config)
     return config
-
-
-def make_optimizer(config: TrainConfig, parameters: Any, device: torch.device) -> torch.optim.Optimizer:
-    options = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": device.type in ("cpu", "cuda")}
-    if config.optimizer in ("adam", "adamw"):
-        kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-        return kind(parameters, betas=(config.beta1, 0.999), **options)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.beta1, **options)
-    del options["fused"]
-    return torch.optim.RMSprop(parameters, momentum=config.beta1, **options)
 
 
 class Training:
@@ -70,7 +59,7 @@ class Training:
         self.model = VideoPredictor(self.config.model, self.training_data.condition_mean, self.training_data.condition_std).to(
             self.device, memory_format=torch.channels_last
         )
-        self.optimizer = make_optimizer(train, self.model.parameters(), self.device)
+        self.optimizer = make_optimizer(train, self.model.parameters())
         if resume:
             self.progress |= checkpoint.load(self.run, "last", self.model, self.optimizer)
             checkpoint.truncate_metrics(self.run, self.progress["epoch"])

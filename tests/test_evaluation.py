@@ -59,10 +59,14 @@ def test_predictions_by_scikit_image(result, model, dataset):
     with torch.no_grad():
         futures = model.imagine(model.observe(frames[:, :2], conditions), conditions[:, 1:], noise)[:, 0]
     truth = frames[0, 2:].numpy()
+    reference = {
+        "psnr": lambda a, b: peak_signal_noise_ratio(a, b, data_range=1),
+        "ssim": lambda a, b: structural_similarity(a, b, channel_axis=0, data_range=1),
+    }
     scores = {
-        "psnr": np.array([[peak_signal_noise_ratio(t, f, data_range=1) for t, f in zip(truth, future, strict=True)] for future in futures.numpy()]),
-        "ssim": np.array([[structural_similarity(t, f, channel_axis=0, data_range=1) for t, f in zip(truth, future, strict=True)] for future in futures.numpy()]),
-    }  # fmt: skip
+        name: np.array([[metric(t, f) for t, f in zip(truth, future, strict=True)] for future in futures.numpy()])
+        for name, metric in reference.items()
+    }
     rows = result.scores[result.scores["sequence"] == dataset.index["sequence"].iloc[4]]
     for name, values in scores.items():
         best = values[values.mean(1).argmax()]

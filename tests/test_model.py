@@ -76,7 +76,7 @@ def test_every_form_predicts(backbone, recurrence, width):
     assert rollout.posterior.mu.shape == (2, 4, *model.latent_shape) == rollout.prior.logvar.shape
     futures = model.predict(frames[:, :2], None, 3, n_samples=4, generator=torch.Generator().manual_seed(1))
     assert futures.shape == (4, 2, 3, 1, width, width)
-    assert 0 <= futures.min() and futures.max() <= 1
+    assert futures.min() >= 0 and futures.max() <= 1
     assert (futures[0] - futures[1]).abs().max() > 1e-4  # samples differ
 
 
@@ -121,9 +121,7 @@ def test_no_frame_depends_on_the_future(clip, recurrence, blend, last_frame_skip
     model = small_model(recurrence=recurrence, blend=blend, last_frame_skip=last_frame_skip, model="dcgan")
     rollout = model(frames, conditions, 3, teacher_forcing, sample=False)
     for time in range(1, frames.shape[1]):
-        of_frames, of_conditions = torch.autograd.grad(
-            rollout.frames[:, time - 1].sum(), (frames, conditions), retain_graph=True
-        )
+        of_frames, of_conditions = torch.autograd.grad(rollout.frames[:, time - 1].sum(), (frames, conditions), retain_graph=True)
         depends = of_frames.flatten(2).abs().sum((0, 2)) > 0
         # The posterior of step t sees frame t itself; with teacher forcing nothing else after the observed frames is hidden.
         given = range(frames.shape[1]) if teacher_forcing or time <= 3 else [0, 1, 2]
@@ -172,7 +170,9 @@ def test_conditions_are_standardised_inside(clip):
     raw = VideoPredictor(model.config, [1.0, 2.0, 3.0, 4.0], [2.0, 0.5, 1.0, 0.0]).eval()
     raw.load_state_dict({**model.state_dict(), "condition_mean": raw.condition_mean, "condition_std": raw.condition_std})
     in_metres = conditions * torch.tensor([2.0, 0.5, 1.0, 1.0]) + torch.tensor([1.0, 2.0, 3.0, 4.0])
-    torch.testing.assert_close(raw.reconstruct(frames, in_metres, 2), model.reconstruct(frames, conditions, 2), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        raw.reconstruct(frames, in_metres, 2), model.reconstruct(frames, conditions, 2), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_fixed_prior_is_standard_normal(clip):

@@ -268,9 +268,7 @@ def test_lambert_on_a_ball():
     camera = Camera(position=(0, 0, 1.3), target=(0, 1e-6, 0), field_of_view=20)
     renderer, data = tiny_renderer(camera)
     # Its top is 1.6 m below the light and faces it: 4 / 1.6^2 of the strength at the origin.
-    np.testing.assert_allclose(
-        renderer.render(data)[32, 32], 255 * BALL * np.minimum(0.25 + 0.5 * 4 / 1.6**2, 1 / BALL), atol=2
-    )
+    np.testing.assert_allclose(renderer.render(data)[32, 32], 255 * BALL * np.minimum(0.25 + 0.5 * 4 / 1.6**2, 1 / BALL), atol=2)
 
 
 def test_silhouette_of_a_ball():

@@ -13,8 +13,9 @@ from svg import checkpoint
 from svg.checkpoint import load_model, read_metrics
 from svg.config import Config
 from svg.metrics import psnr
+from svg.optimizers import Muon, make_optimizer, orthogonalise
 from svg.sequences import SequenceDataset, collate
-from svg.training import Training, make_optimizer
+from svg.training import Training
 
 
 def changed(config: Config, **values) -> Config:
@@ -82,7 +83,7 @@ def test_seed_decides_everything(small_config, tmp_path):
     assert not torch.equal(weights(one)["encoder.levels.0.0.0.weight"], weights(other)["encoder.levels.0.0.0.weight"])
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd", "muon"])
 def test_resuming_equals_never_stopping(small_config, tmp_path, optimizer):
     small_config = changed(small_config, optimizer=optimizer, tfr=0.5, lr_schedule="cosine", niter=3)
     whole = Training(changed(small_config, log_dir=str(tmp_path / "whole"))).fit()
@@ -144,9 +145,37 @@ def test_optimizers():
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}
     for name, kind in kinds.items():
         config = dataclasses.replace(Config().train, optimizer=name, weight_decay=0.1, beta1=0.7)
-        optimizer = make_optimizer(config, parameters, torch.device("cpu"))
+        optimizer = make_optimizer(config, parameters)
         assert type(optimizer) is kind and optimizer.defaults["weight_decay"] == 0.1
         assert optimizer.defaults.get("momentum", optimizer.defaults.get("betas", (0,))[0]) == 0.7
+
+
+def test_orthogonalise_keeps_singular_vectors():
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((20, 48), (48, 20)):
+        u, _, v = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
+        matrix = u @ torch.diag(torch.linspace(0.1, 3, 20)) @ v
+        values = torch.linalg.svdvals(orthogonalise(matrix))
+        assert values.min() > 0.6 and values.max() < 1.3
+        product = u.T @ orthogonalise(matrix) @ v.T  # diagonal in the singular vectors of the matrix
+        assert (product - torch.diag(product.diag())).abs().max() < 0.1
+
+
+def test_muon_by_hand():
+    """A matrix moves by the orthogonalised gradient times 20 lr, at first; a vector as by PyTorch's Adam."""
+    torch.manual_seed(0)
+    matrix, vector = torch.nn.Parameter(torch.randn(32, 4, 3, 3)), torch.nn.Parameter(torch.randn(32))
+    start, reference = matrix.detach().clone(), torch.nn.Parameter(vector.detach().clone())
+    muon = Muon([matrix, vector], lr=0.01, betas=(0.9, 0.999))
+    adam = torch.optim.Adam([reference], lr=0.01, betas=(0.9, 0.999))
+    for step in range(3):
+        matrix.grad, vector.grad = torch.randn_like(matrix), torch.randn_like(vector)
+        reference.grad = vector.grad.clone()
+        muon.step(), adam.step()
+        if step == 0:
+            moved = (start - matrix.detach()).flatten(1) / 0.2
+            torch.testing.assert_close(moved, orthogonalise(matrix.grad.flatten(1)), atol=1e-2, rtol=0)
+    torch.testing.assert_close(vector, reference)
 
 
 def test_refusals(small_config, tmp_path):
@@ -178,6 +207,6 @@ def test_a_diverged_run_stops_and_keeps_its_checkpoint(small_config):
     training = Training(changed(config, niter=5), resume=True)
     with torch.no_grad():
         training.model.posterior.mu.bias.fill_(float("nan"))
-    with pytest.raises(InputError, match="step 3: the loss is nan .* lower --lr"):
+    with pytest.raises(InputError, match=r"step 3: the loss is nan .* lower --lr"):
         training.fit()
     assert all(value.isfinite().all() for value in weights(run).values())
