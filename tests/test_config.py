@@ -14,11 +14,11 @@ from svg.config import Config, FlagParser, ModelConfig, TrainConfig, add_config_
 
 RECIPES = Path(__file__).parent.parent / "experiments" / "recipes"
 SVG_FLAGS = [
-    "--n_past", "--n_future", "--n_eval", "--g_dim", "--z_dim", "--rnn_size", "--predictor_rnn_layers", "--
-    posterior_rnn_layers", "--prior_rnn_layers", "--beta", "--lr", "--beta1", "--batch_size", "--niter", "--epoch_size",
-    "--optimizer", "--data_root", "--log_dir", "--seed", "--model", "--image_width", "--last_frame_skip", "--tfr", "--
-    tfr_start_decay_epoch", "--tfr_decay_step", "--tfr_lower_bound", "--kl_anneal_cyclical", "--kl_anneal_cycle", "--
-    kl_anneal_ratio",
+    "--n_past", "--n_future", "--n_eval", "--g_dim", "--z_dim", "--rnn_size", "--predictor_rnn_layers",
+    "--posterior_rnn_layers", "--prior_rnn_layers", "--beta", "--lr", "--beta1", "--batch_size", "--niter",
+    "--epoch_size", "--optimizer", "--data_root", "--log_dir", "--seed", "--model", "--image_width",
+    "--last_frame_skip", "--tfr", "--tfr_start_decay_epoch", "--tfr_decay_step", "--tfr_lower_bound",
+    "--kl_anneal_cyclical", "--kl_anneal_cycle", "--kl_anneal_ratio",
 ]  # fmt: skip
 
 
