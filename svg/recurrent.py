@@ -57,41 +57,44 @@ class LSTM(nn.Module):
 class ConvLSTM(nn.Module):
     """Convolution -> convolutional LSTM (Shi et al. 2015, without peepholes), ``[B,T,input,h,w] -> [B,T,hidden,h,w]``.
 
-    The input's part of all gates is one convolution over all steps; only the hidden part goes step by step.
+    All gates of a layer are one convolution over [input, hidden]. Over a sequence, the input's part of it is done for all steps
+    at once and only the hidden part goes step by step.
     """
 
     def __init__(self, input_size: int, hidden_size: int, layers: int):
         super().__init__()
         self.hidden_size = hidden_size
         self.embed = nn.Conv2d(input_size, hidden_size, 3, padding=1)
-        self.from_input = nn.ModuleList(nn.Conv2d(hidden_size, 4 * hidden_size, 3, padding=1) for _ in range(layers))
-        self.from_hidden = nn.ModuleList(nn.Conv2d(hidden_size, 4 * hidden_size, 3, padding=1, bias=False) for _ in range(layers))
+        self.gates = nn.ModuleList(nn.Conv2d(2 * hidden_size, 4 * hidden_size, 3, padding=1) for _ in range(layers))
 
     def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
         batch, steps = x.shape[:2]
         x = F.leaky_relu(self.embed(x.flatten(0, 1)), 0.2)
+        if state is None:
+            zeros = x.new_zeros(len(self.gates), batch, *x.shape[1:])
+            state = zeros, zeros
         hiddens, cells = [], []
-        for layer, (from_input, from_hidden) in enumerate(zip(self.from_input, self.from_hidden, strict=True)):
-            gates = from_input(x).unflatten(0, (batch, steps))
-            hidden, cell = (None, None) if state is None else (state[0][layer], state[1][layer])
-            outputs = []
-            for step in range(steps):
-                gate = gates[:, step]
-                if hidden is not None:
-                    gate = gate + from_hidden(hidden)
-                hidden, cell = _lstm_cell(gate, cell)
-                outputs.append(hidden)
-            x = outputs[0] if steps == 1 else torch.stack(outputs, 1).flatten(0, 1)
+        for conv, hidden, cell in zip(self.gates, *state, strict=True):
+            if steps == 1:
+                hidden, cell = _lstm_cell(conv(torch.cat([x, hidden.to(x)], 1)), cell)
+                x = hidden
+            else:
+                of_input, of_hidden = conv.weight.split(self.hidden_size, 1)
+                inputs = F.conv2d(x, of_input, conv.bias, padding=1).unflatten(0, (batch, steps))
+                outputs = []
+                for step in range(steps):
+                    hidden, cell = _lstm_cell(inputs[:, step] + F.conv2d(hidden.to(x), of_hidden, padding=1), cell)
+                    outputs.append(hidden)
+                x = torch.stack(outputs, 1).flatten(0, 1)
             hiddens.append(hidden)
             cells.append(cell)
         return x.unflatten(0, (batch, steps)), (torch.stack(hiddens), torch.stack(cells))
 
 
-def _lstm_cell(gate: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor]:
+def _lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """Hochreiter & Schmidhuber 1997 with forget gate; +1 keeps the cell open at the start (Jozefowicz et al. 2015)."""
-    i, f, o, g = gate.chunk(4, dim=1)
-    new = torch.sigmoid(i) * torch.tanh(g)
-    cell = new if cell is None else torch.sigmoid(f + 1) * cell + new
+    i, f, o, g = gates.chunk(4, dim=1)
+    cell = torch.sigmoid(f + 1) * cell + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(cell), cell
 
 
@@ -109,18 +112,17 @@ class FramePredictor(nn.Module):
 
 
 class GaussianLSTM(nn.Module):
-    """Posterior or learned prior: recurrent core -> mu and logvar."""
+    """Posterior or learned prior: recurrent core -> mu and logvar, two linear layers in one."""
 
     def __init__(self, input_size: int, output_size: int, hidden_size: int, layers: int, spatial: bool):
         super().__init__()
         self.core = (ConvLSTM if spatial else LSTM)(input_size, hidden_size, layers)
-        self.mu = _head(hidden_size, output_size, spatial)
-        self.logvar = _head(hidden_size, output_size, spatial)
+        self.output = _head(hidden_size, 2 * output_size, spatial)
 
     def forward(self, x: Tensor, state: State = None) -> tuple[Gaussian, State]:
         hidden, state = self.core(x, state)
         # float32: the KL takes exponentials of these
-        return Gaussian(_per_step(self.mu, hidden).float(), _per_step(self.logvar, hidden).float()), state
+        return Gaussian(*_per_step(self.output, hidden).float().chunk(2, dim=2)), state
 
 
 def _head(hidden_size: int, output_size: int, spatial: bool) -> nn.Module:

@@ -225,7 +225,7 @@ def test_convlstm_whole_sequence_equals_steps_and_gates():
     hidden = cell = torch.zeros(2, 4, 8, 8)
     for time in range(2):
         embedded = F.leaky_relu(module.embed(x[:, time]), 0.2)
-        i, f, o, g = (module.from_input[0](embedded) + module.from_hidden[0](hidden)).split(4, 1)
+        i, f, o, g = module.gates[0](torch.cat([embedded, hidden], 1)).split(4, 1)
         cell = torch.sigmoid(f + 1) * cell + torch.sigmoid(i) * torch.tanh(g)
         hidden = torch.sigmoid(o) * torch.tanh(cell)
     torch.testing.assert_close(module(x[:, :2])[0][:, 1], hidden)

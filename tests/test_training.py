@@ -112,8 +112,9 @@ def test_accumulated_batches_equal_a_large_one(small_config, tmp_path):
             optimizer="sgd", beta1=0.0, lr=0.1,
         )  # fmt: skip
         training = Training(config)
-        torch.nn.init.zeros_(training.model.posterior.logvar.weight)
-        torch.nn.init.constant_(training.model.posterior.logvar.bias, -60.0)
+        with torch.no_grad():
+            training.model.posterior.output.weight[3:] = 0  # log variance
+            training.model.posterior.output.bias[3:] = -60
         training.config = changed(training.config, beta=0.0)
         runs.append(training.fit())
     large, small = (weights(run) for run in runs)
@@ -206,7 +207,7 @@ def test_a_diverged_run_stops_and_keeps_its_checkpoint(small_config):
     run = Training(config).fit()
     training = Training(changed(config, niter=5), resume=True)
     with torch.no_grad():
-        training.model.posterior.mu.bias.fill_(float("nan"))
+        training.model.posterior.output.bias.fill_(float("nan"))
     with pytest.raises(InputError, match=r"step 3: the loss is nan .* lower --lr"):
         training.fit()
     assert all(value.isfinite().all() for value in weights(run).values())
