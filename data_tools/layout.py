@@ -145,7 +145,7 @@ def _bad_cell(path: Path, rows: list[list[str]]) -> InputError:
             return InputError(f"{path} row {number}: found {len(row)} columns, expected {len(rows[0])} as in row 1; mend this row")
         for column, cell in enumerate(row, start=1):
             try:
-                finite = abs(float(cell)) <= np.finfo(np.float32).max
+                finite = abs(float(cell)) <= float(np.finfo(np.float32).max)
             except ValueError:
                 finite = False
             if not finite:

@@ -17,6 +17,14 @@ PANELS = {
     "KL weight beta": ["beta"],
     "teacher-forcing ratio": ["tfr"],
 }
+FROM_ZERO = ("KL weight beta", "teacher-forcing ratio")
+METHODS = {
+    "copy": "copy the last frame",
+    "rec": "rec",
+    "pred": "pred, mean latent",
+    "pred_best": "pred, best sample",
+    "pred_mean": "pred, mean over samples",
+}
 
 
 def plot_training(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
@@ -35,6 +43,8 @@ def plot_training(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
                 axes.plot(*zip(*points, strict=True), linestyle=style, color=colour, label=legend, marker=marker, ms=3)
         if title in ("loss", "MSE"):
             axes.set_yscale("log")
+        elif title in FROM_ZERO:
+            axes.set_ylim(bottom=0)
         _finish(axes, title, "epoch")
     figure.savefig(path, dpi=130)
 
@@ -47,7 +57,8 @@ def plot_frames(runs: dict[str, pd.DataFrame], path: Path) -> None:
             for order, method in enumerate(scores.index.unique(0)):
                 # Several runs: a colour each. One run: a colour for each method.
                 colour = COLOURS[(number if len(runs) > 1 else order) % len(COLOURS)]
-                legend = f"{label} {method}" if len(runs) > 1 else method
+                name_shown = METHODS.get(method, method)
+                legend = f"{label} {name_shown}" if len(runs) > 1 else name_shown
                 line = scores.loc[method][name]
                 axes.plot(line.index, line, linestyle=STYLES.get(method, "-"), color=colour, label=legend, marker="o", ms=3)
         _finish(axes, title, "predicted frame")

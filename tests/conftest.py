@@ -9,10 +9,21 @@ import torch
 from data_tools.index import build_index
 from data_tools.layout import write_sequence
 from svg.config import Config, DataConfig, ModelConfig, TrainConfig
+from svg.model import VideoPredictor
 
 torch.set_num_threads(2)
 
-SMALL = {"width": 0.1, "norm": "group", "g_dim": 16, "z_dim": 3, "rnn_size": 16, "condition_dim": 4}
+
+def small_model(**changes) -> VideoPredictor:
+    """A small untrained predictor; `changes` are fields of its configuration."""
+    torch.manual_seed(0)
+    config = {"width": 0.1, "norm": "group", "g_dim": 16, "z_dim": 3, "rnn_size": 16, "condition_dim": 4}
+    model = VideoPredictor(ModelConfig(**config | changes))
+    # Published initialisation is small; larger weights make differences visible in float32.
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, 0, 1.5 / parameter[0].numel() ** 0.5)
+    return model.eval()
 
 
 def moving_square(generator: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

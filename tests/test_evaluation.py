@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import small_model
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from svg.config import ModelConfig
 from svg.evaluation import evaluate, latent_noise, read_per_frame
 from svg.model import VideoPredictor
 from svg.sequences import SequenceDataset
@@ -19,12 +19,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def model() -> VideoPredictor:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        model="dcgan", recurrence="spatial", width=0.1, norm="group", g_dim=16, z_dim=3, rnn_size=16, condition_dim=4
-    )
-    model = VideoPredictor(config).eval()
-    torch.nn.init.normal_(model.decoder.skip_convs[-1].conv.weight, 0, 0.3)  # futures that differ visibly
+    model = small_model(model="dcgan", recurrence="spatial")
+    with torch.no_grad():
+        model.prior.output.bias[3:] = 8  # log variance: futures that differ visibly
     return model
 
 
@@ -111,7 +108,6 @@ def test_without_samples(model, dataset):
 
 
 def test_without_conditions(data_root):
-    torch.manual_seed(0)
-    model = VideoPredictor(ModelConfig(model="dcgan", width=0.1, g_dim=8, z_dim=2, rnn_size=8)).eval()
+    model = small_model(model="dcgan", condition_dim=0)
     result = evaluate(model, SequenceDataset(data_root, "test", 6, "none"), 2, 2, CPU, "float32")
     assert np.isfinite(result.means().drop("copy").to_numpy()).all()

@@ -3,7 +3,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import small_model
 from torch.nn import functional as F
 
 from svg.backbones import Decoder, SkipConv, hold_last
@@ -12,16 +12,6 @@ from svg.model import VideoPredictor, as_images
 from svg.recurrent import ConvLSTM, Gaussian, repeat_state
 
 FORMS = list(itertools.product(("vgg", "dcgan"), ("vector", "spatial")))
-
-
-def small_model(**changes) -> VideoPredictor:
-    torch.manual_seed(0)
-    model = VideoPredictor(ModelConfig(**SMALL | changes))
-    # Published initialisation is small; larger weights make differences visible in float32.
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, 0, 1.5 / parameter[0].numel() ** 0.5)
-    return model.eval()
 
 
 @pytest.fixture
