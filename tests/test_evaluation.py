@@ -69,7 +69,7 @@ def test_predictions_by_scikit_image(result, model, dataset):
         best = values[values.mean(1).argmax()]
         np.testing.assert_allclose(rows[rows["method"] == "pred_best"][name], best, rtol=1e-4)
         np.testing.assert_allclose(rows[rows["method"] == "pred_mean"][name], values.mean(0), rtol=1e-4)
-    assert scores["psnr"].mean(1).std() > 0.01  # the samples do differ
+    assert scores["psnr"].mean(1).std() > 5e-3  # the samples differ by more than the tolerance
 
 
 def test_no_dependence_on_batches_and_chunks(result, model, dataset):
