@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +218,26 @@ def test_writers_leave_nothing_half_written(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["0"]  # the leftovers of the same process are gone
     layout.write_text(tmp_path / "x.json", json.dumps({"a": 1}))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "x.json"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_opening_a_large_index_is_light(tmp_path):
+    """The size of BAIR: 43,520 rows, whose images do not exist, in under 200 MB above the bare interpreter."""
+    sequences = [f"traj_{n // 256}_to_{n // 256 + 255}.tfrecords/{n}" for n in range(43520)]
+    index = pd.DataFrame({"split": "train", "sequence": sequences, "path": [f"train/{s}" for s in sequences]})
+    index = index.assign(frames=30, height=64, width=64, channels=3, action_dim=4, position_dim=3)
+    layout.write_index(tmp_path, index, layout.DatasetInfo("bair", "", 4, 3, [0.0] * 7, [1.0] * 7))
+    code = f"""
+import time
+peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
+bare, start = peak(), time.perf_counter()
+from data_tools import layout
+imported = time.perf_counter()
+rows = len(layout.read_index({str(tmp_path)!r}, "train"))
+print(rows, peak() - bare, imported - start, time.perf_counter() - imported)
+"""
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    rows, megabytes, *seconds = map(float, done.stdout.split())
+    print(f"{rows:.0f} rows: {megabytes:.0f} MB, import {seconds[0]:.2f} s, opening {seconds[1]:.3f} s")
+    assert rows == 43520 and 1 < megabytes < 200
