@@ -13,7 +13,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="svg-data", description=__doc__.strip("`"))
+    parser = argparse.ArgumentParser(prog="svg-data", description=__doc__.replace("`", ""))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(
@@ -26,6 +26,12 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"svg-data {args.command}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"svg-data {args.command}: {error.filename or 'files'}: {error.strerror or error}; check the path", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"svg-data {args.command}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -194,7 +194,10 @@ def read_info(root: Path) -> DatasetInfo:
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
             raise InputError(f"{path}: found schema version {version}, expected {SCHEMA_VERSION}; run `svg-data index {root}`")
-        return DatasetInfo(**values)
+        info = DatasetInfo(**values)
+        if not len(info.mean) == len(info.std) == info.condition_dim:
+            raise TypeError(f"{len(info.mean)} means and {len(info.std)} deviations for {info.condition_dim} columns")
+        return info
     except FileNotFoundError:
         raise InputError(f"{path}: not found; run `svg-data index {root}` to write it") from None
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:

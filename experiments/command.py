@@ -16,6 +16,17 @@ def run_command(name: str, work: Callable[[], None]) -> int:
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(
+            f"{name}: {error.filename or 'files'}: {error.strerror or error}; check the path, its rights and the disk",
+            file=sys.stderr,
+        )
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for --help
+            raise
+        print(f"{name}: out of memory on the GPU; lower --batch_size, --chunk or --width", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130
@@ -37,10 +48,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def open_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     """(model, configuration, dataset of the split, device); the dataset's clips hold given and predicted frames."""
     from svg import runtime
-    from svg.checkpoint import load_config, load_model
+    from svg.checkpoint import load_model
     from svg.sequences import SequenceDataset
 
-    config = load_config(args.run)
+    device = runtime.choose_device(args.device)
+    model, config = load_model(args.run, args.checkpoint, device)
     data = config.data
     n_future = args.n_future if args.n_future is not None else data.n_eval - data.n_past
     if n_future < 1 or args.batch_size < 1 or args.seed < 0:
@@ -54,6 +66,4 @@ def open_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
             f"{dataset.root}: found frames {found[0]}x{found[1]}x{found[2]} and {found[3]} condition columns, "
             f"expected {expected[0]}x{expected[1]}x{expected[2]} and {expected[3]}, on which {args.run} was trained"
         )
-    device = runtime.choose_device(args.device)
-    model, _ = load_model(args.run, args.checkpoint, device)
     return model, config, dataset, device

@@ -28,6 +28,7 @@ def evaluate(args: argparse.Namespace) -> None:
     result = evaluate(
         model, dataset, config.data.n_past, args.n_sample, device, config.train.precision,
         batch_size=args.batch_size, chunk=args.chunk, seed=args.seed, limit=args.limit,
+        weights=f"{args.run}, {args.checkpoint} checkpoint",
     )  # fmt: skip
     protocol = result.protocol
     print(

@@ -21,9 +21,10 @@ def plot(args: argparse.Namespace) -> None:
     from svg.plotting import plot_frames, plot_training
 
     folder = args.out or args.runs[0] / FIGURES
-    folder.mkdir(parents=True, exist_ok=True)
     labels = {str(run) if len({r.name for r in args.runs}) < len(args.runs) else run.name: run for run in args.runs}
-    plot_training({label: read_metrics(run) for label, run in labels.items()}, folder / "training.png")
+    metrics = {label: read_metrics(run) for label, run in labels.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    plot_training(metrics, folder / "training.png")
     print(folder / "training.png")
     scores = {label: read_per_frame(run, args.split) for label, run in labels.items()}
     missing = [str(labels[label]) for label, frames in scores.items() if frames is None]

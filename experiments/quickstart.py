@@ -1,6 +1,7 @@
 """``svg-quickstart``: the whole chain on a laptop: simulate, index, train, evaluate, render, plot."""
 
 import argparse
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -40,8 +41,11 @@ def free_folder(parent: Path, name: str) -> Path:
 
 
 def quickstart(args: argparse.Namespace) -> None:
-    if args.minutes <= 0 or args.n_sample < 0:
-        raise InputError("--minutes: expected a number above 0; --n_sample: expected at least 0")
+    if not args.minutes > 0 or args.n_sample < 0 or args.sequences < 3:
+        raise InputError(
+            "--minutes: expected a number above 0; --n_sample: at least 0; --sequences: at least 3, one for each of "
+            "training, validation and test"
+        )
     began = time.monotonic()
     data, run = args.out / "data", free_folder(args.out, "run")
 
@@ -51,7 +55,7 @@ def quickstart(args: argparse.Namespace) -> None:
     simulate.run(parser.parse_args([str(data), "--sequences", str(args.sequences), "--seed", str(args.seed)]))
 
     flags = training_flags(args, data, run)
-    print(f"\n2/4  svg-train {' '.join(flags)}: {args.minutes:g} minutes")
+    print(f"\n2/4  svg-train {shlex.join(flags)}: {args.minutes:g} minutes")
     train.train(train.parse(flags))
 
     print(f"\n3/4  svg-evaluate {run} --n_sample {args.n_sample}")

@@ -64,8 +64,8 @@ def predicted_videos(model, dataset, number: int, n_past: int, device, precision
 
 
 def render(args: argparse.Namespace) -> None:
-    if args.n_sample < 0 or not 0 < args.fps <= 50:
-        raise InputError("--n_sample: expected at least 0; --fps: expected a number from 0 to 50")
+    if args.n_sample < 0 or not 0.1 <= args.fps <= 50:
+        raise InputError("--n_sample: expected at least 0; --fps: expected a number from 0.1 to 50")
 
     from svg.checkpoint import FIGURES
     from svg.rendering import render_sequence

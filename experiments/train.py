@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from data_tools.layout import InputError
 from svg.config import FlagParser, add_config_arguments, config_from_arguments, flag_values
 
 from .command import run_command
@@ -17,12 +18,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.resume:
         from svg.checkpoint import load_config
 
-        parser.set_defaults(**flag_values(load_config(Path(args.log_dir))))
+        parser.set_defaults(**(flag_values(load_config(Path(args.log_dir))) | {"log_dir": args.log_dir}))
         args = parser.parse_args(argv)
     return args
 
 
 def train(args: argparse.Namespace) -> None:
+    if not args.data_root:
+        raise InputError("--data_root: not given; expected the root of a data set (svg-data simulate makes one)")
     config = config_from_arguments(args)
 
     from svg.training import Training

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -70,7 +69,7 @@ def load(run: Path, name: str, model: nn.Module, optimizer: torch.optim.Optimize
         raise
     except FileNotFoundError:
         raise InputError(f"{path}: not found; is {run} a run folder that svg-train has written?") from None
-    except (ValueError, KeyError, RuntimeError, SafetensorError, EOFError) as error:
+    except Exception as error:  # torch.load raises what the bytes provoke: struct.error, UnpicklingError, RuntimeError ...
         raise InputError(f"{path}: damaged or of another model ({_first_line(error)}); restore it") from None
     return progress
 
@@ -86,20 +85,30 @@ def save_config(run: Path, config: Config) -> None:
 
 def load_config(run: Path) -> Config:
     path = Path(run) / CONFIG_FILE
-    if not path.exists():
-        raise InputError(f"{path}: not found; expected a run folder that svg-train has written")
-    return Config.from_json(path.read_text(), str(path))
+    return Config.from_json(_read_text(path), str(path))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; expected a run folder that svg-train has written") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file; restore it") from None
 
 
 def load_model(run: str | Path, name: str = "best", device: str | torch.device = "cpu") -> tuple[nn.Module, Config]:
-    """The trained predictor of a run folder in evaluation mode, and its configuration."""
+    """The trained predictor of a run folder, and its configuration.
+
+    In evaluation mode and with fixed weights: what a planner differentiates is the way from actions to frames.
+    """
     from .model import VideoPredictor
 
     run = Path(run)
     config = load_config(run)
     model = VideoPredictor(config.model)
     load(run, name, model)
-    return model.to(device, memory_format=torch.channels_last).eval(), config
+    return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False), config
 
 
 def append_metrics(run: Path, values: dict[str, Any]) -> None:
@@ -110,19 +119,26 @@ def append_metrics(run: Path, values: dict[str, Any]) -> None:
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl``, one an epoch. Raises `InputError` naming a bad line."""
     path = Path(run) / METRICS_FILE
-    if not path.exists():
-        raise InputError(f"{path}: not found; expected a run folder that svg-train has written")
     lines = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            raise InputError(f"{path} line {number}: not JSON; remove this line") from None
+    for number, text in enumerate(_read_text(path).splitlines(), start=1):
+        line = _parse_line(text)
+        if line is None:
+            raise InputError(f"{path} line {number}: found {text[:40]!r}, expected an epoch's metrics; remove this line")
+        lines.append(line)
     return lines
 
 
-def truncate_metrics(run: Path, epochs: int) -> None:
-    """Drops the lines of epochs that a resumed run will do again."""
+def _parse_line(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return line if isinstance(line, dict) and {"epoch", "step"} <= line.keys() else None
+
+
+def truncate_metrics(run: Path, step: int) -> None:
+    """Drops what was logged after `step` and a line cut off while it was written: a resumed run does these epochs again."""
     if (run / METRICS_FILE).exists():
-        kept = [line for line in read_metrics(run) if line["epoch"] <= epochs]
+        lines = [_parse_line(text) for text in _read_text(run / METRICS_FILE).splitlines()]
+        kept = [line for line in lines if line is not None and line["step"] <= step]
         write_text(run / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in kept))

@@ -78,7 +78,7 @@ class TrainConfig:
     kl_anneal_cycle: int = _flag(10, "cycles of cyclical annealing over niter epochs")
     kl_anneal_ratio: float = _flag(2.0, "the ramp takes 1/ratio of a cycle")
     tfr: float = _flag(1.0, "probability that a batch is teacher-forced, at the start")
-    tfr_start_decay_epoch: int = _flag(0, "first epoch with a lower probability")
+    tfr_start_decay_epoch: int = _flag(0, "the last epoch, counted from 0, with the full probability")
     tfr_decay_step: float = _flag(0.0, "how much the probability falls each epoch from then on")
     tfr_lower_bound: float = _flag(0.0, "the probability falls no further")
     validate_sequences: int = _flag(64, "sequences of the validation split scored after each epoch; 0: all")
@@ -128,8 +128,17 @@ class FlagParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, fromfile_prefix_chars="@", formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
 
+    def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
+        try:
+            return super()._read_args_from_files(arg_strings)
+        except UnicodeDecodeError:
+            self.error(f"flags file: not text: {' '.join(word for word in arg_strings if word.startswith('@'))}")
+
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        return shlex.split(arg_line, comments=True)
+        try:
+            return shlex.split(arg_line, comments=True)
+        except ValueError as error:
+            self.error(f"flags file: {error} in {arg_line.strip()!r}")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -201,15 +210,25 @@ def validate(config: Config) -> None:
             found = getattr(section, name)
             if not holds(found) or found != found or found == float("inf"):
                 raise InputError(f"--{name}: found {found}, expected {expected}")
-    if train.kl_anneal_ratio < 1:
+    if not 1 <= train.kl_anneal_ratio < float("inf"):
         raise InputError(
             f"--kl_anneal_ratio: found {train.kl_anneal_ratio}, expected at least 1: the ramp takes 1/ratio of a cycle"
         )
+    if train.kl_anneal == "cyclical" and train.kl_anneal_cycle > train.niter:
+        raise InputError(f"--kl_anneal_cycle: found {train.kl_anneal_cycle}, expected at most --niter {train.niter}")
+    if train.seed >= 2**63:
+        raise InputError(f"--seed: found {train.seed}, expected a number below 2^63")
     if train.tfr_lower_bound > train.tfr:
         raise InputError(f"--tfr_lower_bound: found {train.tfr_lower_bound}, expected at most --tfr {train.tfr}")
     if model.image_width not in (64, 128):
         raise InputError(f"--image_width: found {model.image_width}, expected 64 or 128")
     if data.n_eval <= data.n_past:
         raise InputError(f"--n_eval: found {data.n_eval}, expected more than --n_past {data.n_past}: nothing would be predicted")
+    free_running = train.tfr < 1 or (train.tfr_decay_step > 0 and train.tfr_lower_bound < 1)
+    if train.batch_size == 1 and model.norm == "batch" and not model.spatial and model.feedback == "frame" and free_running:
+        raise InputError(
+            "--batch_size: found 1, but batch norm cannot train on the single vector of a fed-back frame; use --norm group, "
+            "--feedback feature or --batch_size 2"
+        )
     if model.last_frame_skip and model.feedback == "feature":
         raise InputError("--last_frame_skip needs predicted frames, which --feedback feature does not encode; leave one out")

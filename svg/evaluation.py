@@ -33,15 +33,18 @@ FOLDER = "evaluation"
 class Protocol:
     """What a score means; printed and stored with every result."""
 
+    data: str
     split: str
     n_past: int
     n_future: int
     n_sample: int
     sequences: int
     seed: int
+    precision: str
+    weights: str = ""
     clip: str = "first frames of each sequence"
-    psnr: str = "dB for each frame over RGB, images in [0,1], then the mean over frames and sequences"
-    ssim: str = "7x7 uniform window, data range 1, sample covariance, mean over RGB (scikit-image's defaults)"
+    psnr: str = "dB for each frame over its channels, images in [0,1], at most 100; then the mean over frames and sequences"
+    ssim: str = "7x7 uniform window, data range 1, sample covariance, mean over channels (scikit-image's defaults)"
     best: str = "for each sequence and metric the sampled future with the best mean over frames"
 
 
@@ -88,7 +91,7 @@ class Evaluation:
         return path
 
 
-def method_names(n_sample: int) -> dict[str, str]:
+def method_names(n_sample: int | str = "N") -> dict[str, str]:
     """The methods as they are written in tables and legends."""
     return {
         "copy": "copy the last frame",
@@ -130,8 +133,11 @@ def evaluate(
     chunk: int = 128,
     seed: int = 1,
     limit: int = 0,
+    weights: str = "",
 ) -> Evaluation:
     """Scores all sequences of `dataset` (or the first `limit`); its clips hold the observed and the predicted frames.
+
+    `weights` says in the protocol where the model comes from.
 
     The past is observed once for all samples; at most `chunk` futures are imagined at a time. With `n_sample` 0 nothing is sampled.
     """
@@ -151,7 +157,7 @@ def evaluate(
                 future = conditions[:, n_past - 1 :]
                 zeros = torch.zeros(len(frames), 1, n_future, *model.latent_shape, device=device)
                 videos["pred"] = model.imagine(start, future, zeros)[0]
-                for some in noise.split(max(1, chunk // len(frames)), dim=1):
+                for some in noise.split(max(1, chunk // len(frames)), dim=1) if n_sample else ():
                     futures = model.imagine(start, future, some)  # [S,B,F,C,H,W]
                     for name, metric in METRICS.items():
                         sampled[name].append(metric(futures, target))
@@ -162,7 +168,8 @@ def evaluate(
             parts += [_rows(sequence_names, method, values) for method, values in scores.items()]
             sequences += len(numbers)
             bar.update(len(numbers))
-    protocol = Protocol(dataset.split, n_past, n_future, n_sample, sequences, seed)
+    computed = f"{'bfloat16' if runtime.uses_bfloat16(device, precision) else 'float32'} on {device.type}"
+    protocol = Protocol(str(dataset.root), dataset.split, n_past, n_future, n_sample, sequences, seed, computed, weights)
     return Evaluation(protocol, pd.concat(parts, ignore_index=True))
 
 

@@ -8,11 +8,11 @@ SSIM_WINDOW = 7
 
 
 def psnr(predicted: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each image: [...,C,H,W] -> [...]; infinite for equal images.
+    """Peak signal-to-noise ratio in dB of each image: [...,C,H,W] -> [...]; at most 100, so that averages stay finite.
 
-    10 log10(1 / MSE), the squared error averaged over channels and pixels of one image.
+    10 log10(1 / MSE), the squared error averaged over channels and pixels of one image, and at least 1e-10.
     """
-    return -10 * torch.log10(((predicted - target) ** 2).mean((-3, -2, -1)))
+    return -10 * torch.log10(((predicted - target) ** 2).mean((-3, -2, -1)).clamp(min=1e-10))
 
 
 def ssim(predicted: Tensor, target: Tensor) -> Tensor:

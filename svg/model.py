@@ -217,6 +217,9 @@ class VideoPredictor(nn.Module):
         """
         if self.config.condition_dim == 0:
             conditions = like.new_zeros(len(like), steps, 0, dtype=torch.float32)
+        elif conditions is None or conditions.shape[1] < steps or conditions.shape[2] != self.config.condition_dim:
+            found = "none" if conditions is None else f"{conditions.shape[1]} of width {conditions.shape[2]}"
+            raise ValueError(f"conditions: found {found}, expected at least {steps} of width {self.config.condition_dim}")
         else:
             conditions = (conditions[:, :steps] - self.condition_mean) / self.condition_std
         if not self.config.spatial:

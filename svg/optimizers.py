@@ -24,7 +24,7 @@ def make_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> t
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for weights that are matrices or convolution kernels, Adam for the rest.
 
-    The momentum of a weight, as a matrix [outputs, everything else], is replaced by the nearest semi-orthogonal matrix: all
+    The momentum of a weight, as a matrix [first dimension, the others], is replaced by the nearest semi-orthogonal matrix: all
     directions of an update count the same. `lr` is Adam's; Muon's own rate is `MATRIX_RATE` times that, which keeps one
     schedule for both. Weights with a side under 16 (first and last convolutions, latents) and vectors go to Adam.
     """
@@ -59,8 +59,9 @@ class Muon(torch.optim.Optimizer):
 
     def _muon(self, parameter: Tensor, group: dict) -> None:
         state, gradient = self.state[parameter], parameter.grad
-        momentum = state.setdefault("momentum", torch.zeros_like(parameter))
-        momentum.lerp_(gradient, 1 - self.MOMENTUM)
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum = state["momentum"].lerp_(gradient, 1 - self.MOMENTUM)
         update = orthogonalise(gradient.lerp(momentum, self.MOMENTUM).flatten(1)).view_as(parameter)
         tall = max(1.0, parameter.shape[0] / parameter[0].numel()) ** 0.5
         parameter.add_(update, alpha=-group["lr"] * self.MATRIX_RATE * tall)

@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from .evaluation import method_names
+
 # Okabe & Ito's colours: told apart by the colour-blind too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = {"rec": "--", "pred": "-", "copy": ":", "pred_best": "-.", "pred_mean": (0, (1, 1))}
@@ -18,13 +20,6 @@ PANELS = {
     "teacher-forcing ratio": ["tfr"],
 }
 FROM_ZERO = ("KL weight beta", "teacher-forcing ratio")
-METHODS = {
-    "copy": "copy the last frame",
-    "rec": "rec",
-    "pred": "pred, mean latent",
-    "pred_best": "pred, best sample",
-    "pred_mean": "pred, mean over samples",
-}
 
 
 def plot_training(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
@@ -57,7 +52,7 @@ def plot_frames(runs: dict[str, pd.DataFrame], path: Path) -> None:
             for order, method in enumerate(scores.index.unique(0)):
                 # Several runs: a colour each. One run: a colour for each method.
                 colour = COLOURS[(number if len(runs) > 1 else order) % len(COLOURS)]
-                name_shown = METHODS.get(method, method)
+                name_shown = method_names().get(method, method)
                 legend = f"{label} {name_shown}" if len(runs) > 1 else name_shown
                 line = scores.loc[method][name]
                 axes.plot(line.index, line, linestyle=STYLES.get(method, "-"), color=colour, label=legend, marker="o", ms=3)

@@ -4,6 +4,7 @@ All take and return ``[B,T,...]``; a step is a sequence of T = 1. The fully conn
 2018): a linear embedding, an LSTM of one or more layers, and a linear output. Their convolutional twins work on ``[B,T,C,h,w]``.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +52,10 @@ class LSTM(nn.Module):
         self.lstm = nn.LSTM(hidden_size, hidden_size, layers, batch_first=True)
 
     def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        return self.lstm(self.embed(x), state)
+        # cuDNN has no backward pass in evaluation mode, which planners need to differentiate by actions
+        native = x.is_cuda and not self.training and torch.is_grad_enabled()
+        with torch.backends.cudnn.flags(enabled=False) if native else nullcontext():
+            return self.lstm(self.embed(x), state)
 
 
 class ConvLSTM(nn.Module):

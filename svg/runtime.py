@@ -14,17 +14,25 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"--device: found {name!r}, expected auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device: found {name!r}, expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device: {name} is not there (found {torch.cuda.device_count()} GPUs); use --device cpu")
     return device
 
 
+def uses_bfloat16(device: torch.device, precision: str) -> bool:
+    """Whether `precision` (auto, bfloat16, float32) means bfloat16 here: with ``auto`` where the hardware computes in it."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":  # PyTorch's own test also counts emulation
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cpu._is_avx512_bf16_supported()
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bfloat16 autocast; with ``auto`` where the hardware computes in bfloat16, which is where it pays."""
-    enabled = precision == "bfloat16"
-    if precision == "auto":
-        enabled = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    """Autocast to bfloat16 where `uses_bfloat16` says so."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(device, precision))
 
 
 def generator(device: torch.device, *key: int) -> torch.Generator:

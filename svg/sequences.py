@@ -65,9 +65,19 @@ class SequenceDataset(Dataset):
         folder, total = self.root / self.index["path"].iat[sequence], int(self.frames[sequence])
         paths = _frame_paths(folder, total)[start : start + self.clip_length]
         frames = np.stack([layout.read_frame(path, self.frame_size) for path in paths])
-        empty = np.empty((total, 0), np.float32)
-        conditions = np.concatenate([empty, *layout.read_conditions(folder, total).values()], axis=1)
+        conditions = self._conditions(folder, total)
         return {"frames": frames, "conditions": conditions[start : start + self.clip_length, self.columns]}
+
+    def _conditions(self, folder: Path, rows: int) -> np.ndarray:
+        tables = layout.read_conditions(folder, rows)
+        found = tuple(tables[name].shape[1] if name in tables else 0 for name in ("actions", "positions"))
+        expected = (self.info.action_dim, self.info.position_dim)
+        if found != expected:
+            raise InputError(
+                f"{folder}: found {found[0]} action and {found[1]} position columns, expected {expected[0]} and {expected[1]}; "
+                f"restore its tables or run `svg-data index {self.root}` again"
+            )
+        return np.concatenate([np.empty((rows, 0), np.float32), *tables.values()], axis=1)
 
 
 @lru_cache(maxsize=65536)

@@ -1,6 +1,7 @@
 """The training loop: one step, one epoch, one run."""
 
 import dataclasses
+import math
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -14,11 +15,11 @@ from data_tools.layout import InputError
 
 from . import checkpoint, runtime, schedules
 from .config import Config, validate
+from .evaluation import evaluate
 from .losses import kl_divergence, mean_squared_error
-from .metrics import psnr, ssim
 from .model import VideoPredictor, as_images
 from .optimizers import make_optimizer
-from .sequences import Batch, SequenceDataset, TrainingBatches, evaluation_batches
+from .sequences import Batch, SequenceDataset, TrainingBatches
 
 
 def complete_config(config: Config, dataset: SequenceDataset) -> Config:
@@ -43,9 +44,9 @@ class Training:
         validate(config)
         self.run = Path(config.train.log_dir)
         self.device = runtime.choose_device(config.train.device)
-        self.progress = {"epoch": 0, "step": 0, "minutes": 0.0, "best_psnr": None}
-        if not resume and (self.run / checkpoint.CONFIG_FILE).exists():
-            raise InputError(f"--log_dir: {self.run} holds a run already; add --resume to go on with it, or choose another folder")
+        self.progress = {"step": 0, "minutes": 0.0, "best_psnr": None}
+        if (self.run / checkpoint.CONFIG_FILE).exists():
+            self._check_resumable(config, resume)
         data = config.data
         clip_length = data.n_past + data.n_future
         self.training_data = SequenceDataset(data.data_root, "train", clip_length, data.conditions)
@@ -60,18 +61,37 @@ class Training:
             self.device, memory_format=torch.channels_last
         )
         self.optimizer = make_optimizer(train, self.model.parameters())
-        if resume:
+        if resume and checkpoint.exists(self.run, "last"):
+            options = [{key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups]
             self.progress |= checkpoint.load(self.run, "last", self.model, self.optimizer)
-            checkpoint.truncate_metrics(self.run, self.progress["epoch"])
+            for group, given in zip(self.optimizer.param_groups, options, strict=True):
+                group.update(given)  # flags given anew count
+        checkpoint.truncate_metrics(self.run, self.progress["step"])
         checkpoint.save_config(self.run, self.config)
 
+    def _check_resumable(self, config: Config, resume: bool) -> None:
+        if not resume:
+            raise InputError(f"--log_dir: {self.run} holds a run already; add --resume to go on with it, or choose another folder")
+        before = checkpoint.load_config(self.run).train.optimizer
+        if config.train.optimizer != before:
+            raise InputError(f"--optimizer: found {config.train.optimizer}, expected {before}, with which {self.run} was begun")
+
     def fit(self) -> Path:
-        """Trains to the end and returns the run folder: for every epoch its steps, validation, a line of metrics, checkpoints."""
+        """Trains to the end and returns the run folder: for every epoch its steps, scores, a line of metrics, checkpoints.
+
+        The step is the only counter: an epoch that was cut short by time goes on where it was.
+        """
         self._start = time.monotonic() - 60 * self.progress["minutes"]
-        while self.progress["epoch"] < self.config.train.niter and not self._out_of_time():
+        total = self.config.train.niter * self.config.train.epoch_size
+        if self.progress["step"] >= total or self._out_of_time():
+            tqdm.write(
+                f"{self.run}: nothing left to do after {self.progress['step']} steps and {self.progress['minutes']:.1f} minutes; "
+                "raise --niter or --max_minutes"
+            )
+        while self.progress["step"] < total and not self._out_of_time():
             metrics = self._epoch()
-            metrics |= self.validate()
-            self.progress["epoch"] += 1
+            metrics |= self.score()
+            self._check_finite(metrics)
             self.progress["minutes"] = self._minutes()
             self._finish_epoch(metrics)
         return self.run
@@ -85,13 +105,14 @@ class Training:
 
     def _learning_rate(self, step: int) -> float:
         train = self.config.train
-        progress = step / (train.niter * train.epoch_size)
+        progress = (step + 0.5) / (train.niter * train.epoch_size)
         if train.max_minutes:
             progress = min(1.0, max(progress, self._minutes() / train.max_minutes))
         return schedules.learning_rate(train, progress)
 
     def _epoch(self) -> dict[str, float]:
-        train, epoch, first = self.config.train, self.progress["epoch"], self.progress["step"]
+        train, first = self.config.train, self.progress["step"]
+        epoch = first // train.epoch_size
         beta = train.beta * schedules.kl_annealing(train, epoch)
         tfr = schedules.teacher_forcing_ratio(train, epoch)
         last = (epoch + 1) * train.epoch_size
@@ -138,49 +159,48 @@ class Training:
         self.optimizer.zero_grad()
         losses = dict(zip(("loss", "mse", "kl"), sums.tolist(), strict=True))
         if not np.isfinite(losses["loss"]):
-            raise InputError(
-                f"step {step}: the loss is {losses['loss']} (mse {losses['mse']}, kl {losses['kl']}); lower --lr, set "
-                f"--max_grad_norm or use --kl_anneal; {self.run} keeps the checkpoint of epoch {self.progress['epoch']}"
-            )
+            raise self._diverged(f"the loss is {losses['loss']} (mse {losses['mse']}, kl {losses['kl']}) at step {step}")
         return losses
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """PSNR and SSIM of the first validation sequences, means over predicted frames: rec, and pred with the mean latent."""
+    def _check_finite(self, metrics: dict[str, float]) -> None:
+        """A step that ruins the weights shows in the loss of the next one only: look before they are saved."""
+        weights = all(parameter.isfinite().all() for parameter in self.model.parameters())
+        if not weights or not np.isfinite(list(metrics.values())).all():
+            raise self._diverged(f"{'scores' if weights else 'weights'} are not finite after step {self.progress['step'] - 1}")
+
+    def _diverged(self, what: str) -> InputError:
+        kept = f"; {self.run} keeps its last checkpoint" if checkpoint.exists(self.run, "last") else ""
+        return InputError(f"{what}; lower --lr, set --max_grad_norm or use --kl_anneal{kept}")
+
+    def score(self) -> dict[str, float]:
+        """PSNR and SSIM of the first validation sequences: rec, and pred with the mean latent. Empty without a validate split."""
         if self.validation_data is None:
             return {}
-        data, train = self.config.data, self.config.train
+        train = self.config.train
         self.model.eval()
-        scores = defaultdict(list)
-        batches = evaluation_batches(self.validation_data, max(train.batch_size, 16), train.validate_sequences)
-        for _, batch in batches:
-            frames, conditions = self._to_device(batch)
-            target = as_images(frames[:, data.n_past :])
-            futures = target.shape[1]
-            with runtime.autocast(self.device, train.precision):
-                rec = self.model.reconstruct(frames, conditions, data.n_past)[:, data.n_past - 1 :]
-                start = self.model.observe(frames[:, : data.n_past], conditions)
-                noise = torch.zeros(len(frames), 1, futures, *self.model.latent_shape, device=self.device)
-                pred = self.model.imagine(start, conditions[:, data.n_past - 1 :], noise)[0]
-            for name, video in (("rec", rec), ("pred", pred)):
-                scores[f"val_{name}_psnr"] += psnr(video, target).mean(1).tolist()
-                scores[f"val_{name}_ssim"] += ssim(video, target).mean(1).tolist()
-        return {name: float(np.mean(values)) for name, values in scores.items()}
+        result = evaluate(
+            self.model, self.validation_data, self.config.data.n_past, 0, self.device, train.precision,
+            batch_size=max(train.batch_size, 16), limit=train.validate_sequences,
+        )  # fmt: skip
+        means = result.means()
+        return {f"val_{method}_{name}": float(means.loc[method, name]) for method in ("rec", "pred") for name in means.columns}
 
     def _to_device(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         return batch["frames"].to(self.device, non_blocking=True), batch["conditions"].to(self.device, non_blocking=True)
 
     def _finish_epoch(self, metrics: dict[str, float]) -> None:
+        """Metrics first and the last checkpoint at the end: whatever is cut off in between is done again by a resumed run."""
         progress = self.progress
+        epoch = math.ceil(progress["step"] / self.config.train.epoch_size)
         score = metrics.get("val_pred_psnr")
         best = score is None or progress["best_psnr"] is None or score > progress["best_psnr"]
         if best:
             progress["best_psnr"] = score
-        checkpoint.save(self.run, "last", self.model, progress, self.optimizer)
+        line = {"epoch": epoch, "step": progress["step"], "minutes": round(progress["minutes"], 3), **metrics}
+        checkpoint.append_metrics(self.run, line)
         if best:
             checkpoint.save(self.run, "best", self.model, progress, None)
-        line = {"epoch": progress["epoch"], "step": progress["step"], "minutes": round(progress["minutes"], 3), **metrics}
-        checkpoint.append_metrics(self.run, line)
+        checkpoint.save(self.run, "last", self.model, progress, self.optimizer)
         shown = " ".join(
             f"{label} {metrics[name]:{form}}"
             for label, name, form in (
@@ -189,6 +209,4 @@ class Training:
             )
             if name in metrics
         )  # fmt: skip
-        tqdm.write(
-            f"epoch {progress['epoch']:3d} step {progress['step']:6d} {progress['minutes']:6.1f} min  {shown}{' *' if best else ''}"
-        )
+        tqdm.write(f"epoch {epoch:3d} step {progress['step']:6d} {progress['minutes']:6.1f} min  {shown}{' *' if best else ''}")

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from data_tools import layout
+from data_tools.index import build_index
 from experiments import evaluate, plot, quickstart, render, train
 
 TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --feedback feature --tfr 0
@@ -83,6 +86,10 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
     [
         (train, "--data_root /nowhere --log_dir {tmp}/r", "/nowhere/dataset.json: not found; run `svg-data index"),
         (train, "--data_root {data} --log_dir {tmp}/r --batch_size 0", "--batch_size: found 0, expected a number above 0"),
+        (train, "--log_dir {tmp}/r", "--data_root: not given"),
+        (train, "--data_root {data} --log_dir {data}/index.csv", "index.csv"),
+        (evaluate, "{data}/index.csv", "index.csv"),
+        (evaluate, "{run} --device meta", "--device: found 'meta', expected auto, cpu, cuda or cuda:N"),
         (train, "--log_dir {tmp}/r --resume", "config.json: not found; expected a run folder"),
         (evaluate, "/nowhere", "/nowhere/config.json: not found"),
         (evaluate, "{run} --split dev", "found no sequence of split 'dev'; splits here: "),
@@ -91,13 +98,61 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (render, "{run} --sequences 99", "--sequences: found no sequence '99' in split test"),
         (render, "{run} --fps 0", "--fps: expected a number"),
         (plot, "/nowhere --out {tmp}", "/nowhere/metrics.jsonl: not found"),
+        (plot, "/nowhere", "/nowhere/metrics.jsonl: not found"),
         (quickstart, "--minutes 0 --out {tmp}", "--minutes: expected a number above 0"),
+        (quickstart, "--sequences 2 --out {tmp}", "--sequences: at least 3"),
     ],
 )
 def test_mistakes_are_one_line(command, flags, expected, run, data_root, tmp_path, capsys):
     assert command.main(flags.format(tmp=tmp_path, data=data_root, run=run).split()) == 2
     printed = capsys.readouterr()
     assert expected in printed.err and len(printed.err.splitlines()) == 1 and not printed.out
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("checkpoints/best.json", b"[1]"),
+        ("checkpoints/best.json", b'{"files": "x"}'),
+        ("checkpoints/best.json", b"\xff\xfe"),
+        ("config.json", b"\xff\xfe"),
+        ("config.json", b"[]"),
+        ("checkpoints/last-00000002.optimizer.pt", b"\x80\x02junk"),
+        ("metrics.jsonl", b"3\n"),
+        ("metrics.jsonl", b"\xff\xfe\n"),
+    ],
+)
+def test_damaged_run_folders(run, tmp_path, capsys, name, content):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / name).write_bytes(content)
+    commands = {
+        "metrics.jsonl": (plot, [str(copy)]),
+        "checkpoints/last-00000002.optimizer.pt": (train, ["--log_dir", str(copy), "--resume", "--niter", "2"]),
+    }
+    command, flags = commands.get(name, (evaluate, [str(copy)]))
+    assert command.main(flags) == 2
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1 and str(copy / name) in printed
+
+
+@pytest.mark.parametrize("content", [b"--g_dim '16", b"\xff\xfe"])
+def test_bad_flags_files(tmp_path, capsys, content):
+    (tmp_path / "flags").write_bytes(content)
+    with pytest.raises(SystemExit, match="2"):
+        train.main([f"@{tmp_path / 'flags'}"])
+    assert "flags file" in capsys.readouterr().err
+
+
+def test_grey_frames_of_128_pixels(tmp_path, capsys):
+    frames = np.random.default_rng(0).integers(0, 255, (7, 128, 128, 1), np.uint8)
+    for split in layout.SPLITS:
+        layout.write_sequence(tmp_path / "data" / split / "0", frames, None, np.zeros((7, 3)))
+    build_index(tmp_path / "data")
+    flags = [*TINY.split(), "--image_width", "128", "--data_root", str(tmp_path / "data"), "--log_dir", str(tmp_path / "run")]
+    assert train.main(flags) == 0
+    assert evaluate.main([str(tmp_path / "run"), "--n_sample", "1"]) == 0
+    assert render.main([str(tmp_path / "run")]) == 0
 
 
 @pytest.mark.slow

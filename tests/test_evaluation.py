@@ -1,7 +1,6 @@
 """Scores against scikit-image, and what they must not depend on."""
 
 import json
-import math
 
 import numpy as np
 import pandas as pd
@@ -43,7 +42,7 @@ def test_copying_the_last_frame_by_scikit_image(result, dataset):
         for time in range(1, 5):
             a, b = frames[1], frames[1 + time]
             found = rows.loc[(sequence, time)]
-            expected = peak_signal_noise_ratio(b, a, data_range=1) if (a != b).any() else math.inf
+            expected = peak_signal_noise_ratio(b, a, data_range=1) if (a != b).any() else 100  # the cap
             assert found["psnr"] == pytest.approx(expected, abs=1e-3)
             assert found["ssim"] == pytest.approx(structural_similarity(a, b, channel_axis=2, data_range=1), abs=1e-5)
 
@@ -84,15 +83,15 @@ def test_no_dependence_on_batches_and_chunks(result, model, dataset):
 def test_averages(result):
     means = result.means()
     assert list(means.index) == ["copy", "rec", "pred", "pred_best", "pred_mean"]
-    assert means.psnr["pred_best"] > means.psnr["pred_mean"] and means.ssim["pred_best"] > means.ssim["pred_mean"]
     by_frame = result.per_frame()
     assert by_frame.loc["rec"]["psnr"].mean() == pytest.approx(means.psnr["rec"], rel=1e-5)
     assert result.per_sequence("rec")["ssim"].mean() == pytest.approx(means.ssim["rec"], rel=1e-5)
 
 
-def test_written_results(result, tmp_path):
+def test_written_results(result, data_root, tmp_path):
     path = result.save(tmp_path)
     written = json.loads(path.read_text())
+    assert (written["protocol"]["data"], written["protocol"]["precision"]) == (str(data_root), "float32 on cpu")
     assert (written["protocol"]["n_past"], written["protocol"]["n_future"], written["protocol"]["n_sample"]) == (2, 4, 7)
     assert written["methods"]["rec"]["psnr"]["mean"] == pytest.approx(result.means().psnr["rec"])
     assert len(written["methods"]["rec"]["ssim"]["per_frame"]) == 4
@@ -110,4 +109,4 @@ def test_without_samples(model, dataset):
 def test_without_conditions(data_root):
     model = small_model(model="dcgan", condition_dim=0)
     result = evaluate(model, SequenceDataset(data_root, "test", 6, "none"), 2, 2, CPU, "float32")
-    assert np.isfinite(result.means().drop("copy").to_numpy()).all()
+    assert np.isfinite(result.means().to_numpy()).all()

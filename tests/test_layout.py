@@ -197,7 +197,10 @@ def test_unknown_split(tmp_path, sequence):
         layout.read_index(tmp_path, "test")
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", '{"schema_version": 99}', '{"schema_version": 1, "colour": 2}'])
+NO_MEANS = '{"schema_version": 1, "name": "x", "source": "", "action_dim": 4, "position_dim": 3}'
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"schema_version": 99}', '{"schema_version": 1, "colour": 2}', NO_MEANS])
 def test_bad_dataset_json(tmp_path, text):
     if text is not None:
         (tmp_path / "dataset.json").write_text(text)

@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 
 import pytest
@@ -73,7 +72,7 @@ def test_every_form_predicts(backbone, recurrence, width):
 @pytest.mark.parametrize("feedback", ["frame", "feature"])
 @pytest.mark.parametrize(("backbone", "recurrence"), FORMS)
 def test_batched_passes_equal_steps(clip, backbone, recurrence, feedback):
-    """Teacher forcing and free running agree where they must: when the clip is all past; and batching changes nothing."""
+    """Teacher forcing is free running over a clip that is all past, and whole sequences are what single steps give."""
     frames, conditions = clip
     model = small_model(model=backbone, recurrence=recurrence, feedback=feedback)
     steps = frames.shape[1] - 1
@@ -241,6 +240,7 @@ def test_uint8_frames_are_images_in_unit_range():
     assert as_images(half) is half
 
 
-def test_model_config_is_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        ModelConfig().g_dim = 3
+@pytest.mark.parametrize("conditions", [None, torch.zeros(2, 3, 4), torch.zeros(2, 7, 5)])
+def test_conditions_that_do_not_fit(clip, conditions):
+    with pytest.raises(ValueError, match=r"conditions: found .*, expected at least 6 of width 4"):
+        small_model()(clip[0], conditions, 2)

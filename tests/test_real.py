@@ -24,7 +24,8 @@ def test_real_bair_frames_train_and_roll_out_to_the_end(tmp_path):
     np.testing.assert_array_equal(item, recording["action"])
     np.testing.assert_allclose(layout.read_info(tmp_path / "data").mean, recording["action"].mean(0, dtype=np.float64), rtol=1e-6)
     flags = """--model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 4 --rnn_size 16 --n_future 4 --n_eval 6 --batch_size 4
-    --niter 2 --epoch_size 5 --conditions actions --kl_anneal_cyclical --tfr_decay_step 0.5 --device cpu"""
+    --niter 2 --epoch_size 5 --conditions actions --kl_anneal_cyclical --kl_anneal_cycle 1
+    --tfr_decay_step 0.5 --device cpu"""
     run = tmp_path / "run"
     assert train.main([*flags.split(), "--data_root", str(tmp_path / "data"), "--log_dir", str(run)]) == 0
     assert evaluate.main([str(run), "--n_sample", "2", "--n_future", "28"]) == 0

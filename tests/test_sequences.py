@@ -46,6 +46,14 @@ def test_conditions_that_are_not_there(tmp_path):
         SequenceDataset(tmp_path, "train", 12)
 
 
+def test_a_table_lost_after_indexing_is_missed(tmp_path):
+    layout.write_sequence(tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), np.zeros((4, 2)), np.ones((4, 3)))
+    build_index(tmp_path)
+    (tmp_path / "train" / "1" / "actions.csv").unlink()
+    with pytest.raises(InputError, match="train/1: found 0 action and 3 position columns, expected 2 and 3; restore"):
+        SequenceDataset(tmp_path, "train", 4, "actions")[0]
+
+
 def test_frames_numbered_from_one(tmp_path):
     frames = np.arange(4, dtype=np.uint8).repeat(64 * 64 * 3).reshape(4, 64, 64, 3)
     layout.write_sequence(tmp_path / "train" / "a", frames, None, None)
