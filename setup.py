@@ -26,14 +26,13 @@ setup(
         "numpy>=1.26",
         "pandas>=2.2",
         "pillow>=10",
-        "scikit-image>=0.22",
         "matplotlib>=3.8",
         "safetensors>=0.4.3",
         "tqdm>=4.66",
     ],
     extras_require={
         "sim": ["mujoco-core>=4"],
-        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6"],
+        "dev": ["pytest>=8", "hypothesis>=6.100", "scikit-image>=0.22", "ruff>=0.6"],
     },
     entry_points={"console_scripts": [f"{command}={module}:main" for command, module in COMMANDS.items()]},
 )
