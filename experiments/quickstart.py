@@ -27,8 +27,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def training_flags(args: argparse.Namespace, data: Path, run: Path) -> list[str]:
     """The recipe's flags and those that the quickstart decides: what svg-train would be given."""
+    recipe = RECIPE.relative_to(Path.cwd()) if RECIPE.is_relative_to(Path.cwd()) else RECIPE
     flags = {"data_root": data, "log_dir": run, "max_minutes": args.minutes, "seed": args.seed}
-    return [f"@{RECIPE}", *(str(word) for name, value in flags.items() for word in (f"--{name}", value))]
+    return [f"@{recipe}", *(str(word) for name, value in flags.items() for word in (f"--{name}", value))]
 
 
 def free_folder(parent: Path, name: str) -> Path:
