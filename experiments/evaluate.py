@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from data_tools.layout import InputError
 
@@ -36,7 +35,8 @@ def evaluate(args: argparse.Namespace) -> None:
         f"{protocol.n_past} frames given, {protocol.n_future} predicted ({protocol.clip})"
     )
     print(f"PSNR: {protocol.psnr}\nSSIM: {protocol.ssim}\nbest: {protocol.best}\n\n{result.table()}\n")
-    print(f"written: {result.save(Path(args.run))} and .csv")
+    name = args.split if args.n_future is None else f"{args.split}_{args.n_future}"  # a long rollout beside the usual one
+    print(f"written: {result.save(args.run, name)} and .csv")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,7 +10,12 @@ from .command import run_command
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="svg-plot", description=__doc__.replace("`", ""))
     parser.add_argument("runs", type=Path, nargs="+", help="run folders that svg-train has written")
-    parser.add_argument("--split", default="test", help="split whose svg-evaluate scores are drawn (default test)")
+    parser.add_argument(
+        "--scores",
+        default="test",
+        help="which scores of svg-evaluate are drawn: evaluation/NAME.csv (default test)",
+        metavar="NAME",
+    )
     parser.add_argument("--out", type=Path, help="folder of the pictures (default: figures of the first run)")
     return parser.parse_args(argv)
 
@@ -26,14 +31,14 @@ def plot(args: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     plot_training(metrics, folder / "training.png")
     print(folder / "training.png")
-    scores = {label: read_per_frame(run, args.split) for label, run in labels.items()}
+    scores = {label: read_per_frame(run, args.scores) for label, run in labels.items()}
     missing = [str(labels[label]) for label, frames in scores.items() if frames is None]
     scores = {label: frames for label, frames in scores.items() if frames is not None}
     if scores:
-        plot_frames(scores, folder / f"{args.split}_frames.png")
-        print(folder / f"{args.split}_frames.png")
+        plot_frames(scores, folder / f"{args.scores}_frames.png")
+        print(folder / f"{args.scores}_frames.png")
     for run in missing:
-        print(f"no curve over predicted frames for {run}: run `svg-evaluate {run} --split {args.split}` first")
+        print(f"no curve over predicted frames for {run}: svg-evaluate has written no evaluation/{args.scores}.csv there")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -76,8 +76,8 @@ class Evaluation:
             lines.append(f"{names[method]:34s}{row.psnr:9.2f}{row.ssim:9.4f}{gain}")
         return "\n".join(lines)
 
-    def save(self, run: Path) -> Path:
-        """Writes ``evaluation/<split>.json`` (protocol and means) and ``.csv`` (all scores); returns the JSON's path."""
+    def save(self, run: Path, name: str) -> Path:
+        """Writes ``evaluation/<name>.json`` (protocol and means) and ``.csv`` (all scores); returns the JSON's path."""
         folder = Path(run) / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         frames = self.per_frame()
@@ -85,8 +85,8 @@ class Evaluation:
             method: {name: {"mean": float(row[name]), "per_frame": frames.loc[method][name].tolist()} for name in METRICS}
             for method, row in self.means().iterrows()
         }
-        write_text(folder / f"{self.protocol.split}.csv", self.scores.to_csv(index=False, float_format="%.6g"))
-        path = folder / f"{self.protocol.split}.json"
+        write_text(folder / f"{name}.csv", self.scores.to_csv(index=False, float_format="%.6g"))
+        path = folder / f"{name}.json"
         write_text(path, json.dumps({"protocol": asdict(self.protocol), "methods": methods}, indent=2) + "\n")
         return path
 
@@ -102,9 +102,9 @@ def method_names(n_sample: int | str = "N") -> dict[str, str]:
     }
 
 
-def read_per_frame(run: Path, split: str) -> pd.DataFrame | None:
+def read_per_frame(run: Path, name: str) -> pd.DataFrame | None:
     """(method, frame) -> mean psnr and ssim from an evaluation that `Evaluation.save` wrote; None if there is none."""
-    path = Path(run) / FOLDER / f"{split}.csv"
+    path = Path(run) / FOLDER / f"{name}.csv"
     if not path.exists():
         return None
     try:

@@ -51,7 +51,7 @@ def test_evaluate(run, capsys):
     assert "5 sequences, 2 frames given, 4 predicted" in printed and "pred (best of 3)" in printed
     assert json.loads((run / "evaluation" / "test.json").read_text())["protocol"]["n_sample"] == 3
     assert evaluate.main([str(run), "--split", "validate", "--n_future", "9", "--n_sample", "0", "--checkpoint", "last"]) == 0
-    assert len(json.loads((run / "evaluation" / "validate.json").read_text())["methods"]["pred"]["psnr"]["per_frame"]) == 9
+    assert len(json.loads((run / "evaluation" / "validate_9.json").read_text())["methods"]["pred"]["psnr"]["per_frame"]) == 9
 
 
 def duration(path: Path) -> float:
@@ -77,7 +77,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
     shutil.rmtree(other / "evaluation", ignore_errors=True)
     assert evaluate.main([str(run), "--n_sample", "1"]) == 0
     assert plot.main([str(run), str(other), "--out", str(tmp_path / "figures")]) == 0
-    assert f"run `svg-evaluate {other} --split test` first" in capsys.readouterr().out
+    assert f"{other}: svg-evaluate has written no evaluation/test.csv there" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"training.png", "test_frames.png"}
 
 

@@ -89,7 +89,7 @@ def test_averages(result):
 
 
 def test_written_results(result, data_root, tmp_path):
-    path = result.save(tmp_path)
+    path = result.save(tmp_path, "test")
     written = json.loads(path.read_text())
     assert (written["protocol"]["data"], written["protocol"]["precision"]) == (str(data_root), "float32 on cpu")
     assert (written["protocol"]["n_past"], written["protocol"]["n_future"], written["protocol"]["n_sample"]) == (2, 4, 7)
