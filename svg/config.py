@@ -122,11 +122,20 @@ class Config:
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
 
 
+class FlagHelp(argparse.HelpFormatter):
+    """Shows the default of a flag that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is False or action.default in (None, "", argparse.SUPPRESS):
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
 class FlagParser(argparse.ArgumentParser):
     """Takes ``@file`` arguments: flags as in a shell, over any number of lines, with # comments."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, fromfile_prefix_chars="@", formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+        super().__init__(*args, fromfile_prefix_chars="@", formatter_class=FlagHelp, **kwargs)
 
     def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
         try:
