@@ -1,4 +1,4 @@
-# make demo    simulate, train, evaluate and render in about eight minutes on two CPU cores
+# make demo    simulate, train, evaluate and render in about seven minutes on two CPU cores
 # make test    lint and all tests
 # make install the environment alone, in .venv
 PYTHON ?= python3

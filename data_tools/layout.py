@@ -199,6 +199,8 @@ def read_info(root: Path) -> DatasetInfo:
             raise TypeError(f"{len(info.mean)} means and {len(info.std)} deviations for {info.condition_dim} columns")
         return info
     except FileNotFoundError:
+        if not Path(root).is_dir():
+            raise InputError(f"{root}: no such folder; --data_root expects the root of a data set") from None
         raise InputError(f"{path}: not found; run `svg-data index {root}` to write it") from None
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: damaged ({error}); run `svg-data index {root}` to write it again") from None

@@ -4,12 +4,13 @@ import argparse
 import sys
 
 from data_tools.layout import InputError
+from svg.config import OneLineParser
 
 from .command import add_run_arguments, open_run, run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="svg-evaluate", description=__doc__.replace("`", ""))
+    parser = OneLineParser(prog="svg-evaluate", description=__doc__.replace("`", ""))
     add_run_arguments(parser)
     parser.add_argument("--n_sample", type=int, default=100, help="futures sampled for each sequence (default 100)")
     parser.add_argument("--chunk", type=int, default=128, help="futures imagined at a time; less needs less memory (default 128)")
@@ -31,11 +32,12 @@ def evaluate(args: argparse.Namespace) -> None:
     )  # fmt: skip
     protocol = result.protocol
     print(
-        f"{args.run} on {dataset.info.name}/{args.split}: {protocol.sequences} sequences, "
+        f"{args.run} on {dataset.root / args.split}: {protocol.sequences} sequences, "
         f"{protocol.n_past} frames given, {protocol.n_future} predicted ({protocol.clip})"
     )
     print(f"PSNR: {protocol.psnr}\nSSIM: {protocol.ssim}\nbest: {protocol.best}\n\n{result.table()}\n")
     name = args.split if args.n_future is None else f"{args.split}_{args.n_future}"  # a long rollout beside the usual one
+    name += f"_first_{args.limit}" if args.limit else ""
     print(f"written: {result.save(args.run, name)} and .csv")
 
 

@@ -4,11 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from svg.config import OneLineParser
+
 from .command import run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="svg-plot", description=__doc__.replace("`", ""))
+    parser = OneLineParser(prog="svg-plot", description=__doc__.replace("`", ""))
     parser.add_argument("runs", type=Path, nargs="+", help="run folders that svg-train has written")
     parser.add_argument(
         "--scores",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_tools import simulate
 from data_tools.layout import InputError
+from svg.config import OneLineParser
 
 from . import evaluate, plot, render, train
 from .command import run_command
@@ -16,7 +17,7 @@ RECIPE = Path(__file__).parent / "recipes" / "quickstart.args"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="svg-quickstart", description=__doc__.replace("`", ""))
+    parser = OneLineParser(prog="svg-quickstart", description=__doc__.replace("`", ""))
     parser.add_argument("--minutes", type=float, default=6.0, help="training time (default 6)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of data and run (default demo)")
     parser.add_argument("--sequences", type=int, default=400, help="sequences to simulate (default 400)")

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.layout import InputError
+from svg.config import OneLineParser
 
 from .command import add_run_arguments, open_run, run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="svg-render", description=__doc__.replace("`", ""))
+    parser = OneLineParser(prog="svg-render", description=__doc__.replace("`", ""))
     add_run_arguments(parser)
     parser.add_argument("--sequences", nargs="+", metavar="NAME", help="render these sequences instead (names as in index.csv)")
     parser.add_argument("--n_sample", type=int, default=0, help="sampled futures shown beside the mean one (default 0)")

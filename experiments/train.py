@@ -30,7 +30,12 @@ def train(args: argparse.Namespace) -> None:
 
     from svg.training import Training
 
-    run = Training(config, args.resume).fit()
+    training = Training(config, args.resume)
+    try:
+        run = training.fit()
+    except KeyboardInterrupt:
+        print("\nsvg-train: what is after the last whole epoch is lost; add --resume to go on from there")
+        raise
     print(f"{run}: evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`")
 
 

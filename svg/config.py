@@ -5,7 +5,7 @@ import dataclasses
 import json
 import shlex
 from dataclasses import dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 from data_tools.layout import InputError
 
@@ -131,7 +131,14 @@ class FlagHelp(argparse.HelpFormatter):
         return f"{action.help} (default: %(default)s)"
 
 
-class FlagParser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """Answers a mistake with one line instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+class FlagParser(OneLineParser):
     """Takes ``@file`` arguments: flags as in a shell, over any number of lines, with # comments."""
 
     def __init__(self, *args: Any, **kwargs: Any):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .evaluation import method_names
 
@@ -19,6 +20,7 @@ PANELS = {
     "KL weight beta": ["beta"],
     "teacher-forcing ratio": ["tfr"],
 }
+OVERLAID = ("copy", "pred", "pred_best")  # methods shown of each of several runs
 FROM_ZERO = ("KL weight beta", "teacher-forcing ratio")
 
 
@@ -33,9 +35,9 @@ def plot_training(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
                     continue
                 kind = name.split("_")[1] if name.startswith("val_") else ""
                 legend = " ".join(part for part in (label if len(runs) > 1 else "", kind) if part)
-                marker = "o" if len(points) < 12 else ""
-                style = STYLES.get(kind, "-")
-                axes.plot(*zip(*points, strict=True), linestyle=style, color=colour, label=legend, marker=marker, ms=3)
+                marker = "" if len(points) >= 12 else "x" if kind == "rec" else "o"
+                look = {"linestyle": STYLES.get(kind, "-"), "color": colour, "marker": marker, "ms": 4}
+                axes.plot(*zip(*points, strict=True), label=legend, clip_on=False, **look)
         if title in ("loss", "MSE"):
             axes.set_yscale("log")
         elif title in FROM_ZERO:
@@ -49,14 +51,16 @@ def plot_frames(runs: dict[str, pd.DataFrame], path: Path) -> None:
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, 2), {"psnr": "PSNR (dB)", "ssim": "SSIM"}.items(), strict=True):
         for number, (label, scores) in enumerate(runs.items()):
-            for order, method in enumerate(scores.index.unique(0)):
+            methods = [method for method in scores.index.unique(0) if len(runs) == 1 or method in OVERLAID]
+            for order, method in enumerate(methods):
                 # Several runs: a colour each. One run: a colour for each method.
                 colour = COLOURS[(number if len(runs) > 1 else order) % len(COLOURS)]
                 name_shown = method_names().get(method, method)
-                legend = f"{label} {name_shown}" if len(runs) > 1 else name_shown
+                legend = f"{label}: {name_shown}" if len(runs) > 1 else name_shown
                 line = scores.loc[method][name]
                 axes.plot(line.index, line, linestyle=STYLES.get(method, "-"), color=colour, label=legend, marker="o", ms=3)
-        _finish(axes, title, "predicted frame")
+        _finish(axes, title, "predicted frame", legend=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     figure.savefig(path, dpi=130)
 
 
@@ -64,11 +68,11 @@ def _cycle(count: int) -> list[str]:
     return [COLOURS[number % len(COLOURS)] for number in range(count)]
 
 
-def _finish(axes: Any, title: str, x: str) -> None:
+def _finish(axes: Any, title: str, x: str, legend: bool = True) -> None:
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel(x)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if any(label for label in axes.get_legend_handles_labels()[1]):
+    if legend and any(label for label in axes.get_legend_handles_labels()[1]):
         axes.legend(frameon=False, fontsize=8)

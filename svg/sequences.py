@@ -39,7 +39,7 @@ class SequenceDataset(Dataset):
         if len(short):
             raise InputError(
                 f"{self.root / short['path'].iloc[0]}: found {short['frames'].iloc[0]} frames, expected at least {clip_length}; "
-                "lower --n_past, --n_future or --n_eval"
+                "ask for fewer with --n_future (or --n_past, --n_eval)"
             )
         self.frames = self.index["frames"].to_numpy()
 

@@ -14,7 +14,7 @@ from data_tools import layout
 from data_tools.layout import InputError
 
 from . import checkpoint, runtime, schedules
-from .config import Config, validate
+from .config import Config, flag_values, validate
 from .evaluation import evaluate
 from .losses import kl_divergence, mean_squared_error
 from .model import VideoPredictor, as_images
@@ -45,7 +45,7 @@ class Training:
         self.run = Path(config.train.log_dir)
         self.device = runtime.choose_device(config.train.device)
         self.progress = {"step": 0, "minutes": 0.0, "best_psnr": None}
-        if (self.run / checkpoint.CONFIG_FILE).exists():
+        if checkpoint.exists(self.run, "last"):
             self._check_resumable(config, resume)
         data = config.data
         clip_length = data.n_past + data.n_future
@@ -72,9 +72,10 @@ class Training:
     def _check_resumable(self, config: Config, resume: bool) -> None:
         if not resume:
             raise InputError(f"--log_dir: {self.run} holds a run already; add --resume to go on with it, or choose another folder")
-        before = checkpoint.load_config(self.run).train.optimizer
-        if config.train.optimizer != before:
-            raise InputError(f"--optimizer: found {config.train.optimizer}, expected {before}, with which {self.run} was begun")
+        before, now = flag_values(checkpoint.load_config(self.run)), flag_values(config)
+        for flag in ("optimizer", *(item.name for item in dataclasses.fields(config.model) if item.name in now)):
+            if now[flag] != before[flag]:
+                raise InputError(f"--{flag}: found {now[flag]}, expected {before[flag]}, with which {self.run} was begun")
 
     def fit(self) -> Path:
         """Trains to the end and returns the run folder: for every epoch its steps, scores, a line of metrics, checkpoints.

@@ -27,6 +27,14 @@ def run(data_root, tmp_path_factory) -> Path:
     return folder / "run"
 
 
+def test_a_misspelt_flag_is_one_line(capsys):
+    for command, flags in ((train, ["--kl_aneal", "cyclical"]), (evaluate, ["x", "--recurrence", "vector"])):
+        with pytest.raises(SystemExit, match="2"):
+            command.main(flags)
+        printed = capsys.readouterr().err
+        assert len(printed.splitlines()) == 1 and f"unrecognized arguments: {flags[-2]}" in printed
+
+
 def test_train_prints_an_epoch_a_line(data_root, tmp_path):
     command = [sys.executable, "-m", "experiments.train", *TINY.split(), "--data_root", data_root, "--log_dir", tmp_path / "r"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
@@ -84,7 +92,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "flags", "expected"),
     [
-        (train, "--data_root /nowhere --log_dir {tmp}/r", "/nowhere/dataset.json: not found; run `svg-data index"),
+        (train, "--data_root /nowhere --log_dir {tmp}/r", "/nowhere: no such folder; --data_root expects"),
         (train, "--data_root {data} --log_dir {tmp}/r --batch_size 0", "--batch_size: found 0, expected a number above 0"),
         (train, "--log_dir {tmp}/r", "--data_root: not given"),
         (train, "--data_root {data} --log_dir {data}/index.csv", "index.csv"),

@@ -42,7 +42,7 @@ def test_conditions_that_are_not_there(tmp_path):
     build_index(tmp_path)
     with pytest.raises(InputError, match=r"--conditions positions: data set .* has no positions"):
         SequenceDataset(tmp_path, "train", 4, "positions")
-    with pytest.raises(InputError, match="train/1: found 4 frames, expected at least 12; lower --n_past"):
+    with pytest.raises(InputError, match="train/1: found 4 frames, expected at least 12; ask for fewer"):
         SequenceDataset(tmp_path, "train", 12)
 
 
