@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from . import index, simulate
-from .layout import InputError
+from .command import run_command
 
 COMMANDS = {
     "simulate": (simulate, "simulate robot pushing into a new data set, index included"),
@@ -21,18 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         module.add_arguments(command)
     args = parser.parse_args(argv)
-    try:
-        COMMANDS[args.command][0].run(args)
-    except InputError as error:
-        print(f"svg-data {args.command}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"svg-data {args.command}: {error.filename or 'files'}: {error.strerror or error}; check the path", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"svg-data {args.command}: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(f"svg-data {args.command}", lambda: COMMANDS[args.command][0].run(args))
 
 
 if __name__ == "__main__":

@@ -1,36 +1,10 @@
-"""What the commands share: opening a run, and a user's mistake as one line with exit code 2 instead of a stack trace."""
+"""What the commands that use a trained run share."""
 
 import argparse
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from data_tools.layout import InputError
-
-
-def run_command(name: str, work: Callable[[], None]) -> int:
-    """Does the work of a command and returns its exit code."""
-    try:
-        work()
-    except InputError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"{name}: {error.filename or 'files'}: {error.strerror or error}; check the path, its rights and the disk",
-            file=sys.stderr,
-        )
-        return 2
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for --help
-            raise
-        print(f"{name}: out of memory on the GPU; lower --batch_size, --chunk or --width", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 130
-    return 0
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

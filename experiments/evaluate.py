@@ -3,10 +3,11 @@
 import argparse
 import sys
 
+from data_tools.command import run_command
 from data_tools.layout import InputError
 from svg.config import OneLineParser
 
-from .command import add_run_arguments, open_run, run_command
+from .command import add_run_arguments, open_run
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -4,9 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from data_tools.command import run_command
 from svg.config import OneLineParser
-
-from .command import run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

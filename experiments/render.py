@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from data_tools.command import run_command
 from data_tools.layout import InputError
 from svg.config import OneLineParser
 
-from .command import add_run_arguments, open_run, run_command
+from .command import add_run_arguments, open_run
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -4,10 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from data_tools.command import run_command
 from data_tools.layout import InputError
 from svg.config import FlagParser, add_config_arguments, config_from_arguments, flag_values
-
-from .command import run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -142,7 +142,7 @@ def evaluate(
     The past is observed once for all samples; at most `chunk` futures are imagined at a time. With `n_sample` 0 nothing is sampled.
     """
     n_future = dataset.clip_length - n_past
-    parts, sequences = [], 0
+    parts = []
     total = min(limit, len(dataset)) if limit else len(dataset)
     with tqdm(total=total, desc="evaluate", unit="sequence", disable=None, leave=False) as bar:
         for numbers, batch in evaluation_batches(dataset, batch_size, limit):
@@ -166,10 +166,9 @@ def evaluate(
                 scores["pred_best"], scores["pred_mean"] = _best_and_mean({k: torch.cat(v) for k, v in sampled.items()})
             sequence_names = dataset.index["sequence"].iloc[numbers.start : numbers.stop]
             parts += [_rows(sequence_names, method, values) for method, values in scores.items()]
-            sequences += len(numbers)
             bar.update(len(numbers))
     computed = f"{'bfloat16' if runtime.uses_bfloat16(device, precision) else 'float32'} on {device.type}"
-    protocol = Protocol(str(dataset.root), dataset.split, n_past, n_future, n_sample, sequences, seed, computed, weights)
+    protocol = Protocol(str(dataset.root), dataset.split, n_past, n_future, n_sample, total, seed, computed, weights)
     return Evaluation(protocol, pd.concat(parts, ignore_index=True))
 
 

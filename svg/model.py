@@ -182,8 +182,8 @@ class VideoPredictor(nn.Module):
             if conditions.dim() == 3:
                 conditions = conditions[:, None].expand(-1, samples, -1, -1)
             conditions = conditions.flatten(0, 1)
-        conditions = self._spread(conditions, steps, noise.flatten(0, 1))
         noise = noise.flatten(0, 1)
+        conditions = self._spread(conditions, steps, noise)
         h = start.h.repeat_interleave(samples, 0)
         state, prior_state = repeat_state(start.predictor, samples), repeat_state(start.prior, samples)
         terms, observed = start.terms, start.frame

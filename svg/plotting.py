@@ -1,5 +1,6 @@
 """Curves of training and of scores over predicted frames, several runs overlaid."""
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def plot_training(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Loss, MSE, KL, PSNR, beta and teacher-forcing ratio over epochs; `runs` gives the metrics of each run by its label."""
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(2, 3).flat, PANELS.items(), strict=True):
-        for colour, (label, lines) in zip(_cycle(len(runs)), runs.items(), strict=True):
+        for colour, (label, lines) in zip(cycle(COLOURS), runs.items(), strict=False):
             for name in names:
                 points = [(line["epoch"], line[name]) for line in lines if name in line]
                 if not points:
@@ -62,10 +63,6 @@ def plot_frames(runs: dict[str, pd.DataFrame], path: Path) -> None:
         _finish(axes, title, "predicted frame", legend=False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     figure.savefig(path, dpi=130)
-
-
-def _cycle(count: int) -> list[str]:
-    return [COLOURS[number % len(COLOURS)] for number in range(count)]
 
 
 def _finish(axes: Any, title: str, x: str, legend: bool = True) -> None:

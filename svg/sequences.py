@@ -42,15 +42,11 @@ class SequenceDataset(Dataset):
                 "ask for fewer with --n_future (or --n_past, --n_eval)"
             )
         self.frames = self.index["frames"].to_numpy()
+        height, width, channels = self.index.loc[0, ["height", "width", "channels"]]
+        self.frame_size = (int(height), int(width), int(channels))  # (H,W,C), the same for all
 
     def __len__(self) -> int:
         return len(self.index)
-
-    @property
-    def frame_size(self) -> tuple[int, int, int]:
-        """(H,W,C) of the frames."""
-        first = self.index.iloc[0]
-        return int(first["height"]), int(first["width"]), int(first["channels"])
 
     @property
     def condition_mean(self) -> list[float]:
