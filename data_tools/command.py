@@ -24,6 +24,9 @@ def run_command(name: str, work: Callable[[], None]) -> int:
             raise
         print(f"{name}: out of memory on the GPU; lower --batch_size, --chunk or --width", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        print(f"{name}: out of memory ({error}); close other programs or ask for less at a time", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130

@@ -9,7 +9,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import layout
+from .folders import frame_paths, read_conditions
 from .layout import InputError
+from .png import read_image_size
 
 
 def find_sequences(root: Path, split: str) -> list[Path]:
@@ -32,16 +34,16 @@ def check_sequence(folder: Path) -> tuple[dict, np.ndarray]:
     Reads every image's header and every table; raises `InputError` for a missing or foreign frame, frames of unequal size and
     a CSV that is short, ragged, not numeric or not finite. Pixels are not decoded here.
     """
-    paths = layout.frame_paths(folder)
-    size = layout.read_image_size(paths[0])
+    paths = frame_paths(folder)
+    size = read_image_size(paths[0])
     for path in paths[1:]:
-        found = layout.read_image_size(path)
+        found = read_image_size(path)
         if found != size:
             raise InputError(
                 f"{path}: found {found[0]}x{found[1]} with {found[2]} channels, expected {size[0]}x{size[1]} with {size[2]} "
                 f"as in {paths[0].name}; convert this frame"
             )
-    tables = layout.read_conditions(folder, len(paths))
+    tables = read_conditions(folder, len(paths))
     row = dict(zip(("height", "width", "channels"), size, strict=True))
     row["frames"] = len(paths)
     row["action_dim"] = tables["actions"].shape[1] if "actions" in tables else 0

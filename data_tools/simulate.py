@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import layout
+from . import folders, layout
 from .layout import SPLITS, InputError
 
 SETTINGS_FILE = "simulation.json"
@@ -194,7 +194,7 @@ def _claim(root: Path, settings: dict) -> None:
 def _simulate_to(job: tuple[int, Path], seed: int, frames: int, image_width: int) -> float:
     number, folder = job
     images, actions, positions, farthest = simulate_sequence(seed, number, frames, image_width)
-    layout.write_sequence(folder, images, actions, positions)
+    folders.write_sequence(folder, images, actions, positions)
     return farthest
 
 

@@ -1,6 +1,7 @@
 """What the commands that use a trained run share."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def open_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     if n_future < 1 or args.batch_size < 1 or args.seed < 0:
         raise InputError("--n_future, --batch_size: expected at least 1; --seed: expected at least 0")
     dataset = SequenceDataset(args.data_root or data.data_root, args.split, data.n_past + n_future, data.conditions)
+    report_left_out(dataset)
     height, width, channels = dataset.frame_size
     found = (height, width, channels, len(dataset.condition_mean))
     expected = (config.model.image_width, config.model.image_width, config.model.channels, config.model.condition_dim)
@@ -41,3 +43,11 @@ def open_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
             f"expected {expected[0]}x{expected[1]}x{expected[2]} and {expected[3]}, on which {args.run} was trained"
         )
     return model, config, dataset, device
+
+
+def report_left_out(dataset: Any) -> None:
+    """Says on stderr how many sequences of a split are too short to be used."""
+    if dataset.left_out:
+        total = dataset.left_out + len(dataset)
+        where, frames = dataset.root / dataset.split, dataset.clip_length
+        print(f"{where}: {dataset.left_out} of {total} sequences are shorter than {frames} frames and left out", file=sys.stderr)

@@ -50,9 +50,8 @@ def predicted_videos(model, dataset, number: int, n_past: int, device, precision
     from svg.evaluation import latent_noise
     from svg.model import as_images
     from svg.rendering import to_video
-    from svg.sequences import collate
 
-    batch = collate([dataset[number]])
+    batch = dataset.batch([(number, 0)])
     frames, conditions = as_images(batch["frames"].to(device)), batch["conditions"].to(device)
     given, n_future = frames[0, :n_past], frames.shape[1] - n_past
     noise = latent_noise(model, range(number, number + 1), n_sample + 1, n_future, seed).to(device)

@@ -8,6 +8,8 @@ from data_tools.command import run_command
 from data_tools.layout import InputError
 from svg.config import FlagParser, add_config_arguments, config_from_arguments, flag_values
 
+from .command import report_left_out
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = FlagParser(prog="svg-train", description="Trains the predictor. Flags may stand in a file: svg-train @FILE.")
@@ -30,6 +32,8 @@ def train(args: argparse.Namespace) -> None:
     from svg.training import Training
 
     training = Training(config, args.resume)
+    for dataset in filter(None, (training.training_data, training.validation_data)):
+        report_left_out(dataset)
     try:
         run = training.fit()
     except KeyboardInterrupt:

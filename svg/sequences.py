@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_tools import layout
 from data_tools.layout import InputError
+from data_tools.store import open_store
 
 Batch = dict[str, torch.Tensor]
 
@@ -27,26 +28,36 @@ class SequenceDataset(Dataset):
     """Clips of one split: ``dataset[sequence, start]`` or, from frame 0, ``dataset[sequence]``.
 
     An item is ``{"frames": uint8 [T,H,W,C], "conditions": float32 [T,D]}``; D counts the columns that `conditions` (all, actions,
-    positions, none) selects. Only the clip's own frames are opened. Raises `InputError` naming the file if one cannot be read.
+    positions, none) selects. Only the clip's own frames are read. Sequences shorter than a clip are left out; `left_out` counts
+    them. Raises `InputError` if all are, and, naming the file, if one cannot be read.
     """
 
     def __init__(self, root: str | Path, split: str, clip_length: int, conditions: str = "all"):
-        self.root, self.split, self.clip_length = Path(root), split, clip_length
-        self.info = layout.read_info(self.root)
-        self.index = layout.read_index(self.root, split)
+        self.store = open_store(root, split)
+        self.split, self.info, self.clip_length = split, self.store.info, clip_length
         self.columns = condition_columns(self.info, conditions)
-        short = self.index[self.index["frames"] < clip_length]
-        if len(short):
+        self._numbers = np.flatnonzero(self.store.lengths >= clip_length)  # of the store's sequences
+        if not len(self._numbers):
+            index = self.store.index
+            longest = index.iloc[int(self.store.lengths.argmax())]
             raise InputError(
-                f"{self.root / short['path'].iloc[0]}: found {short['frames'].iloc[0]} frames, expected at least {clip_length}; "
+                f"{self.store.root / longest['path']}: found {longest['frames']} frames, expected at least {clip_length}; "
                 "ask for fewer with --n_future (or --n_past, --n_eval)"
             )
-        self.frames = self.index["frames"].to_numpy()
-        height, width, channels = self.index.loc[0, ["height", "width", "channels"]]
-        self.frame_size = (int(height), int(width), int(channels))  # (H,W,C), the same for all
+        self.index = self.store.index.iloc[self._numbers].reset_index(drop=True)
+        self.lengths = self.store.lengths[self._numbers]
+        self.frame_size = self.store.frame_size  # (H,W,C), the same for all
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self._numbers)
+
+    @property
+    def root(self) -> Path:
+        return self.store.root
+
+    @property
+    def left_out(self) -> int:
+        return len(self.store.lengths) - len(self)
 
     @property
     def condition_mean(self) -> list[float]:
@@ -57,39 +68,25 @@ class SequenceDataset(Dataset):
         return self.info.std[self.columns]
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, np.ndarray]:
-        sequence, start = key if isinstance(key, tuple) else (key, 0)
-        folder, total = self.root / self.index["path"].iat[sequence], int(self.frames[sequence])
-        paths = _frame_paths(folder, total)[start : start + self.clip_length]
-        frames = np.stack([layout.read_frame(path, self.frame_size) for path in paths])
-        conditions = self._conditions(folder, total)
-        return {"frames": frames, "conditions": conditions[start : start + self.clip_length, self.columns]}
+        frames, conditions = self._read([key if isinstance(key, tuple) else (key, 0)])
+        return {"frames": frames[0], "conditions": conditions[0]}
 
-    def _conditions(self, folder: Path, rows: int) -> np.ndarray:
-        tables = layout.read_conditions(folder, rows)
-        found = tuple(tables[name].shape[1] if name in tables else 0 for name in ("actions", "positions"))
-        expected = (self.info.action_dim, self.info.position_dim)
-        if found != expected:
-            raise InputError(
-                f"{folder}: found {found[0]} action and {found[1]} position columns, expected {expected[0]} and {expected[1]}; "
-                f"restore its tables or run `svg-data index {self.root}` again"
-            )
-        return np.concatenate([np.empty((rows, 0), np.float32), *tables.values()], axis=1)
+    def batch(self, clips: Sequence[tuple[int, int]]) -> Batch:
+        """Clips (sequence, first frame) -> ``{"frames": uint8 [B,T,C,H,W], "conditions": float32 [B,T,D]}``.
 
+        Frames keep their channels innermost in memory, as they lie on disk and as convolutions like them.
+        """
+        frames, conditions = self._read(clips)
+        frames = torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
+        return {"frames": frames, "conditions": torch.from_numpy(np.ascontiguousarray(conditions))}
 
-@lru_cache(maxsize=65536)
-def _first_number(folder: Path) -> int:
-    return 0 if (folder / "0.png").exists() else 1
-
-
-def _frame_paths(folder: Path, total: int) -> list[Path]:
-    first = _first_number(folder)
-    return [folder / f"{number}.png" for number in range(first, first + total)]
-
-
-def collate(items: Sequence[dict[str, np.ndarray]]) -> Batch:
-    """Items -> ``{"frames": uint8 [B,T,C,H,W], "conditions": float32 [B,T,D]}``; frames keep channels innermost in memory."""
-    frames = torch.from_numpy(np.stack([item["frames"] for item in items])).permute(0, 1, 4, 2, 3)
-    return {"frames": frames, "conditions": torch.from_numpy(np.stack([item["conditions"] for item in items]))}
+    def _read(self, clips: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 [B,T,H,W,C] and float32 [B,T,D], each clip read straight into its place."""
+        frames = np.empty((len(clips), self.clip_length, *self.frame_size), np.uint8)
+        conditions = np.empty((len(clips), self.clip_length, self.info.condition_dim), np.float32)
+        for place, (sequence, start) in enumerate(clips):
+            self.store.read(int(self._numbers[sequence]), start, frames[place], conditions[place])
+        return frames, conditions[..., self.columns]
 
 
 class TrainingBatches(Dataset):
@@ -110,14 +107,14 @@ class TrainingBatches(Dataset):
             sequence = int(_permutation(len(self.dataset), self.seed, epoch)[place])
             start = 0
             if self.clip_start == "random":
-                starts = int(self.dataset.frames[sequence]) - self.dataset.clip_length + 1
+                starts = int(self.dataset.lengths[sequence]) - self.dataset.clip_length + 1
                 start = int(np.random.default_rng((self.seed, number, 1)).integers(starts))
             clips.append((sequence, start))
         return clips
 
     def __getitem__(self, step: int) -> Batch | InputError:
         try:
-            return collate([self.dataset[clip] for clip in self.clips(step)])
+            return self.dataset.batch(self.clips(step))
         except InputError as error:
             return error
 
@@ -140,4 +137,4 @@ def evaluation_batches(dataset: SequenceDataset, batch_size: int, limit: int = 0
     total = min(limit, len(dataset)) if limit else len(dataset)
     for start in range(0, total, batch_size):
         numbers = range(start, min(start + batch_size, total))
-        yield numbers, collate([dataset[number] for number in numbers])
+        yield numbers, dataset.batch([(number, 0) for number in numbers])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from data_tools.folders import write_sequence
 from data_tools.index import build_index
-from data_tools.layout import write_sequence
 from svg.config import Config, DataConfig, ModelConfig, TrainConfig
 from svg.model import VideoPredictor
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools import layout
+from data_tools import folders, layout
 from data_tools.index import build_index
 from experiments import evaluate, plot, quickstart, render, train
 
@@ -155,7 +155,7 @@ def test_bad_flags_files(tmp_path, capsys, content):
 def test_grey_frames_of_128_pixels(tmp_path, capsys):
     frames = np.random.default_rng(0).integers(0, 255, (7, 128, 128, 1), np.uint8)
     for split in layout.SPLITS:
-        layout.write_sequence(tmp_path / "data" / split / "0", frames, None, np.zeros((7, 3)))
+        folders.write_sequence(tmp_path / "data" / split / "0", frames, None, np.zeros((7, 3)))
     build_index(tmp_path / "data")
     flags = [*TINY.split(), "--image_width", "128", "--data_root", str(tmp_path / "data"), "--log_dir", str(tmp_path / "run")]
     assert train.main(flags) == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from data_tools import layout
+from data_tools import folders, layout, png
 from data_tools.index import build_index, check_sequence, find_sequences
 from data_tools.layout import InputError
 
@@ -24,33 +24,33 @@ def sequence(tmp_path) -> Path:
     """train/0: 12 frames of 8x8, whose pixels tell their number, with 2 actions and 1 position a row."""
     folder = tmp_path / "train" / "0"
     frames = np.arange(12, dtype=np.uint8).repeat(8 * 8 * 3).reshape(12, 8, 8, 3)
-    layout.write_sequence(folder, frames, np.arange(24.0).reshape(12, 2), np.arange(12.0).reshape(12, 1) / 7)
+    folders.write_sequence(folder, frames, np.arange(24.0).reshape(12, 2), np.arange(12.0).reshape(12, 1) / 7)
     return folder
 
 
 def test_frames_are_in_numeric_order(sequence):
-    assert [path.name for path in layout.frame_paths(sequence)] == [f"{n}.png" for n in range(12)]
-    assert [layout.read_frame(path, (8, 8, 3))[0, 0, 0] for path in layout.frame_paths(sequence)] == list(range(12))
+    assert [path.name for path in folders.frame_paths(sequence)] == [f"{n}.png" for n in range(12)]
+    assert [png.read_frame(path, (8, 8, 3))[0, 0, 0] for path in folders.frame_paths(sequence)] == list(range(12))
     (sequence / "0.png").unlink()
-    assert [path.name for path in layout.frame_paths(sequence)] == [f"{n}.png" for n in range(1, 12)]
+    assert [path.name for path in folders.frame_paths(sequence)] == [f"{n}.png" for n in range(1, 12)]
 
 
 @given(arrays(np.float32, (5, 3), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))
 @settings(max_examples=50, deadline=None)
 def test_tables_give_back_every_float32(tmp_path_factory, table):
     folder = tmp_path_factory.mktemp("table") / "0"
-    layout.write_sequence(folder, np.zeros((5, 4, 4, 1), np.uint8), table, None)
-    np.testing.assert_array_equal(layout.read_conditions(folder, 5)["actions"], table)
+    folders.write_sequence(folder, np.zeros((5, 4, 4, 1), np.uint8), table, None)
+    np.testing.assert_array_equal(folders.read_conditions(folder, 5)["actions"], table)
 
 
 @given(arrays(np.uint8, st.sampled_from([(3, 4, 5, 3), (2, 6, 4, 1)])))
 @settings(max_examples=20, deadline=None)
 def test_frames_give_back_every_pixel(tmp_path_factory, frames):
     folder = tmp_path_factory.mktemp("frames") / "0"
-    layout.write_sequence(folder, frames, None, None)
-    for path, frame in zip(layout.frame_paths(folder), frames, strict=True):
-        assert layout.read_image_size(path) == frame.shape
-        np.testing.assert_array_equal(layout.read_frame(path, frame.shape), frame)
+    folders.write_sequence(folder, frames, None, None)
+    for path, frame in zip(folders.frame_paths(folder), frames, strict=True):
+        assert png.read_image_size(path) == frame.shape
+        np.testing.assert_array_equal(png.read_frame(path, frame.shape), frame)
 
 
 def test_index_and_statistics(tmp_path):
@@ -58,7 +58,7 @@ def test_index_and_statistics(tmp_path):
     tables = {}
     for place in ("train/shard_a.tfrecords/2", "train/shard_a.tfrecords/10", "validate/0", "test/0"):
         tables[place] = generator.normal(3, 2, (6, 3)).astype(np.float32)
-        layout.write_sequence(tmp_path / place, np.zeros((6, 8, 8, 3), np.uint8), tables[place][:, :2], tables[place][:, 2:])
+        folders.write_sequence(tmp_path / place, np.zeros((6, 8, 8, 3), np.uint8), tables[place][:, :2], tables[place][:, 2:])
     (tmp_path / "train" / ".3.123").mkdir()
     shutil.copy(tmp_path / "test/0/0.png", tmp_path / "train" / ".3.123")  # an interrupted writer's leftovers
     index = build_index(tmp_path, "name", "source")
@@ -78,11 +78,11 @@ def test_index_and_statistics(tmp_path):
 
 
 def test_sequences_without_tables(tmp_path):
-    layout.write_sequence(tmp_path / "test" / "a", np.zeros((3, 8, 8, 1), np.uint8), None, None)
+    folders.write_sequence(tmp_path / "test" / "a", np.zeros((3, 8, 8, 1), np.uint8), None, None)
     index = build_index(tmp_path)
     assert index[["channels", "action_dim", "position_dim"]].to_numpy().tolist() == [[1, 0, 0]]
     assert layout.read_info(tmp_path).condition_dim == 0
-    assert layout.read_conditions(tmp_path / "test" / "a", 3) == {}
+    assert folders.read_conditions(tmp_path / "test" / "a", 3) == {}
 
 
 def rewrite_row(path: Path, row: int, text: str) -> None:
@@ -134,7 +134,7 @@ def test_index_names_what_is_wrong(tmp_path, sequence, fault):
 
 
 def test_sequences_of_one_data_set_agree(tmp_path, sequence):
-    layout.write_sequence(tmp_path / "test" / "1", np.zeros((12, 8, 8, 3), np.uint8), np.zeros((12, 3)), np.zeros((12, 1)))
+    folders.write_sequence(tmp_path / "test" / "1", np.zeros((12, 8, 8, 3), np.uint8), np.zeros((12, 3)), np.zeros((12, 1)))
     with pytest.raises(InputError, match=r"test/1: found action_dim 3, expected 2 as in .*train/0"):
         build_index(tmp_path)
 
@@ -153,13 +153,13 @@ def test_damage_seen_only_when_read(tmp_path, sequence):
     path.write_bytes(data)
     build_index(tmp_path)  # the header is whole
     with pytest.raises(InputError, match=r"5\.png: unreadable PNG"):
-        layout.read_frame(path, (8, 8, 3))
+        png.read_frame(path, (8, 8, 3))
     path.unlink()
     with pytest.raises(InputError, match=r"5\.png: missing frame"):
-        layout.read_frame(path, (8, 8, 3))
+        png.read_frame(path, (8, 8, 3))
     Image.new("RGB", (4000, 4000)).save(path)
     with pytest.raises(InputError, match=r"5\.png: found 4000x4000, expected 8x8"):
-        layout.read_frame(path, (8, 8, 3))
+        png.read_frame(path, (8, 8, 3))
 
 
 def test_natural_order_at_any_depth(tmp_path):
@@ -214,10 +214,10 @@ def test_writers_leave_nothing_half_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savetxt", full)
     with pytest.raises(OSError, match="No space"):
-        layout.write_sequence(tmp_path / "0", np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 1)), None)
+        folders.write_sequence(tmp_path / "0", np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 1)), None)
     assert not (tmp_path / "0").exists()
     monkeypatch.undo()
-    layout.write_sequence(tmp_path / "0", np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 1)), None)
+    folders.write_sequence(tmp_path / "0", np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 1)), None)
     assert [path.name for path in tmp_path.iterdir()] == ["0"]  # the leftovers of the same process are gone
     layout.write_text(tmp_path / "x.json", json.dumps({"a": 1}))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "x.json"]
@@ -234,7 +234,7 @@ def test_opening_a_large_index_is_light(tmp_path):
 import time
 peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
 bare, start = peak(), time.perf_counter()
-from data_tools import layout
+from data_tools import folders, layout, png
 imported = time.perf_counter()
 rows = len(layout.read_index({str(tmp_path)!r}, "train"))
 print(rows, peak() - bare, imported - start, time.perf_counter() - imported)

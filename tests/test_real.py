@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools import layout
+from data_tools import folders, layout
 from data_tools.index import build_index
 from experiments import evaluate, render, train
 
@@ -18,9 +18,9 @@ def test_real_bair_frames_train_and_roll_out_to_the_end(tmp_path):
     recording = np.load(RECORDINGS / "bair_sequence.npz")
     for split, camera in (("train", "image_aux1"), ("validate", "image_main"), ("test", "image_main")):
         folder = tmp_path / "data" / split / "traj_0_to_255.tfrecords" / "0"
-        layout.write_sequence(folder, recording[camera], recording["action"], None)
+        folders.write_sequence(folder, recording[camera], recording["action"], None)
     build_index(tmp_path / "data", "bair sample")
-    item = layout.read_conditions(folder, 30)["actions"]
+    item = folders.read_conditions(folder, 30)["actions"]
     np.testing.assert_array_equal(item, recording["action"])
     np.testing.assert_allclose(layout.read_info(tmp_path / "data").mean, recording["action"].mean(0, dtype=np.float64), rtol=1e-6)
     flags = """--model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 4 --rnn_size 16 --n_future 4 --n_eval 6 --batch_size 4

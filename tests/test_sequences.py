@@ -1,22 +1,24 @@
 """Clips, their order and their place in time; the stateless sampler."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from data_tools import layout
+from data_tools import folders, png
 from data_tools.index import build_index
 from data_tools.layout import InputError
-from svg.sequences import SequenceDataset, TrainingBatches, collate, evaluation_batches
+from svg.sequences import SequenceDataset, TrainingBatches, evaluation_batches
 
 
 def test_an_item_is_the_clip_on_disk(data_root):
     dataset = SequenceDataset(data_root, "train", 6)
     folder = data_root / dataset.index["path"].iloc[3]
     item = dataset[3, 7]
-    frames = [layout.read_frame(folder / f"{number}.png", (64, 64, 3)) for number in range(7, 13)]
+    frames = [png.read_frame(folder / f"{number}.png", (64, 64, 3)) for number in range(7, 13)]
     np.testing.assert_array_equal(item["frames"], frames)
-    tables = layout.read_conditions(folder, 15)
+    tables = folders.read_conditions(folder, 15)
     np.testing.assert_array_equal(item["conditions"], np.hstack([tables["actions"], tables["positions"]])[7:13])
 
 
@@ -38,7 +40,7 @@ def test_condition_columns(data_root, choice, columns):
 
 
 def test_conditions_that_are_not_there(tmp_path):
-    layout.write_sequence(tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), np.zeros((4, 2)), None)
+    folders.write_sequence(tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), np.zeros((4, 2)), None)
     build_index(tmp_path)
     with pytest.raises(InputError, match=r"--conditions positions: data set .* has no positions"):
         SequenceDataset(tmp_path, "train", 4, "positions")
@@ -47,7 +49,7 @@ def test_conditions_that_are_not_there(tmp_path):
 
 
 def test_a_table_lost_after_indexing_is_missed(tmp_path):
-    layout.write_sequence(tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), np.zeros((4, 2)), np.ones((4, 3)))
+    folders.write_sequence(tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), np.zeros((4, 2)), np.ones((4, 3)))
     build_index(tmp_path)
     (tmp_path / "train" / "1" / "actions.csv").unlink()
     with pytest.raises(InputError, match="train/1: found 0 action and 3 position columns, expected 2 and 3; restore"):
@@ -56,7 +58,7 @@ def test_a_table_lost_after_indexing_is_missed(tmp_path):
 
 def test_frames_numbered_from_one(tmp_path):
     frames = np.arange(4, dtype=np.uint8).repeat(64 * 64 * 3).reshape(4, 64, 64, 3)
-    layout.write_sequence(tmp_path / "train" / "a", frames, None, None)
+    folders.write_sequence(tmp_path / "train" / "a", frames, None, None)
     for number in (3, 2, 1, 0):
         (tmp_path / "train" / "a" / f"{number}.png").rename(tmp_path / "train" / "a" / f"{number + 1}.png")
     build_index(tmp_path)
@@ -65,17 +67,17 @@ def test_frames_numbered_from_one(tmp_path):
 
 def test_reading_is_lazy(data_root, monkeypatch):
     opened = []
-    read = layout.read_frame
-    monkeypatch.setattr(layout, "read_frame", lambda path, size: opened.append(path.name) or read(path, size))
+    read = png.read_frame
+    monkeypatch.setattr(png, "read_frame", lambda path, size: opened.append(Path(path).name) or read(path, size))
     dataset = SequenceDataset(data_root, "train", 3)
     assert len(dataset) == 12 and not opened
     dataset[0, 5]
     assert opened == ["5.png", "6.png", "7.png"]
 
 
-def test_collate_keeps_channels_innermost(data_root):
+def test_a_batch_keeps_channels_innermost(data_root):
     dataset = SequenceDataset(data_root, "test", 3)
-    batch = collate([dataset[0], dataset[1]])
+    batch = dataset.batch([(0, 0), (1, 0)])
     assert batch["frames"].shape == (2, 3, 3, 64, 64) and batch["frames"].dtype == torch.uint8
     assert batch["frames"].flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
     assert batch["frames"][1, 2, 0, 5, 6] == dataset[1]["frames"][2, 5, 6, 0]
@@ -108,11 +110,11 @@ def test_batches_do_not_depend_on_workers(data_root):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_frame_is_named(tmp_path, workers):
-    layout.write_sequence(tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), None, None)
+    folders.write_sequence(tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), None, None)
     build_index(tmp_path)
     (tmp_path / "train" / "1" / "2.png").write_bytes(b"x")
     batches = TrainingBatches(SequenceDataset(tmp_path, "train", 4), 1, 1, "random")
-    with pytest.raises(InputError, match=r"2\.png: unreadable PNG") as error:
+    with pytest.raises(InputError, match=r"2\.png: not a PNG image \(1 bytes\)") as error:
         list(batches.iterate(range(1), workers, pin_memory=False))
     assert "\n" not in str(error.value)
 

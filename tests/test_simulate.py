@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools import layout, simulate
+from data_tools import folders, layout, png, simulate
 from data_tools.layout import InputError
 
 mujoco = pytest.importorskip("mujoco")
@@ -42,17 +42,17 @@ def test_bytes_do_not_depend_on_the_workers(tmp_path):
 def test_what_is_on_disk(tmp_path):
     report = simulate.simulate(tmp_path, 10, workers=1, **SMALL)
     assert (report.simulated, report.present) == (10, 0)
-    folders = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*"))
-    assert len(folders) == 10 and sorted(folder.split("/")[1] for folder in folders) == [f"{n:05d}" for n in range(10)]
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*"))
+    assert len(names) == 10 and sorted(name.split("/")[1] for name in names) == [f"{n:05d}" for n in range(10)]
     assert [len(list((tmp_path / split).iterdir())) for split in layout.SPLITS] == [8, 1, 1]
-    folder = tmp_path / folders[0]
+    folder = tmp_path / names[0]
     frames, actions, positions, _ = simulate.simulate_sequence(0, int(folder.name), 6, 16)
-    tables = layout.read_conditions(folder, 6)
+    tables = folders.read_conditions(folder, 6)
     np.testing.assert_array_equal(tables["actions"], actions)
     np.testing.assert_array_equal(tables["positions"], positions)
     assert actions.shape == (6, 4) and positions.shape == (6, 3)
-    for path, frame in zip(layout.frame_paths(folder), frames, strict=True):
-        np.testing.assert_array_equal(layout.read_frame(path, (16, 16, 3)), frame)
+    for path, frame in zip(folders.frame_paths(folder), frames, strict=True):
+        np.testing.assert_array_equal(png.read_frame(path, (16, 16, 3)), frame)
 
 
 def test_shares_are_exact_and_a_longer_list_begins_with_the_shorter_one():

@@ -16,7 +16,7 @@ from svg.config import Config
 from svg.losses import mean_squared_error
 from svg.metrics import psnr
 from svg.optimizers import Muon, make_optimizer, orthogonalise
-from svg.sequences import SequenceDataset, collate
+from svg.sequences import SequenceDataset
 from svg.training import Training
 
 
@@ -44,7 +44,7 @@ def test_it_learns(small_config):
     run = Training(config).fit()
     model, config = load_model(run)
     dataset = SequenceDataset(config.data.data_root, "validate", 6)
-    batch = collate([dataset[number] for number in range(5)])
+    batch = dataset.batch([(number, 0) for number in range(5)])
     frames = batch["frames"].float() / 255
     with torch.no_grad():
         rec = model.reconstruct(frames, batch["conditions"], 2)[:, 1:]
@@ -172,7 +172,7 @@ def test_planning_by_gradient(small_config):
     run = Training(changed(small_config, niter=1)).fit()
     model, _ = load_model(run)
     dataset = SequenceDataset(small_config.data.data_root, "test", 6)
-    batch = collate([dataset[0]])
+    batch = dataset.batch([(0, 0)])
     start = model.observe(batch["frames"][:, :2], batch["conditions"])
     actions = batch["conditions"][:, 1:].clone().requires_grad_()
     optimizer = torch.optim.Adam([actions], lr=1.0)

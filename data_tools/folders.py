@@ -1,0 +1,114 @@
+"""A sequence as a folder of PNG frames and CSV tables: read and written."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from . import png
+from .layout import ACTIONS_FILE, POSITIONS_FILE, InputError, temporary_beside
+
+
+def frame_paths(folder: Path) -> list[Path]:
+    """The frames of a sequence folder in numeric order (0, 1, 2, ..., 10), numbered without a gap from 0 or from 1."""
+    numbers = []
+    for name in os.listdir(folder):
+        stem, extension = os.path.splitext(name)
+        if extension.lower() != ".png":
+            continue
+        if not (stem.isascii() and stem.isdigit() and stem == str(int(stem))):
+            raise InputError(f"{folder / name}: frames are named 0.png, 1.png, ...; rename or move this file")
+        numbers.append(int(stem))
+    numbers.sort()
+    if not numbers:
+        raise InputError(f"{folder}: found no frames, expected 0.png, 1.png, ...")
+    first = numbers[0]
+    if first not in (0, 1):
+        raise InputError(f"{folder / '0.png'}: missing frame; the first one found is {first}.png, expected 0.png or 1.png")
+    for expected, number in enumerate(numbers, start=first):
+        if number != expected:
+            raise InputError(
+                f"{folder / f'{expected}.png'}: missing frame; found {len(numbers)} frames up to {numbers[-1]}.png; "
+                "restore it or move the sequence out of the data root"
+            )
+    return [folder / f"{number}.png" for number in numbers]
+
+
+def read_table(path: Path, rows: int) -> np.ndarray:
+    """The first `rows` rows of a CSV of numbers without header, float32 [rows, columns]; rows are numbered from 1 in errors."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); restore this file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file, expected comma-separated numbers; restore this file") from None
+    cells = [line.split(",") for line in text.splitlines() if line.strip()]
+    try:
+        if not text.isascii() or "_" in text:  # float() takes 1_000 and digits of other scripts for numbers
+            raise ValueError
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+            table = np.array([list(map(float, row)) for row in cells], np.float64)[:rows].astype(np.float32)
+    except ValueError:
+        raise _bad_cell(path, cells) from None
+    if not np.isfinite(table).all():
+        raise _bad_cell(path, cells)
+    if len(table) < rows:
+        raise InputError(f"{path}: found {len(table)} rows, expected {rows}, one for each frame; complete this file")
+    return table
+
+
+def _bad_cell(path: Path, rows: list[list[str]]) -> InputError:
+    """Names the first row of another width or with a cell that is no finite number."""
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(rows[0]):
+            return InputError(f"{path} row {number}: found {len(row)} columns, expected {len(rows[0])} as in row 1; mend this row")
+        for column, cell in enumerate(row, start=1):
+            try:
+                finite = cell.isascii() and "_" not in cell and abs(float(cell)) <= float(np.finfo(np.float32).max)
+            except ValueError:
+                finite = False
+            if not finite:
+                found = cell.strip()[:40]
+                return InputError(f"{path} row {number} column {column}: found {found!r}, expected a finite number; mend this cell")
+    return InputError(f"{path}: not comma-separated numbers; restore this file")
+
+
+def condition_files(folder: Path) -> dict[str, Path]:
+    """Those of ``actions`` and ``positions`` that the sequence has."""
+    files = {"actions": folder / ACTIONS_FILE, "positions": folder / POSITIONS_FILE}
+    return {name: path for name, path in files.items() if path.exists()}
+
+
+def read_conditions(folder: Path, rows: int) -> dict[str, np.ndarray]:
+    """``{"actions": float32 [T,A], "positions": float32 [T,P]}``, as far as the sequence has them."""
+    return {name: read_table(path, rows) for name, path in condition_files(folder).items()}
+
+
+def write_sequence(folder: Path, frames: np.ndarray, actions: np.ndarray | None, positions: np.ndarray | None) -> None:
+    """Writes uint8 frames [T,H,W,C] and float tables [T,A], [T,P] as a sequence folder.
+
+    All of it is written to a temporary folder beside `folder`, which is renamed at the end: a folder under its final name
+    is complete. Numbers are written with 9 significant digits, which give back every float32 exactly. Raises `OSError` naming
+    the folder if that cannot be done; nothing is left then.
+    """
+    temporary = temporary_beside(folder)
+    try:
+        temporary.mkdir(parents=True)
+        for number, image in enumerate(png.encode_frames(frames)):
+            (temporary / f"{number}.png").write_bytes(image)
+        for name, table in ((ACTIONS_FILE, actions), (POSITIONS_FILE, positions)):
+            if table is not None:
+                np.savetxt(temporary / name, table, fmt="%.9g", delimiter=",")
+        os.rename(temporary, folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what an interrupted `write_sequence` left in `folder`."""
+    for leftover in folder.glob(".*"):
+        if re.fullmatch(r"\..+\.\d+", leftover.name) and leftover.is_dir():
+            shutil.rmtree(leftover)

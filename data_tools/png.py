@@ -1,0 +1,95 @@
+"""PNG frames: their size without decoding, to pixels and back. Fast for the plain kind, right for every kind."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .layout import InputError
+
+try:  # Pillow's pixels in a third of the time, and every checksum compared
+    from kornia_rs.io import decode_image_png_u8
+except ImportError:  # a platform without a wheel of it
+    decode_image_png_u8 = None
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER_BYTES = 33  # signature and IHDR chunk
+_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # colour type -> channels after `read_frame`
+_PLAIN = {1: b"\x08\x00\x00\x00\x00", 3: b"\x08\x02\x00\x00\x00"}  # 8-bit grey or RGB, neither palette nor interlace
+_SUB = 1  # filter type: each byte minus that of the pixel to its left
+
+
+def read_image_size(path: Path) -> tuple[int, int, int]:
+    """(height, width, channels) of a PNG from its first bytes, without decoding it."""
+    try:
+        with open(path, "rb") as file:
+            return _size(path, file.read(_HEADER_BYTES))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); restore this frame") from None
+
+
+def _size(path: Path | str, head: bytes) -> tuple[int, int, int]:
+    if len(head) < _HEADER_BYTES or head[:8] != _SIGNATURE or head[12:16] != b"IHDR":
+        raise InputError(f"{path}: not a PNG image ({os.path.getsize(path)} bytes); convert or restore this frame")
+    width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
+    if depth > 8 or colour not in _CHANNELS:
+        raise InputError(f"{path}: found a PNG of {depth} bits a channel, expected 8-bit grey or RGB; convert this frame")
+    return height, width, _CHANNELS[colour]
+
+
+def read_frame(path: Path | str, size: tuple[int, int, int]) -> np.ndarray:
+    """One frame, uint8 [H,W,C] with C = 1 (grey) or 3 (RGB); `size` is the (H,W,C) that the index promises."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing frame, though the index lists it; restore it or run `svg-data index` again") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); restore this frame") from None
+    height, width, _ = _size(path, data[:_HEADER_BYTES])
+    if (height, width) != size[:2]:  # before decoding: a wrong header must not cost memory
+        raise InputError(f"{path}: found {height}x{width}, expected {size[0]}x{size[1]}; index again")
+    try:
+        if decode_image_png_u8 is not None and data[24:29] == _PLAIN[size[2]]:
+            return decode_image_png_u8(data, size[:2], "mono" if size[2] == 1 else "rgb")
+        return _decode_with_pillow(data, size[2]).reshape(size)
+    except Exception as error:  # kornia-rs raises Exception itself; Pillow OSError, SyntaxError, ValueError, zlib.error ...
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: unreadable PNG ({reason}); restore this frame") from None
+
+
+def _decode_with_pillow(data: bytes, channels: int) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        image.verify()  # compares the checksums, which decoding does not
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        return np.asarray(image.convert("L" if channels == 1 else "RGB"))
+
+
+def encode_frames(frames: np.ndarray) -> list[bytes]:
+    """uint8 frames [T,H,W,C] with C = 1 or 3 as PNG files.
+
+    On 64x64 frames of a real camera this takes a fifth of the time that Pillow takes at its default level for 7 % more bytes:
+    the one filter is computed for all frames at once, and run lengths with a Huffman code are nearly all that deflate finds
+    in such frames.
+    """
+    count, height, width, channels = frames.shape
+    residual = frames.copy()
+    residual[:, :, 1:] -= frames[:, :, :-1]
+    rows = np.empty((count, height, 1 + width * channels), np.uint8)
+    rows[..., 0], rows[..., 1:] = _SUB, residual.reshape(count, height, -1)
+    size = struct.pack(">II", width, height)
+    start, end = _SIGNATURE + _chunk(b"IHDR", size + _PLAIN[channels]), _chunk(b"IEND", b"")
+    return [start + _chunk(b"IDAT", _deflate(image)) + end for image in rows]
+
+
+def _deflate(data: np.ndarray) -> bytes:
+    deflate = zlib.compressobj(1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    return deflate.compress(data) + deflate.flush()
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -1,0 +1,149 @@
+"""The sequences of one split, however they lie on disk: `open_store` gives their index and reads any stretch of any of them.
+
+``packed``: ``<root>/<split>/frames.npy``, uint8 [N,H,W,C], and ``conditions.npy``, float32 [N,A+P]: the frames of all sequences
+of the split one after the other, in the order of the index and each as long as it is. They are plain NumPy files that
+``numpy.load(..., mmap_mode="r")`` maps as well; here they are read by position, which is as fast, does not count as resident
+memory, and turns a file that was cut short into an error message instead of a bus error.
+"""
+
+import io
+import math
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import layout, png
+from .folders import read_conditions
+from .layout import DatasetInfo, InputError
+
+
+class Store(ABC):
+    """One split: its `index` (a row a sequence), the data set's `info` and what its frames measure.
+
+    Opening it reads no frame. Stores travel to worker processes.
+    """
+
+    def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
+        self.root, self.split, self.info, self.index = root, split, info, index
+        self.lengths = index["frames"].to_numpy()  # of the sequences, in frames
+        self.frame_size = tuple(int(index[name].iloc[0]) for name in ("height", "width", "channels"))  # (H,W,C) of all
+        expected = dict(zip(("height", "width", "channels"), self.frame_size, strict=True))
+        expected |= {"action_dim": info.action_dim, "position_dim": info.position_dim}
+        for column, value in expected.items():
+            wrong = index["path"][index[column] != value]
+            if len(wrong):
+                raise InputError(
+                    f"{root / layout.INDEX_FILE}: found another {column} for {wrong.iloc[0]} than {value}; "
+                    f"sequences of one data set agree: run `svg-data index {root}` again"
+                )
+
+    @abstractmethod
+    def read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
+        """Fills uint8 `frames` [T,H,W,C] and float32 `conditions` [T,A+P] from frame `start` of a sequence on.
+
+        Raises `InputError` naming the file if one is missing, damaged or of another size than the index says.
+        """
+
+
+class FolderStore(Store):
+    """Sequence folders: each frame's PNG and both tables are opened when they are asked for."""
+
+    def read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
+        folder = f"{self.root}/{self.index['path'].iat[sequence]}"
+        first = start if os.path.exists(f"{folder}/0.png") else start + 1
+        for time in range(len(frames)):
+            frames[time] = png.read_frame(f"{folder}/{first + time}.png", self.frame_size)
+        tables = read_conditions(Path(folder), int(self.lengths[sequence]))
+        found = tuple(tables[name].shape[1] if name in tables else 0 for name in ("actions", "positions"))
+        if found != (self.info.action_dim, self.info.position_dim):
+            raise InputError(
+                f"{folder}: found {found[0]} action and {found[1]} position columns, expected {self.info.action_dim} and "
+                f"{self.info.position_dim}; restore its tables or run `svg-data index {self.root}` again"
+            )
+        if tables:
+            np.concatenate([table[start : start + len(frames)] for table in tables.values()], axis=1, out=conditions)
+
+
+class PackedStore(Store):
+    """Two files a split. Raises `InputError` on opening if they are not what the index says."""
+
+    def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
+        super().__init__(root, split, info, index)
+        ends = np.cumsum(self.lengths, dtype=np.int64)
+        self._starts, total = ends - self.lengths, int(ends[-1])
+        self._frames = PackedArray(packed_path(root, split, "frames"), np.uint8, (total, *self.frame_size))
+        self._conditions = PackedArray(packed_path(root, split, "conditions"), np.float32, (total, info.condition_dim))
+
+    def read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
+        place = int(self._starts[sequence]) + start
+        self._frames.read(place, frames)
+        self._conditions.read(place, conditions)
+
+
+class PackedArray:
+    """A ``.npy`` file of known type and shape, read by rows. Opened at first use in each process, so that it can be sent."""
+
+    def __init__(self, path: Path, dtype: type, shape: tuple[int, ...]):
+        self.path, self.dtype, self.shape = path, np.dtype(dtype), shape
+        self._row_bytes = math.prod(shape[1:]) * self.dtype.itemsize
+        self._open()
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_file": None}
+
+    def _open(self) -> None:
+        self._offset = _check_header(self.path, self.dtype, self.shape)
+        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 closed with this object
+
+    def read(self, row: int, out: np.ndarray) -> None:
+        """Fills a contiguous `out` [T,...] with the rows from `row` on."""
+        if not out.size:
+            return
+        if self._file is None:
+            self._open()
+        buffer, place = memoryview(out).cast("B"), self._offset + row * self._row_bytes
+        while buffer:
+            count = os.preadv(self._file.fileno(), [buffer], place)
+            if not count:
+                raise InputError(f"{self.path}: ends {len(buffer)} bytes early; pack the data set again")
+            buffer, place = buffer[count:], place + count
+
+
+def _check_header(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> int:
+    """Where the data of a ``.npy`` file begin, after comparing type, shape and size. Nothing is unpickled."""
+    expected = npy_header(dtype, shape)
+    try:
+        with open(path, "rb") as file:
+            found, size = file.read(len(expected)), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); pack the data set again") from None
+    if found != expected:
+        raise InputError(f"{path}: found no array of {dtype} {list(shape)} as the index says; pack the data set again")
+    total = len(expected) + math.prod(shape) * dtype.itemsize
+    if size != total:
+        raise InputError(f"{path}: found {size} bytes, expected {total}; pack the data set again")
+    return len(expected)
+
+
+def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
+    """The first bytes of the ``.npy`` file, format 1.0, of an array in C order."""
+    header = io.BytesIO()
+    fields = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)
+    return header.getvalue()
+
+
+def packed_path(root: Path, split: str, name: str) -> Path:
+    """Where the packed ``frames`` or ``conditions`` of a split are."""
+    return root / split / f"{name}.npy"
+
+
+def open_store(root: str | Path, split: str) -> Store:
+    """The sequences of one split of a data set. Raises `InputError` if there are none or the index is damaged."""
+    root = Path(root)
+    info = layout.read_info(root)
+    kind = PackedStore if info.store == "packed" else FolderStore
+    return kind(root, split, info, layout.read_index(root, split))
