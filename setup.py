@@ -26,6 +26,7 @@ setup(
         "numpy>=1.26",
         "pandas>=2.2",
         "pillow>=10",
+        "google-crc32c>=1.5",
         "kornia-rs>=0.2,<0.3",  # its Python interface is still moving
         "matplotlib>=3.8",
         "safetensors>=0.4.3",

@@ -3,11 +3,13 @@
 import argparse
 import sys
 
-from . import index, simulate
+from . import bair, index, rlds, simulate
 from .command import run_command
 
 COMMANDS = {
     "simulate": (simulate, "simulate robot pushing into a new data set, index included"),
+    "bair": (bair, "convert BAIR TFRecords (softmotion30_44k), index included"),
+    "rlds": (rlds, "convert RLDS episodes as TensorFlow Datasets writes them, index included"),
     "index": (index, "check the sequences under a root and write index.csv and dataset.json"),
 }
 
@@ -21,7 +23,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         module.add_arguments(command)
     args = parser.parse_args(argv)
-    return run_command(f"svg-data {args.command}", lambda: COMMANDS[args.command][0].run(args))
+    work = COMMANDS[args.command][0].run
+    return run_command(f"svg-data {args.command}", lambda: work(args), "interrupted; the same command goes on from there")
 
 
 if __name__ == "__main__":

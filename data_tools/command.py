@@ -6,10 +6,10 @@ from collections.abc import Callable
 from .layout import InputError
 
 
-def run_command(name: str, work: Callable[[], None]) -> int:
-    """Does the work of a command and returns its exit code."""
+def run_command(name: str, work: Callable[[], int | None], on_interrupt: str = "interrupted") -> int:
+    """Does the work of a command and returns its exit code: what the work returns, 0 for None."""
     try:
-        work()
+        return work() or 0
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
@@ -28,6 +28,5 @@ def run_command(name: str, work: Callable[[], None]) -> int:
         print(f"{name}: out of memory ({error}); close other programs or ask for less at a time", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+        print(f"{name}: {on_interrupt}", file=sys.stderr)
         return 130
-    return 0

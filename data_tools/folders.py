@@ -108,7 +108,7 @@ def write_sequence(folder: Path, frames: np.ndarray, actions: np.ndarray | None,
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what an interrupted `write_sequence` left in `folder`."""
-    for leftover in folder.glob(".*"):
-        if re.fullmatch(r"\..+\.\d+", leftover.name) and leftover.is_dir():
-            shutil.rmtree(leftover)
+    """Removes from a folder what interrupted writers left under names of `temporary_beside`."""
+    for leftover in folder.glob(".*.*"):
+        if re.fullmatch(r"\..+\.\d+", leftover.name):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

@@ -45,20 +45,21 @@ class Damage:
         return f"{self.path} record {self.number} at byte {self.offset}: {self.reason}"
 
 
-def read_records(path: Path, wanted: Callable[[int], bool] = lambda number: True) -> Iterator[Record | Damage]:
+def read_records(path: Path, wanted: Callable[[int], bool] = lambda number: True, expected: int = 0) -> Iterator[Record | Damage]:
     """The records of a file in order, both checksums of each compared; records that are not `wanted` are passed over unread.
 
-    A damaged record comes as `Damage`. If its length is what is damaged, reading goes on at the next place where a length and
-    its checksum agree. Raises `InputError` if the file cannot be read.
+    A damaged record comes as `Damage`, and so does the end of a file with fewer than `expected` records. If the length of a record
+    is what is damaged, reading goes on at the next place where a length and its checksum agree. Raises `InputError` if the file
+    cannot be read.
     """
     try:
         with open(path, "rb") as file:
-            yield from _records(file, path, os.fstat(file.fileno()).st_size, wanted)
+            yield from _records(file, path, os.fstat(file.fileno()).st_size, wanted, expected)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); restore this shard, then run again") from None
 
 
-def _records(file, path: Path, size: int, wanted: Callable[[int], bool]) -> Iterator[Record | Damage]:
+def _records(file, path: Path, size: int, wanted: Callable[[int], bool], expected: int) -> Iterator[Record | Damage]:
     number, offset = 0, 0
     while offset < size:
         file.seek(offset)
@@ -80,6 +81,8 @@ def _records(file, path: Path, size: int, wanted: Callable[[int], bool]) -> Iter
         if reason:
             yield Damage(path, number, offset, reason)
         number, offset = number + 1, following
+    if number < expected:
+        yield Damage(path, number, size, f"the file ends here, {expected - number} of {expected} records are missing")
 
 
 def masked_crc32c(data: bytes) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools import folders, layout, png, simulate
+from data_tools import conversion, folders, layout, png, simulate
 from data_tools.layout import InputError
 
 mujoco = pytest.importorskip("mujoco")
@@ -57,10 +57,10 @@ def test_what_is_on_disk(tmp_path):
 
 def test_shares_are_exact_and_a_longer_list_begins_with_the_shorter_one():
     shares = (0.8, 0.1, 0.1)
-    splits = simulate.assign_splits(300, shares)
+    splits = conversion.assign_splits(300, shares)
     assert [splits.count(split) for split in layout.SPLITS] == [240, 30, 30]
-    assert simulate.assign_splits(3, shares) == ["train", "validate", "test"] == splits[:3]
-    assert simulate.assign_splits(20, (1, 0, 0)) == ["train"] * 20
+    assert conversion.assign_splits(3, shares) == ["train", "validate", "test"] == splits[:3]
+    assert conversion.assign_splits(20, (1, 0, 0)) == ["train"] * 20
 
 
 def test_a_rerun_completes_what_is_missing_and_nothing_else(tmp_path):
@@ -109,7 +109,7 @@ def test_other_settings_in_the_same_root_are_refused_and_nothing_is_lost(tmp_pat
         simulate.simulate(tmp_path, 1, workers=1, image_width=16, frames=7)
     assert contents(tmp_path) == before
     (tmp_path / "simulation.json").unlink()
-    with pytest.raises(InputError, match="not simulated here"):
+    with pytest.raises(InputError, match=r"sequences of another origin \(no simulation.json\)"):
         simulate.simulate(tmp_path, 1, workers=1, **SMALL)
 
 

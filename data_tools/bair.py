@@ -1,0 +1,139 @@
+"""Converts BAIR robot-pushing TFRecords (softmotion30_44k) into sequences and their index, without TensorFlow.
+
+SOURCE holds train/ and test/ with traj_<a>_to_<b>.tfrecords. Pixels are unchanged; actions and end-effector positions are
+written at full float32 precision. Record n of a shard becomes <split>/<shard>/<n>/. The checksums of every record are compared:
+a damaged one ends the conversion with a line that names shard, record and byte, or, with --skip_damaged, is left out, named on
+the terminal and in left_out.txt. Started again, an interrupted conversion continues.
+"""
+
+import argparse
+import contextlib
+import math
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from .conversion import (
+    RECIPE_FILE,
+    Report,
+    add_workers_argument,
+    check_workers,
+    claimed,
+    convert_records,
+    gather,
+    in_order,
+    print_report,
+)
+from .index import build_index
+from .layout import InputError
+from .tfrecord import Feature
+
+CAMERAS = {"aux1": ("image_aux1",), "main": ("image_main",), "both": ("image_aux1", "image_main")}
+
+
+def find_shards(source: Path, validate_shards: int) -> dict[str, list[Path]]:
+    """The shards of each split in natural order; the last `validate_shards` of the training shards are for validation."""
+    if not (source / "train").is_dir() and (source / "softmotion30_44k").is_dir():
+        source = source / "softmotion30_44k"
+    found = {split: sorted(source.glob(f"{split}/*.tfrecord*"), key=_numbers) for split in ("train", "test")}
+    if not any(found.values()):
+        raise InputError(f"{source}: found no train/*.tfrecords or test/*.tfrecords; name the folder softmotion30_44k")
+    train = found["train"]
+    if validate_shards < 0 or (train and validate_shards >= len(train)):
+        raise InputError(
+            f"--validate_shards: found {validate_shards}, expected 0 to {max(0, len(train) - 1)} "
+            f"as there are {len(train)} training shards"
+        )
+    kept = len(train) - validate_shards if train else 0
+    return {"train": train[:kept], "validate": train[kept:], "test": found["test"]}
+
+
+def _numbers(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path.name)]
+
+
+def read_recording(features: dict[str, Feature], camera: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Frames uint8 [T,H,W,3], actions float32 [T,A] and end-effector positions float32 [T,P] of one Example.
+
+    A table that no frame has is None. Raises `ValueError` with what is missing.
+    """
+    count = next(time for time in range(len(features) + 1) if f"{time}/{camera}/encoded" not in features)
+    if not count:
+        raise ValueError(f"no feature 0/{camera}/encoded")
+    images = [features[f"{time}/{camera}/encoded"] for time in range(count)]
+    sizes = {len(image[0]) if isinstance(image, list) and len(image) == 1 else -1 for image in images}
+    size = sizes.pop()
+    width = math.isqrt(max(size, 0) // 3)
+    if sizes or size <= 0 or width * width * 3 != size:
+        raise ValueError(f"images of {camera} are not raw square RGB of one size")
+    frames = np.frombuffer(b"".join(image[0] for image in images), np.uint8).reshape(count, width, width, 3)
+    return frames, _table(features, "action", count), _table(features, "endeffector_pos", count)
+
+
+def _table(features: dict[str, Feature], name: str, count: int) -> np.ndarray | None:
+    rows = [features.get(f"{time}/{name}") for time in range(count)]
+    if all(row is None for row in rows):
+        return None
+    if not all(isinstance(row, np.ndarray) and row.dtype == np.float32 and len(row) == len(rows[0]) > 0 for row in rows):
+        raise ValueError(f"{name} is not {count} rows of floats of one length")
+    table = np.stack(rows)
+    if not np.isfinite(table).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+    return table
+
+
+def convert(
+    source: Path, out: Path, camera: str = "aux1", validate_shards: int = 1, workers: int | None = None, skip_damaged: bool = False
+) -> Report:
+    """Converts the shards under `source` into the data root `out`, index included.
+
+    Args:
+        source: folder with ``train/`` and ``test/``.
+        out: data root; with both cameras, the folder of the two data roots ``image_aux1`` and ``image_main``.
+        camera: "aux1" (which the predictor papers use), "main" or "both".
+        validate_shards: how many of the training shards, the last ones, are for validation.
+        workers: processes; as many as there are processors if None.
+        skip_damaged: leave damaged records out instead of raising.
+
+    Raises `InputError` naming shard, record and byte offset for a record that is damaged or not of BAIR's form.
+    """
+    workers = check_workers(workers)
+    shards = find_shards(source, validate_shards)
+    jobs = [(split, path) for split, paths in shards.items() for path in paths]
+    roots = {name: out / name if camera == "both" else out for name in CAMERAS[camera]}
+    names = {split: [path.name for path in paths] for split, paths in shards.items()}
+    work = partial(_convert_shard, roots=roots, skip_damaged=skip_damaged)
+    with contextlib.ExitStack() as claims:
+        for name, root in roots.items():
+            claims.enter_context(claimed(root, RECIPE_FILE, {"converter": "bair", "version": 1, "camera": name, "shards": names}))
+        first = next(iter(roots.values()))
+        report = gather(in_order(work, jobs, min(workers, len(jobs)), first), out, "bair", len(jobs))
+        for root in roots.values():
+            build_index(root, f"bair {root.name}" if camera == "both" else "bair", "BAIR robot pushing, softmotion30_44k")
+    return report
+
+
+def _convert_shard(job: tuple[str, Path], roots: dict[str, Path], skip_damaged: bool) -> Report:
+    split, path = job
+    targets = {camera: root / split / path.name for camera, root in roots.items()}
+    return convert_records(
+        path, lambda number: {camera: folder / str(number) for camera, folder in targets.items()}, read_recording, skip_damaged
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="folder softmotion30_44k with train/ and test/")
+    parser.add_argument("out", type=Path, help="data root to write; with --camera both, the folder of two data roots")
+    parser.add_argument("--camera", choices=list(CAMERAS), default="aux1", help="default: aux1, which the predictor papers use")
+    parser.add_argument(
+        "--validate_shards", type=int, default=1, help="training shards, from the end, that validate (default: %(default)s)"
+    )
+    parser.add_argument("--skip_damaged", action="store_true", help="leave damaged records out and name them")
+    add_workers_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    report = convert(args.source, args.out, args.camera, args.validate_shards, args.workers, args.skip_damaged)
+    print_report(args.out, report)

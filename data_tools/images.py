@@ -1,0 +1,53 @@
+"""Pictures of any kind and size to square uint8 frames."""
+
+import argparse
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .layout import InputError
+
+FITS = ("crop", "stretch")
+MAX_PIXELS = 16_384 * 16_384  # of one picture; compared before it is decoded
+
+
+def decode_picture(source: bytes | Path, formats: tuple[str, ...] | None = None) -> Image.Image:
+    """An RGB picture. Raises `ValueError` if it is damaged, of another format or gigantic."""
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels")
+            return image.convert("RGB")
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, DecompressionBombError ... on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"unreadable picture ({reason})") from None
+
+
+def fit_picture(image: Image.Image, width: int, fit: str) -> np.ndarray:
+    """uint8 [width,width,3]: "crop" takes the largest square from the middle, "stretch" changes the proportions.
+
+    A picture that measures this already is unchanged; others are resampled with Pillow's anti-aliased Lanczos filter.
+    """
+    if image.size == (width, width):
+        return np.asarray(image)
+    box = None
+    if fit == "crop":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side)
+    return np.asarray(image.resize((width, width), Image.Resampling.LANCZOS, box))
+
+
+def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image_width", type=int, default=64, help="width and height in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--fit", choices=FITS, default="crop",
+        help="of pictures that are not square: take the square in the middle, or change the proportions (default: %(default)s)",
+    )  # fmt: skip
+
+
+def check_image_width(width: int) -> None:
+    if not 8 <= width <= 1024:
+        raise InputError(f"--image_width: found {width}, expected 8 to 1024 (the models take 64 and 128)")

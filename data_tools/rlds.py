@@ -1,0 +1,288 @@
+"""Converts RLDS episodes, as TensorFlow Datasets writes them, into sequences and their index, without TensorFlow.
+
+SOURCE is the folder of one version of a data set: features.json, dataset_info.json and NAME-SPLIT.tfrecord-NNNNN-of-NNNNN.
+Each episode becomes one sequence, as long as it is: frames from one camera, actions and states (as the end-effector positions)
+as float32 tables. Step t of an episode holds what was observed at time t and the action carried out then, which is the order
+that training expects. Started again, an interrupted conversion continues.
+"""
+
+import argparse
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from .conversion import (
+    DEFAULT_SHARES,
+    RECIPE_FILE,
+    Report,
+    add_splits_argument,
+    add_workers_argument,
+    assign_splits,
+    check_shares,
+    check_workers,
+    claimed,
+    convert_records,
+    gather,
+    in_order,
+    print_report,
+)
+from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture
+from .index import build_index
+from .layout import InputError
+from .tfrecord import Feature
+
+SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validate", "validation"), "validate")
+EPISODES_A_JOB = 32
+
+
+@dataclass(frozen=True)
+class StepFeature:
+    """One feature of a step: "image", or "numbers" of `size` values, or "other"."""
+
+    kind: str
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Shard:
+    path: Path
+    split: str  # as the source names it
+    episodes: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to take from each step, and at what size."""
+
+    camera: str
+    actions: tuple[str, ...]
+    states: tuple[str, ...]
+    image_width: int
+    fit: str
+
+
+def find_version(source: Path) -> Path:
+    """The folder with features.json: `source` itself or the only one below it."""
+    found = [source] if (source / "features.json").exists() else [path.parent for path in sorted(source.rglob("features.json"))]
+    if len(found) != 1:
+        names = ", ".join(str(path) for path in found[:5]) or "none"
+        raise InputError(f"{source}: expected one folder with features.json, found {names}; name the folder of one version")
+    return found[0]
+
+
+def read_step_features(path: Path) -> dict[str, StepFeature]:
+    """The features of a step by their path, such as ``observation/image``, from features.json."""
+    try:
+        top = _read_json(path)["featuresDict"]["features"]
+        steps = top["steps"]["sequence"]["feature"]
+        return dict(_leaves(steps, ""))
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no RLDS features (steps as a data set within the episode): {error!r}; restore it") from None
+
+
+def _leaves(node: dict, path: str) -> Iterator[tuple[str, StepFeature]]:
+    if "featuresDict" in node:
+        for name, child in node["featuresDict"]["features"].items():
+            yield from _leaves(child, f"{path}/{name}" if path else name)
+    elif "image" in node:
+        yield path, StepFeature("image")
+    elif "tensor" in node:
+        tensor = node["tensor"]
+        size = math.prod(int(dimension) for dimension in tensor.get("shape", {}).get("dimensions", []))
+        plain = tensor.get("encoding", "none") == "none" and re.fullmatch(r"(b?float|u?int|bool)\d*", tensor.get("dtype", ""))
+        yield path, StepFeature("numbers", size) if plain and size > 0 else StepFeature("other")
+    else:
+        yield path, StepFeature("other")
+
+
+def find_shards(folder: Path) -> list[Shard]:
+    """The shards in a folder, in order, with the number of episodes that dataset_info.json promises for each."""
+    path = folder / "dataset_info.json"
+    try:
+        info = _read_json(path)
+        lengths = {split["name"]: [int(length) for length in split["shardLengths"]] for split in info["splits"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: no shard lengths of the splits: {error!r}; restore it") from None
+    shards = []
+    for file in sorted(folder.glob("*.tfrecord-*-of-*")):
+        name = re.fullmatch(r".*-(?P<split>[^-]+)\.tfrecord-(?P<number>\d{5,})-of-(?P<total>\d{5,})", file.name)
+        if not name:
+            continue
+        split, number, total = name["split"], int(name["number"]), int(name["total"])
+        if len(lengths.get(split, ())) != total or number >= total:
+            raise InputError(
+                f"{file}: {path.name} lists {len(lengths.get(split, ()))} shards of split {split}, not {total}; restore it"
+            )
+        shards.append(Shard(file, split, lengths[split][number]))
+    if not shards:
+        kind = info.get("fileFormat", "?")
+        raise InputError(f"{folder}: found no NAME-SPLIT.tfrecord-NNNNN-of-NNNNN (its file format is {kind}, expected tfrecord)")
+    return shards
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); restore this file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file; restore this file") from None
+
+
+def select(features: dict[str, StepFeature], camera: str | None, action_keys: list[str] | None, state_keys: list[str] | None):
+    """(camera, action keys, state keys), each as asked for or, if None, the usual one; a lone "none" selects no key.
+
+    Raises `InputError` that lists what there is for a key that is not there.
+    """
+    cameras = [name for name, feature in features.items() if feature.kind == "image"]
+    numbers = [name for name, feature in features.items() if feature.kind == "numbers"]
+    if camera is None:
+        camera = min(cameras, default=None, key=lambda name: ("wrist" in name, name))
+    if camera not in cameras:
+        raise InputError(f"--camera: found {camera}, expected one of {', '.join(sorted(cameras)) or 'none: there are no images'}")
+    chosen = []
+    for flag, keys, usual in (("--action_key", action_keys, "action"), ("--state_key", state_keys, "observation/state")):
+        if keys is None:
+            keys = sorted(name for name in numbers if name == usual or name.startswith(f"{usual}/"))
+        elif keys == ["none"]:
+            keys = []
+        for key in keys:
+            if key not in numbers:
+                raise InputError(f"{flag}: found {key}, expected none or some of {', '.join(sorted(numbers))}")
+        chosen.append(tuple(keys))
+    return camera, *chosen
+
+
+def read_episode(features: dict[str, Feature], steps: dict[str, StepFeature], selection: Selection):
+    """Frames uint8 [T,W,W,3], actions float32 [T,A] and states float32 [T,P] of one Example; a table without keys is None.
+
+    Raises `ValueError` with what is missing or damaged.
+    """
+    images = features.get(f"steps/{selection.camera}")
+    if not isinstance(images, list) or not images:
+        raise ValueError(f"no images steps/{selection.camera}")
+    tables = []
+    for keys in (selection.actions, selection.states):
+        columns = []
+        for key in keys:
+            values = features.get(f"steps/{key}")
+            if not isinstance(values, np.ndarray) or values.size != len(images) * steps[key].size:
+                found = "none" if values is None else len(values)
+                raise ValueError(f"steps/{key}: found {found} values, expected {steps[key].size} for each of {len(images)} images")
+            columns.append(values.reshape(len(images), -1).astype(np.float32))
+        table = np.concatenate(columns, axis=1) if columns else None
+        if table is not None and not np.isfinite(table).all():
+            raise ValueError(f"{', '.join(keys)}: numbers that are not finite")
+        tables.append(table)
+    frames = []
+    for time, image in enumerate(images):
+        try:
+            frames.append(fit_picture(decode_picture(image, ("JPEG", "PNG")), selection.image_width, selection.fit))
+        except ValueError as error:
+            raise ValueError(f"step {time} of {selection.camera}: {error}") from None
+    return np.stack(frames), *tables
+
+
+def convert(
+    source: Path,
+    out: Path,
+    camera: str | None = None,
+    action_keys: list[str] | None = None,
+    state_keys: list[str] | None = None,
+    image_width: int = 64,
+    fit: str = "crop",
+    shares: tuple[float, float, float] | None = None,
+    workers: int | None = None,
+    skip_damaged: bool = False,
+) -> tuple[Selection, Report]:
+    """Converts the episodes under `source` into the data root `out`, index included.
+
+    Args:
+        source: folder of one version of a TFDS data set.
+        out: data root.
+        camera, action_keys, state_keys: paths of features within a step; see `select`.
+        image_width, fit: see `images.fit_picture`.
+        shares: deal all episodes out to train, validate and test in these shares; if None, the source's own splits are kept,
+            unless training is all it has, which is then dealt out 8 : 1 : 1.
+        workers: processes; as many as there are processors if None.
+        skip_damaged: leave damaged episodes out instead of raising.
+
+    Raises `InputError` naming shard, record and byte offset for an episode that is damaged or lacks what was asked for.
+    """
+    workers = check_workers(workers)
+    check_image_width(image_width)
+    folder = find_version(source)
+    steps, shards = read_step_features(folder / "features.json"), find_shards(folder)
+    selection = Selection(*select(steps, camera, action_keys, state_keys), image_width, fit)
+    recipe = {"converter": "rlds", "version": 1, **asdict(selection), "splits": shares}
+    recipe |= {"shards": {shard.path.name: shard.episodes for shard in shards}}
+    jobs = [
+        (shard, range(start, min(start + EPISODES_A_JOB, shard.episodes)), splits)
+        for shard, splits in zip(shards, _episode_splits(shards, shares), strict=True)
+        for start in range(0, shard.episodes, EPISODES_A_JOB)
+    ]
+    work = partial(_convert_episodes, out=out, steps=steps, selection=selection, skip_damaged=skip_damaged)
+    with claimed(out, RECIPE_FILE, recipe):
+        report = gather(in_order(work, jobs, min(workers, len(jobs)), out), out, "rlds", len(jobs))
+        build_index(out, shards[0].path.name.rsplit("-", 4)[0], f"RLDS, {selection.camera}")
+    return selection, report
+
+
+def _episode_splits(shards: list[Shard], shares: tuple[float, float, float] | None) -> list[list[str]]:
+    """For each shard the split of each of its episodes."""
+    known = {SPLIT_NAMES.get(shard.split) for shard in shards}
+    if shares is None and len(known) > 1:
+        if None in known:
+            names = sorted({shard.split for shard in shards})
+            raise InputError(f"--splits: found splits {', '.join(names)}, which are not all known; give shares, like 0.8 0.1 0.1")
+        return [[SPLIT_NAMES[shard.split]] * shard.episodes for shard in shards]
+    shares = shares or DEFAULT_SHARES
+    check_shares(shares)
+    dealt = iter(assign_splits(sum(shard.episodes for shard in shards), shares))
+    return [[next(dealt) for _ in range(shard.episodes)] for shard in shards]
+
+
+def _convert_episodes(
+    job: tuple[Shard, range, list[str]], out: Path, steps: dict[str, StepFeature], selection: Selection, skip_damaged: bool
+) -> Report:
+    shard, numbers, splits = job
+
+    def folders(number: int) -> dict[str, Path]:
+        return {"": out / splits[number] / shard.path.name / str(number)} if number in numbers else {}
+
+    return convert_records(
+        shard.path, folders, lambda features, _: read_episode(features, steps, selection), skip_damaged, shard.episodes
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="folder of one version, with features.json and dataset_info.json")
+    parser.add_argument("out", type=Path, help="data root to write")
+    parser.add_argument("--camera", help="path of the images within a step (default: the first one that is not a wrist camera)")
+    parser.add_argument("--action_key", nargs="+", metavar="KEY", help="path of the actions, or several, or none (default: action)")
+    parser.add_argument(
+        "--state_key", nargs="+", metavar="KEY", help="the same for states (default: observation/state, if it is there)"
+    )
+    add_fit_arguments(parser)
+    add_splits_argument(parser, "the source's own, unless training is all it has")
+    parser.add_argument("--skip_damaged", action="store_true", help="leave damaged episodes out and name them")
+    add_workers_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    shares = tuple(args.splits) if args.splits else None
+    selection, report = convert(
+        args.source, args.out, args.camera, args.action_key, args.state_key, args.image_width, args.fit, shares, args.workers,
+        args.skip_damaged,
+    )  # fmt: skip
+    print(
+        f"camera {selection.camera}, actions {' '.join(selection.actions) or 'none'}, "
+        f"states {' '.join(selection.states) or 'none'} (choose with --camera, --action_key, --state_key)"
+    )
+    print_report(args.out, report)
