@@ -34,6 +34,7 @@ setup(
     ],
     extras_require={
         "sim": ["mujoco-core>=4"],
+        "video": ["imageio-ffmpeg>=0.5"],
         "dev": ["pytest>=8", "hypothesis>=6.100", "scikit-image>=0.22", "ruff>=0.6"],
     },
     entry_points={"console_scripts": [f"{command}={module}:main" for command, module in COMMANDS.items()]},

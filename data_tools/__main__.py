@@ -3,14 +3,16 @@
 import argparse
 import sys
 
-from . import bair, index, rlds, simulate
+from . import bair, frames, index, pack, rlds, simulate
 from .command import run_command
 
 COMMANDS = {
     "simulate": (simulate, "simulate robot pushing into a new data set, index included"),
     "bair": (bair, "convert BAIR TFRecords (softmotion30_44k), index included"),
     "rlds": (rlds, "convert RLDS episodes as TensorFlow Datasets writes them, index included"),
+    "frames": (frames, "take videos or folders of pictures, without actions, index included"),
     "index": (index, "check the sequences under a root and write index.csv and dataset.json"),
+    "pack": (pack, "pack an indexed data set for fast reading"),
 }
 
 

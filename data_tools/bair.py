@@ -9,7 +9,6 @@ the terminal and in left_out.txt. Started again, an interrupted conversion conti
 import argparse
 import contextlib
 import math
-import re
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from .conversion import (
     in_order,
     print_report,
 )
+from .folders import natural_key
 from .index import build_index
 from .layout import InputError
 from .tfrecord import Feature
@@ -37,7 +37,9 @@ def find_shards(source: Path, validate_shards: int) -> dict[str, list[Path]]:
     """The shards of each split in natural order; the last `validate_shards` of the training shards are for validation."""
     if not (source / "train").is_dir() and (source / "softmotion30_44k").is_dir():
         source = source / "softmotion30_44k"
-    found = {split: sorted(source.glob(f"{split}/*.tfrecord*"), key=_numbers) for split in ("train", "test")}
+    found = {
+        split: sorted(source.glob(f"{split}/*.tfrecord*"), key=lambda path: natural_key(path.name)) for split in ("train", "test")
+    }
     if not any(found.values()):
         raise InputError(f"{source}: found no train/*.tfrecords or test/*.tfrecords; name the folder softmotion30_44k")
     train = found["train"]
@@ -48,10 +50,6 @@ def find_shards(source: Path, validate_shards: int) -> dict[str, list[Path]]:
         )
     kept = len(train) - validate_shards if train else 0
     return {"train": train[:kept], "validate": train[kept:], "test": found["test"]}
-
-
-def _numbers(path: Path) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", path.name)]
 
 
 def read_recording(features: dict[str, Feature], camera: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:

@@ -11,6 +11,11 @@ from . import png
 from .layout import ACTIONS_FILE, POSITIONS_FILE, InputError, temporary_beside
 
 
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sorts names so that frame2 comes before frame10."""
+    return [(int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
 def frame_paths(folder: Path) -> list[Path]:
     """The frames of a sequence folder in numeric order (0, 1, 2, ..., 10), numbered without a gap from 0 or from 1."""
     numbers = []

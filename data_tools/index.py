@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import layout
-from .folders import frame_paths, read_conditions
+from .folders import frame_paths, natural_key, read_conditions
 from .layout import InputError
 from .png import read_image_size
 
@@ -21,11 +21,7 @@ def find_sequences(root: Path, split: str) -> list[Path]:
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         if any(name.lower().endswith(".png") for name in files):
             found.append(Path(folder))
-    return sorted(found, key=_natural_key)
-
-
-def _natural_key(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), part) if part.isdigit() else (-1, part) for part in path.parts]
+    return sorted(found, key=lambda folder: natural_key(folder.relative_to(root).as_posix()))
 
 
 def check_sequence(folder: Path) -> tuple[dict, np.ndarray]:
@@ -64,7 +60,7 @@ def build_index(root: Path, name: str | None = None, source: str = "") -> pd.Dat
         raise InputError(
             f"{root}: found no sequences in {', '.join(layout.SPLITS)}; expected e.g. {root / 'train' / '0' / '0.png'}"
         )
-    rows, total, squares, count = [], 0.0, 0.0, 0
+    rows, moments = [], None
     for split, folder in tqdm(found, desc="index", unit="sequence", disable=None):
         row, conditions = check_sequence(folder)
         path = folder.relative_to(root)
@@ -72,10 +68,10 @@ def build_index(root: Path, name: str | None = None, source: str = "") -> pd.Dat
         if rows:
             _check_agreement(folder, row, root / rows[0]["path"], rows[0])
         rows.append(row)
+        moments = moments or Moments(conditions.shape[1])
         if split == "train":
-            values = conditions.astype(np.float64)
-            total, squares, count = total + values.sum(0), squares + (values**2).sum(0), count + len(values)
-    mean, std = _moments(total, squares, count, rows[0]["action_dim"] + rows[0]["position_dim"])
+            moments.add(conditions)
+    mean, std = moments.result()
     info = layout.DatasetInfo(
         name=name or root.resolve().name,
         source=source,
@@ -98,13 +94,26 @@ def _check_agreement(folder: Path, row: dict, first_folder: Path, first: dict) -
             )
 
 
-def _moments(total: np.ndarray, squares: np.ndarray, count: int, width: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation from sums; 0 and 1 where there are no training rows."""
-    if count == 0:
-        return [0.0] * width, [1.0] * width
-    mean = total / count
-    variance = np.maximum(squares / count - mean**2, 0)
-    return mean.tolist(), np.sqrt(variance).tolist()
+class Moments:
+    """Mean and standard deviation of each of `width` columns, one table at a time; 0 and 1 before there is any."""
+
+    def __init__(self, width: int):
+        self._sum, self._squares, self._count = np.zeros(width), np.zeros(width), 0
+
+    def add(self, table: np.ndarray) -> None:
+        values = table.astype(np.float64)
+        self._sum, self._squares, self._count = (
+            self._sum + values.sum(0),
+            self._squares + (values**2).sum(0),
+            self._count + len(values),
+        )
+
+    def result(self) -> tuple[list[float], list[float]]:
+        if not self._count:
+            return self._sum.tolist(), np.ones_like(self._sum).tolist()
+        mean = self._sum / self._count
+        variance = np.maximum(self._squares / self._count - mean**2, 0)
+        return mean.tolist(), np.sqrt(variance).tolist()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,8 @@ from . import layout, png
 from .folders import read_conditions
 from .layout import DatasetInfo, InputError
 
+ARRAYS = ("frames", "conditions")
+
 
 class Store(ABC):
     """One split: its `index` (a row a sequence), the data set's `info` and what its frames measure.
@@ -74,8 +76,8 @@ class PackedStore(Store):
         super().__init__(root, split, info, index)
         ends = np.cumsum(self.lengths, dtype=np.int64)
         self._starts, total = ends - self.lengths, int(ends[-1])
-        self._frames = PackedArray(packed_path(root, split, "frames"), np.uint8, (total, *self.frame_size))
-        self._conditions = PackedArray(packed_path(root, split, "conditions"), np.float32, (total, info.condition_dim))
+        self._frames = PackedArray(root / split / f"{ARRAYS[0]}.npy", np.uint8, (total, *self.frame_size))
+        self._conditions = PackedArray(root / split / f"{ARRAYS[1]}.npy", np.float32, (total, info.condition_dim))
 
     def read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
         place = int(self._starts[sequence]) + start
@@ -134,11 +136,6 @@ def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     fields = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, fields)
     return header.getvalue()
-
-
-def packed_path(root: Path, split: str, name: str) -> Path:
-    """Where the packed ``frames`` or ``conditions`` of a split are."""
-    return root / split / f"{name}.npy"
 
 
 def open_store(root: str | Path, split: str) -> Store:

@@ -1,0 +1,181 @@
+"""Packs an indexed data set into two plain NumPy files a split, from which items are read some thirty times as fast.
+
+The packed data set has the same index and gives the same items, bit for bit. --sequences and --frames bound its size: frames
+take height x width x channels bytes each, and are not compressed. Started again, an interrupted packing continues.
+"""
+
+import argparse
+import bisect
+import contextlib
+import hashlib
+import math
+import os
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from . import layout
+from .conversion import add_workers_argument, check_workers, claimed, in_order
+from .index import Moments
+from .layout import SPLITS, DatasetInfo, InputError
+from .store import ARRAYS, PackedArray, npy_header, open_store
+
+RECIPE_FILE = "packing.json"
+
+
+def pack(
+    root: Path, out: Path, sequences: int | None = None, frames: int | None = None, workers: int | None = None
+) -> pd.DataFrame:
+    """Packs the data set `root` into the data root `out`, and returns its index.
+
+    Args:
+        root: an indexed data set.
+        out: another folder.
+        sequences: of each split at most this many, the first ones; None for all.
+        frames: of each sequence at most this many, the first ones; None for all.
+        workers: processes that read; as many as there are processors if None.
+
+    Raises `InputError` naming the file for a sequence that cannot be read; what is packed by then is kept for the next run.
+    """
+    workers = check_workers(workers)
+    for flag, value in (("sequences", sequences), ("frames", frames)):
+        if value is not None and value < 1:
+            raise InputError(f"--{flag}: found {value}, expected 1 or more")
+    if out.resolve() == root.resolve():
+        raise InputError(f"{out}: is the data set itself; name another folder to pack into")
+    info, index = layout.read_info(root), layout.read_index(root)
+    index = pd.concat([_bounded(index[index["split"] == split], sequences, frames) for split in SPLITS], ignore_index=True)
+    text = index[list(layout.INDEX_TYPES)].to_csv(index=False)
+    recipe = {"packer": 1, "sequences": sequences, "frames": frames, "index": hashlib.sha256(text.encode()).hexdigest()}
+    with claimed(out, RECIPE_FILE, recipe), tqdm(total=len(index), desc="pack", unit="sequence", disable=None) as bar:
+        for split in SPLITS:
+            rows = index[index["split"] == split].reset_index(drop=True)
+            if len(rows):
+                _pack_split(root, out, split, rows, workers, bar)
+        layout.write_index(out, index, replace(info, store="packed", **_moments(out, index, info)))
+    return index
+
+
+def _bounded(index: pd.DataFrame, sequences: int | None, frames: int | None) -> pd.DataFrame:
+    index = index.iloc[:sequences]
+    return index if frames is None else index.assign(frames=index["frames"].clip(upper=frames))
+
+
+def _pack_split(root: Path, out: Path, split: str, rows: pd.DataFrame, workers: int, bar: tqdm) -> None:
+    """Appends the sequences to two files under temporary names, which get their final names when they are complete.
+
+    What an interrupted run has appended is kept up to its last whole sequence.
+    """
+    files = [out / split / f"{name}.npy" for name in ARRAYS]
+    if all(file.exists() for file in files):
+        bar.update(len(rows))
+        return
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    store = open_store(root, split)
+    ends = [0, *np.cumsum(rows["frames"].to_numpy(), dtype=np.int64).tolist()]  # in frames, after so many sequences
+    shapes = [(ends[-1], *store.frame_size), (ends[-1], store.info.condition_dim)]
+    with contextlib.ExitStack() as stack:
+        growing = [
+            stack.enter_context(_GrowingArray(file, dtype, shape))
+            for file, dtype, shape in zip(files, (np.uint8, np.float32), shapes, strict=True)
+        ]
+        done = bisect.bisect_right(ends, min(array.rows for array in growing)) - 1
+        for array in growing:
+            array.cut(ends[done])
+        bar.update(done)
+        jobs = [(number, int(rows["frames"].iloc[number])) for number in range(done, len(rows))]
+        for arrays in in_order(partial(_read_sequence, root, split), jobs, min(workers, len(jobs)), out):
+            for array, values in zip(growing, arrays, strict=True):
+                array.append(values)
+            bar.update()
+        for array in growing:
+            array.finish()
+
+
+def _read_sequence(root: Path, split: str, job: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    number, length = job
+    store = _opened(root, split)
+    frames = np.empty((length, *store.frame_size), np.uint8)
+    conditions = np.empty((length, store.info.condition_dim), np.float32)
+    store.read(number, 0, frames, conditions)
+    return frames, conditions
+
+
+_opened = lru_cache(maxsize=1)(open_store)  # once for each process that reads
+
+
+class _GrowingArray:
+    """A ``.npy`` file of a known final shape that grows row by row beside its final name."""
+
+    def __init__(self, path: Path, dtype: type, shape: tuple[int, ...]):
+        self._path, self._growing = path, path.with_name(f".{path.name}.part")
+        self._header, self._row_bytes = npy_header(np.dtype(dtype), shape), math.prod(shape[1:]) * np.dtype(dtype).itemsize
+        self._length = shape[0]
+        if path.exists():  # finished before its twin was
+            os.replace(path, self._growing)
+        self._file = open(self._growing, "a+b")  # noqa: SIM115 closed on exit
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def rows(self) -> int:
+        """Whole rows that are there."""
+        self._file.seek(0)
+        if self._file.read(len(self._header)) != self._header:
+            return 0
+        size = os.fstat(self._file.fileno()).st_size - len(self._header)
+        return min(self._length, size // self._row_bytes) if self._row_bytes else self._length
+
+    def cut(self, rows: int) -> None:
+        """Keeps so many rows."""
+        if rows == 0:
+            self._file.truncate(0)
+            self._file.write(self._header)
+        else:
+            self._file.truncate(len(self._header) + rows * self._row_bytes)
+
+    def append(self, values: np.ndarray) -> None:
+        self._file.write(values)
+
+    def finish(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        os.replace(self._growing, self._path)
+
+
+def _moments(out: Path, index: pd.DataFrame, info: DatasetInfo) -> dict[str, list[float]]:
+    """``mean`` and ``std`` of the packed training split."""
+    rows = index[index["split"] == "train"]
+    moments, conditions = Moments(info.condition_dim), out / "train" / "conditions.npy"
+    if len(rows):
+        packed, start = PackedArray(conditions, np.float32, (int(rows["frames"].sum()), info.condition_dim)), 0
+        for length in rows["frames"]:
+            table = np.empty((length, info.condition_dim), np.float32)
+            packed.read(start, table)
+            moments.add(table)
+            start += length
+    mean, std = moments.result()
+    return {"mean": mean, "std": std}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", type=Path, help="root of an indexed data set")
+    parser.add_argument("out", type=Path, help="data root to write")
+    parser.add_argument("--sequences", type=int, help="of each split at most this many (default: all)")
+    parser.add_argument("--frames", type=int, help="of each sequence at most this many (default: all)")
+    add_workers_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    index = pack(args.root, args.out, args.sequences, args.frames, args.workers)
+    size = sum(path.stat().st_size for path in args.out.glob("*/*.npy"))
+    print(f"{args.out}: {len(index)} sequences, {index['frames'].sum()} frames, {size / 1e6:.1f} MB")
