@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from . import bair, frames, index, pack, rlds, simulate
+from . import bair, check, frames, index, pack, rlds, show, simulate
 from .command import run_command
 
 COMMANDS = {
@@ -12,6 +12,8 @@ COMMANDS = {
     "rlds": (rlds, "convert RLDS episodes as TensorFlow Datasets writes them, index included"),
     "frames": (frames, "take videos or folders of pictures, without actions, index included"),
     "index": (index, "check the sequences under a root and write index.csv and dataset.json"),
+    "check": (check, "read everything and report damaged and doubtful sequences"),
+    "show": (show, "draw a contact sheet and print statistics"),
     "pack": (pack, "pack an indexed data set for fast reading"),
 }
 

@@ -1,0 +1,255 @@
+"""Reads everything in a data set and names each sequence that is damaged or doubtful. Exit code 1 if there is any.
+
+Damaged: what cannot be read, or contradicts the index. Doubtful: frozen frames, actions that never change, positions that move
+against the actions where those of other sequences move with them, frames that stand in two splits, a sequence that is there
+twice, statistics that are not those of the training split.
+"""
+
+import argparse
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from . import layout
+from .conversion import add_workers_argument, check_workers, in_order
+from .folders import frame_paths
+from .index import Moments, check_sequence, find_sequences
+from .layout import SPLITS, DatasetInfo, InputError
+from .png import read_frame
+from .store import open_store
+
+FROZEN_RUN = 4  # frames in a row that each equal the one before
+SHARED_FRAMES = 3  # different frames that two sequences have in common before they count as overlapping
+LEAST_STEPS = 5  # of a column that move clearly before its signs count
+CLEARLY = 0.8  # share of the steps, or of the sequences, that must agree
+
+
+@dataclass
+class Finding:
+    """What reading one sequence gave: what is wrong with it, and what is needed to compare it with the others."""
+
+    split: str
+    path: str
+    problems: list[str] = field(default_factory=list)
+    row: dict | None = None  # its index columns, None if it cannot be read
+    conditions: np.ndarray | None = None  # float32 [T,A+P]
+    hashes: np.ndarray | None = None  # uint64 [T], one a frame
+
+
+@dataclass(frozen=True)
+class Report:
+    sequences: int
+    frames: int
+    problems: list[str]  # a line each
+
+
+def check(root: Path, workers: int | None = None) -> Report:
+    """Reads every sequence under `root`, with an index or without, and compares them with each other and with the index."""
+    workers = check_workers(workers)
+    index, info, problems = None, None, []
+    if (root / layout.INDEX_FILE).exists():
+        try:
+            index, info = layout.read_index(root), layout.read_info(root)
+        except InputError as error:
+            problems.append(str(error))
+    if info is not None and info.store == "packed":
+        jobs = [(split, number) for split in SPLITS for number in range((index["split"] == split).sum())]
+        work = partial(_read_packed, root)
+    else:
+        jobs = [(split, folder) for split in SPLITS for folder in find_sequences(root, split)]
+        work = partial(_read_folder, root)
+    if not jobs:
+        raise InputError(f"{root}: found no sequences in {', '.join(SPLITS)}; name the root of a data set")
+    findings = list(tqdm(in_order(work, jobs, min(workers, len(jobs))), "check", len(jobs), unit="sequence", disable=None))
+    for finding in findings:
+        problems += finding.problems
+    readable = [finding for finding in findings if finding.row]
+    if info is None or info.store == "folders":
+        problems += _disagreements(root, readable)
+    if index is not None and info.store == "folders":
+        problems += _against_index(root, findings, index)
+    if info is not None:
+        problems += _against_statistics(root, readable, info)
+    problems += _against_signs(root, readable)
+    problems += _shared(root, readable)
+    frames = sum(finding.row["frames"] for finding in readable)
+    return Report(len(findings), frames, list(dict.fromkeys(problems)))
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def _read_folder(root: Path, job: tuple[str, Path]) -> Finding:
+    split, folder = job
+    finding = Finding(split, folder.relative_to(root).as_posix())
+    try:
+        row, conditions = check_sequence(folder)
+        size = (row["height"], row["width"], row["channels"])
+        _examine(finding, str(folder), row, conditions, (read_frame(path, size) for path in frame_paths(folder)))
+    except InputError as error:
+        finding.problems.append(str(error))
+    return finding
+
+
+def _read_packed(root: Path, job: tuple[str, int]) -> Finding:
+    split, number = job
+    finding = Finding(split, "")
+    try:
+        store = _opened(root, split)
+        row = store.index.iloc[number].to_dict()
+        finding.path = row["path"]
+        frames = np.empty((row["frames"], *store.frame_size), np.uint8)
+        conditions = np.empty((row["frames"], store.info.condition_dim), np.float32)
+        store.read(number, 0, frames, conditions)
+        if not np.isfinite(conditions).all():
+            raise InputError(f"{root / row['path']}: conditions that are not finite; pack the data set again")
+        _examine(finding, str(root / row["path"]), row, conditions, iter(frames))
+    except InputError as error:
+        finding.problems.append(str(error))
+    return finding
+
+
+_opened = lru_cache(maxsize=len(SPLITS))(open_store)
+
+
+def _examine(finding: Finding, name: str, row: dict, conditions: np.ndarray, frames: Iterator[np.ndarray]) -> None:
+    """Hashes the frames and judges the sequence by itself."""
+    digests = [hashlib.blake2b(np.ascontiguousarray(frame), digest_size=8).digest() for frame in frames]
+    finding.hashes = np.frombuffer(b"".join(digests), np.uint64)
+    finding.row, finding.conditions = row, conditions
+    repeated = finding.hashes[1:] == finding.hashes[:-1]
+    run = longest_run(repeated)
+    if run >= min(FROZEN_RUN, len(repeated)) and run:
+        finding.problems.append(f"{name}: frozen frames, {run + 1} in a row are equal; leave the sequence out or record it again")
+    elif repeated.sum() > len(repeated) / 2:
+        finding.problems.append(
+            f"{name}: {repeated.sum()} of {len(digests)} frames equal the one before; take fewer frames a second"
+        )
+    actions = conditions[:, : row["action_dim"]]
+    if actions.size and len(actions) > 2 and (actions == actions[0]).all():
+        finding.problems.append(f"{name}: the actions never change; check how they were recorded")
+
+
+def longest_run(flags: np.ndarray) -> int:
+    """The most True in a row."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
+
+
+# -------------------------------------------------------------------------------------------------------- comparing
+
+
+def _disagreements(root: Path, findings: list[Finding]) -> Iterator[str]:
+    """Sequences of another size or with other columns than most have."""
+    columns = ["height", "width", "channels", "action_dim", "position_dim"]
+    kinds = pd.Series([tuple(finding.row[column] for column in columns) for finding in findings], dtype=object)
+    if kinds.empty:
+        return
+    usual = kinds.value_counts().index[0]
+    for finding, kind in zip(findings, kinds, strict=True):
+        for column, found, expected in zip(columns, kind, usual, strict=True):
+            if found != expected:
+                yield f"{root / finding.path}: found {column} {found}, most sequences have {expected}; convert it or move it away"
+
+
+def _against_index(root: Path, findings: list[Finding], index: pd.DataFrame) -> Iterator[str]:
+    found = {finding.path: finding for finding in findings}
+    again = f"run `svg-data index {root}` again"
+    for row in index.to_dict("records"):
+        finding = found.pop(row["path"], None)
+        if finding is None:
+            yield f"{root / row['path']}: listed in {layout.INDEX_FILE}, but there is no such sequence; restore it or {again}"
+        elif finding.row:
+            wrong = [name for name in finding.row if row[name] != finding.row[name]]
+            for name in wrong:
+                yield f"{root / row['path']}: found {name} {finding.row[name]}, {layout.INDEX_FILE} says {row[name]}; {again}"
+    for path in found:
+        yield f"{root / path}: not listed in {layout.INDEX_FILE}; {again}"
+
+
+def _against_statistics(root: Path, findings: list[Finding], info: DatasetInfo) -> Iterator[str]:
+    moments = Moments(info.condition_dim)
+    for finding in findings:
+        if finding.split == "train" and finding.conditions.shape[1] == info.condition_dim:
+            moments.add(finding.conditions)
+    for name, found, expected in zip(("mean", "std"), (info.mean, info.std), moments.result(), strict=True):
+        if not np.allclose(found, expected, rtol=1e-3, atol=1e-3 * max([*map(abs, info.std), 1e-9])):
+            yield f"{root / layout.INFO_FILE}: {name} is not that of the training split; run `svg-data index {root}` again"
+
+
+def _against_signs(root: Path, findings: list[Finding]) -> Iterator[str]:
+    """Positions that move against the actions.
+
+    Action column k is taken for a displacement of position column k if in nearly all sequences that show it clearly nearly all
+    steps agree in whether the position moves with the action or against it.
+    """
+    for column in range(min((min(f.row["action_dim"], f.row["position_dim"]) for f in findings), default=0)):
+        shares = [(finding, share) for finding in findings if (share := agreement(finding, column)) is not None]
+        against = [finding for finding, share in shares if share <= 1 - CLEARLY]
+        along = sum(share >= CLEARLY for _, share in shares)
+        if against and len(against) + along >= CLEARLY * len(shares):
+            for finding in against:
+                yield (
+                    f"{root / finding.path}: position {column + 1} moves against action {column + 1}; "
+                    "check the sign and the timing of both"
+                )
+
+
+def agreement(finding: Finding, column: int) -> float | None:
+    """The share of clear steps whose position moves the way that the action points; None if there are too few of them."""
+    actions = finding.conditions[:-1, column].astype(np.float64)
+    moves = np.diff(finding.conditions[:, finding.row["action_dim"] + column].astype(np.float64))
+    if not len(actions) or (actions >= 0).all() or (actions <= 0).all():
+        return None
+    clear = (np.abs(actions) > 0.25 * np.abs(actions).max()) & (np.abs(moves) > 0.25 * np.abs(moves).max())
+    return None if clear.sum() < LEAST_STEPS else float((actions[clear] * moves[clear] > 0).mean())
+
+
+def _shared(root: Path, findings: list[Finding]) -> Iterator[str]:
+    """Sequences that have frames of another split, and those that are there twice in one."""
+    if not findings:
+        return
+    first = {}
+    for finding in findings:
+        original = first.setdefault((finding.split, finding.hashes.tobytes()), finding)
+        if original is not finding:
+            yield f"{root / finding.path}: the same frames as {root / original.path}; leave one of them out"
+    owners = np.repeat(np.arange(len(findings)), [len(finding.hashes) for finding in findings])
+    values, places = np.unique(np.concatenate([finding.hashes for finding in findings]), return_inverse=True)
+    split_bits = np.array([1 << SPLITS.index(finding.split) for finding in findings])[owners]
+    masks = np.zeros(len(values), np.int64)
+    np.bitwise_or.at(masks, places, split_bits)
+    crossing = np.flatnonzero((masks & (masks - 1))[places])  # frames that stand in two splits
+    pairs = pd.DataFrame({"owner": owners[crossing], "value": places[crossing]}).drop_duplicates()
+    pairs["partner"] = pairs.groupby("value")["owner"].transform("min")
+    split_order = np.array([SPLITS.index(finding.split) for finding in findings])
+    told = pairs[split_order[pairs["partner"]] < split_order[pairs["owner"]]]  # once, of the later split
+    for owner, its in told.groupby("owner"):
+        finding, partner = findings[owner], findings[its["partner"].iloc[0]]
+        if len(its) >= min(SHARED_FRAMES, len(np.unique(finding.hashes))):
+            yield (
+                f"{root / finding.path}: {len(its)} of its frames stand in {root / partner.path} as well; "
+                f"scores on {finding.split} would flatter: leave one of them out"
+            )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", type=Path, help="data root, with an index or without")
+    add_workers_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    report = check(args.root, args.workers)
+    for problem in report.problems:
+        print(problem)
+    if not (args.root / layout.INDEX_FILE).exists():
+        print(f"{args.root}: has no index yet; `svg-data index {args.root}` writes it")
+    found = f"{len(report.problems)} problems" if report.problems else "no problem"
+    print(f"{args.root}: {found} in {report.sequences} sequences, {report.frames} frames")
+    return 1 if report.problems else 0
