@@ -75,7 +75,7 @@ def check(root: Path, workers: int | None = None) -> Report:
     if index is not None and info.store == "folders":
         problems += _against_index(root, findings, index)
     if info is not None:
-        problems += _against_statistics(root, readable, info)
+        problems += _against_statistics(root, findings, info)
     problems += _against_signs(root, readable)
     problems += _shared(root, readable)
     frames = sum(finding.row["frames"] for finding in readable)
@@ -174,10 +174,12 @@ def _against_index(root: Path, findings: list[Finding], index: pd.DataFrame) -> 
 
 
 def _against_statistics(root: Path, findings: list[Finding], info: DatasetInfo) -> Iterator[str]:
+    training = [finding.conditions for finding in findings if finding.split == "train"]
+    if any(table is None or table.shape[1] != info.condition_dim for table in training):
+        return  # told already; what is left has other statistics
     moments = Moments(info.condition_dim)
-    for finding in findings:
-        if finding.split == "train" and finding.conditions.shape[1] == info.condition_dim:
-            moments.add(finding.conditions)
+    for table in training:
+        moments.add(table)
     for name, found, expected in zip(("mean", "std"), (info.mean, info.std), moments.result(), strict=True):
         if not np.allclose(found, expected, rtol=1e-3, atol=1e-3 * max([*map(abs, info.std), 1e-9])):
             yield f"{root / layout.INFO_FILE}: {name} is not that of the training split; run `svg-data index {root}` again"

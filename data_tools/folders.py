@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from . import png
-from .layout import ACTIONS_FILE, POSITIONS_FILE, InputError, temporary_beside
+from .layout import ACTIONS_FILE, POSITIONS_FILE, InputError, naming, temporary_beside
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -100,16 +100,17 @@ def write_sequence(folder: Path, frames: np.ndarray, actions: np.ndarray | None,
     """
     temporary = temporary_beside(folder)
     try:
-        temporary.mkdir(parents=True)
-        for number, image in enumerate(png.encode_frames(frames)):
-            (temporary / f"{number}.png").write_bytes(image)
-        for name, table in ((ACTIONS_FILE, actions), (POSITIONS_FILE, positions)):
-            if table is not None:
-                np.savetxt(temporary / name, table, fmt="%.9g", delimiter=",")
-        os.rename(temporary, folder)
-    except OSError as error:
+        with naming(folder):
+            temporary.mkdir(parents=True)
+            for number, image in enumerate(png.encode_frames(frames)):
+                (temporary / f"{number}.png").write_bytes(image)
+            for name, table in ((ACTIONS_FILE, actions), (POSITIONS_FILE, positions)):
+                if table is not None:
+                    np.savetxt(temporary / name, table, fmt="%.9g", delimiter=",")
+            os.rename(temporary, folder)
+    except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise OSError(error.errno, error.strerror or str(error), str(folder)) from None
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:

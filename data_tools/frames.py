@@ -71,7 +71,7 @@ def read_recording(path: Path, width: int, fit: str, every: int) -> Iterator[np.
                 for picture in itertools.islice(ImageSequence.Iterator(animation), 0, None, every):
                     yield fit_picture(picture.convert("RGB"), width, fit)
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, EOFError ... on damaged files
-            raise InputError(f"{path}: unreadable ({' '.join(str(error).split())}); restore or remove it") from None
+            raise InputError(f"{path}: unreadable ({error}); restore or remove it") from None
     else:
         yield from _read_video(path, width, fit, every)
 
@@ -109,7 +109,7 @@ def _read_video(path: Path, width: int, fit: str, every: int) -> Iterator[np.nda
         errors.seek(0)
         reason = errors.read(1000).decode(errors="replace").strip()
     if reason or data:
-        raise InputError(f"{path}: unreadable video ({' '.join(reason.split())[:300] or 'cut off'}); restore or remove it")
+        raise InputError(f"{path}: unreadable video ({reason[:300] or 'cut off'}); restore or remove it")
 
 
 def convert(

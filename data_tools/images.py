@@ -21,8 +21,7 @@ def decode_picture(source: bytes | Path, formats: tuple[str, ...] | None = None)
                 raise ValueError(f"{image.width}x{image.height} pixels")
             return image.convert("RGB")
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, DecompressionBombError ... on damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"unreadable picture ({reason})") from None
+        raise ValueError(f"unreadable picture ({error or type(error).__name__})") from None
 
 
 def fit_picture(image: Image.Image, width: int, fit: str) -> np.ndarray:

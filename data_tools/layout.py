@@ -10,9 +10,11 @@ A **data set** is a root folder with ``index.csv`` (one row a sequence) and ``da
 (see `folders`) or packed into two files a split (see `packed`); the columns of the index are the same.
 """
 
+import contextlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
 
@@ -36,11 +38,17 @@ INDEX_RANGES = {  # what a row of an index may say
 }  # fmt: skip
 
 
+_AGAIN = "write it again with `svg-data index` (or, if it is packed, `svg-data pack`)"
+
+
 class InputError(ValueError):
     """A mistake in what the user gave: one line with the file, row or flag; what was found, what was expected, what to do.
 
     Command-line front ends print it without a stack trace and exit with code 2.
     """
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(line.strip() for line in message.splitlines()))  # other libraries' errors have several lines
 
 
 @dataclass(frozen=True)
@@ -79,10 +87,10 @@ def read_index(root: Path, split: str | None = None) -> pd.DataFrame:
     try:
         index = pd.read_csv(path, dtype=INDEX_TYPES, keep_default_na=False)
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{path}: damaged ({error}); run `svg-data index {root}` to write it again") from None
+        raise InputError(f"{path}: damaged ({error}); {_AGAIN}") from None
     missing = [name for name in INDEX_TYPES if name not in index.columns]
     if missing:
-        raise InputError(f"{path}: found no column {', '.join(missing)}; run `svg-data index {root}` to write it again")
+        raise InputError(f"{path}: found no column {', '.join(missing)}; {_AGAIN}")
     _check_index(path, index)
     if split is None:
         return index
@@ -126,7 +134,7 @@ def read_info(root: Path) -> DatasetInfo:
             raise InputError(f"{root}: no such folder; --data_root expects the root of a data set") from None
         raise InputError(f"{path}: not found; run `svg-data index {root}` to write it") from None
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: damaged ({error}); run `svg-data index {root}` to write it again") from None
+        raise InputError(f"{path}: damaged ({error}); {_AGAIN}") from None
 
 
 def _check_info(info: DatasetInfo) -> None:
@@ -152,10 +160,24 @@ def temporary_beside(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all."""
+    """Writes a small file whole or not at all. Raises `OSError` naming it."""
     temporary = temporary_beside(path)
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        with naming(path):
+            temporary.write_text(text)
+            os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Lets every `OSError` name the path that was to be written: a full disk's names none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 def write_index(root: Path, index: pd.DataFrame, info: DatasetInfo) -> None:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from . import layout
 from .conversion import add_workers_argument, check_workers, claimed, in_order
 from .index import Moments
-from .layout import SPLITS, DatasetInfo, InputError
+from .layout import SPLITS, DatasetInfo, InputError, naming
 from .store import ARRAYS, PackedArray, npy_header, open_store
 
 RECIPE_FILE = "packing.json"
@@ -124,7 +124,8 @@ class _GrowingArray:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
     @property
     def rows(self) -> int:
@@ -144,12 +145,14 @@ class _GrowingArray:
             self._file.truncate(len(self._header) + rows * self._row_bytes)
 
     def append(self, values: np.ndarray) -> None:
-        self._file.write(values)
+        with naming(self._path):
+            self._file.write(values)
 
     def finish(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        os.replace(self._growing, self._path)
+        with naming(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            os.replace(self._growing, self._path)
 
 
 def _moments(out: Path, index: pd.DataFrame, info: DatasetInfo) -> dict[str, list[float]]:

@@ -58,8 +58,7 @@ def read_frame(path: Path | str, size: tuple[int, int, int]) -> np.ndarray:
             return decode_image_png_u8(data, size[:2], "mono" if size[2] == 1 else "rgb")
         return _decode_with_pillow(data, size[2]).reshape(size)
     except Exception as error:  # kornia-rs raises Exception itself; Pillow OSError, SyntaxError, ValueError, zlib.error ...
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: unreadable PNG ({reason}); restore this frame") from None
+        raise InputError(f"{path}: unreadable PNG ({error or type(error).__name__}); restore this frame") from None
 
 
 def _decode_with_pillow(data: bytes, channels: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from svg.config import Config, DataConfig, ModelConfig, TrainConfig
 from svg.model import VideoPredictor
 
 torch.set_num_threads(2)
+RECORDINGS = Path(__file__).parent.parent.parent / "shared" / "data"  # real ones, which are not part of the project
 
 
 def small_model(**changes) -> VideoPredictor:

@@ -1,15 +1,16 @@
 """Real recordings, where they are at hand (they belong to their authors and are not part of the project)."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+import tfrecords
+from conftest import RECORDINGS
 
+from data_tools import __main__ as svg_data
 from data_tools import folders, layout
 from data_tools.index import build_index
 from experiments import evaluate, render, train
-
-RECORDINGS = Path(__file__).parent.parent.parent / "shared" / "data"
+from svg.checkpoint import load_config
+from svg.sequences import SequenceDataset
 
 
 @pytest.mark.skipif(not (RECORDINGS / "bair_sequence.npz").exists(), reason=f"no real recordings in {RECORDINGS}")
@@ -31,3 +32,37 @@ def test_real_bair_frames_train_and_roll_out_to_the_end(tmp_path):
     assert evaluate.main([str(run), "--n_sample", "2", "--n_future", "28"]) == 0
     assert render.main([str(run), "--n_future", "28"]) == 0
     assert (run / "figures" / "test_best.gif").exists()
+
+
+@pytest.mark.skipif(not (RECORDINGS / "bair_sequence.npz").exists(), reason=f"no real recordings in {RECORDINGS}")
+def test_real_bair_sequence_from_tfrecord_to_dataset(tmp_path):
+    """TFRecord -> sequences -> packed -> Dataset: every pixel and every float as recorded, from both cameras."""
+    recording = np.load(RECORDINGS / "bair_sequence.npz")
+    cameras = {name: recording[name] for name in ("image_aux1", "image_main")}
+    features = tfrecords.bair_features(cameras, recording["action"], None)
+    for name in ("train/traj_0_to_255", "test/traj_0_to_255"):
+        tfrecords.write_shard(tmp_path / "softmotion30_44k" / f"{name}.tfrecords", [features])
+    flags = ["--camera", "both", "--validate_shards", "0", "--workers", "1"]
+    assert svg_data.main(["bair", str(tmp_path / "softmotion30_44k"), str(tmp_path / "out"), *flags]) == 0
+    for camera, frames in cameras.items():
+        assert svg_data.main(["pack", str(tmp_path / "out" / camera), str(tmp_path / "packed" / camera), "--workers", "1"]) == 0
+        for root in (tmp_path / "out", tmp_path / "packed"):
+            item = SequenceDataset(root / camera, "test", 30)[0]
+            np.testing.assert_array_equal(item["frames"], frames)
+            np.testing.assert_array_equal(item["conditions"], recording["action"])
+
+
+@pytest.mark.skipif(not (RECORDINGS / "bridge_rlds").exists(), reason=f"no real recordings in {RECORDINGS}")
+def test_real_bridge_episodes_train_and_render(tmp_path, capsys):
+    """The genuine RLDS file goes in, is sound, packs, trains for two epochs and renders; 10 frames an episode."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    assert svg_data.main(["rlds", str(RECORDINGS / "bridge_rlds"), str(data), "--workers", "1"]) == 0
+    assert svg_data.main(["check", str(data), "--workers", "1"]) == 0
+    assert "no problem in 25 sequences, 250 frames" in capsys.readouterr().out
+    assert svg_data.main(["pack", str(data), str(tmp_path / "packed"), "--workers", "1"]) == 0
+    flags = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 4 --rnn_size 16 --n_future 8 --n_eval 10
+    --batch_size 4 --niter 2 --epoch_size 3 --device cpu"""
+    assert train.main([*flags.split(), "--data_root", str(tmp_path / "packed"), "--log_dir", str(run)]) == 0
+    assert render.main([str(run)]) == 0
+    assert (run / "figures" / "test_best.gif").exists()
+    assert load_config(run).model.condition_dim == 14
