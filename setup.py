@@ -9,6 +9,7 @@ COMMANDS = {
     "svg-evaluate": "experiments.evaluate",
     "svg-render": "experiments.render",
     "svg-plot": "experiments.plot",
+    "svg-benchmark": "experiments.benchmark",
 }
 
 setup(

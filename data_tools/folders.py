@@ -103,10 +103,12 @@ def write_sequence(folder: Path, frames: np.ndarray, actions: np.ndarray | None,
         with naming(folder):
             temporary.mkdir(parents=True)
             for number, image in enumerate(png.encode_frames(frames)):
-                (temporary / f"{number}.png").write_bytes(image)
+                with open(f"{temporary}/{number}.png", "wb") as file:
+                    file.write(image)
             for name, table in ((ACTIONS_FILE, actions), (POSITIONS_FILE, positions)):
                 if table is not None:
-                    np.savetxt(temporary / name, table, fmt="%.9g", delimiter=",")
+                    lines = (",".join(f"{value:.9g}" for value in row) for row in table.tolist())
+                    (temporary / name).write_text("".join(f"{line}\n" for line in lines))
             os.rename(temporary, folder)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -183,6 +183,8 @@ def _fields(message: memoryview, *numbers: int, packable: int | None = None) -> 
 
 def _varint(message: memoryview, place: int) -> tuple[int, int]:
     """(value, next place) of a base-128 number of at most 64 bits."""
+    if place < len(message) and message[place] < 0x80:  # nearly all keys and lengths are this short
+        return message[place], place + 1
     value = 0
     for shift in range(0, 70, 7):
         if place >= len(message):

@@ -102,7 +102,7 @@ def test_a_full_disk_while_a_sequence_is_written(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(folders, "open", full, raising=False)
         with pytest.raises(OSError, match=r"No space left on device: '.*out/0'"):
             write_sequence(tmp_path / "out" / "0", np.zeros((2, 4, 4, 3), np.uint8), None, None)
     assert list((tmp_path / "out").iterdir()) == []

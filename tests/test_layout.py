@@ -17,6 +17,7 @@ from PIL import Image
 from data_tools import folders, layout, png
 from data_tools.index import build_index, check_sequence, find_sequences
 from data_tools.layout import InputError
+from data_tools.store import open_store
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_writers_leave_nothing_half_written(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savetxt", full)
+    monkeypatch.setattr(Path, "write_text", full)  # of the tables, after the frames
     with pytest.raises(OSError, match="No space"):
         folders.write_sequence(tmp_path / "0", np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 1)), None)
     assert not (tmp_path / "0").exists()
@@ -244,3 +245,48 @@ print(rows, peak() - bare, imported - start, time.perf_counter() - imported)
     rows, megabytes, *seconds = map(float, done.stdout.split())
     print(f"{rows:.0f} rows: {megabytes:.0f} MB, import {seconds[0]:.2f} s, opening {seconds[1]:.3f} s")
     assert rows == 43520 and 1 < megabytes < 200
+
+
+@pytest.mark.parametrize("frames", [12, 30])
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("tables", [True, False])
+def test_course_and_svg_folders_are_indexed_in_place(tmp_path, frames, first, tables):
+    """train/<shard>.tfrecords/<n>/<t>.png with CSVs or without; sequences and frames numbered from 0 or from 1."""
+    for split, shard in (
+        ("train", "traj_0_to_255.tfrecords"),
+        ("validate", "traj_256_to_511.tfrecords"),
+        ("test", "traj_0_to_255"),
+    ):
+        for number in range(first, first + 2):
+            folder = tmp_path / split / shard / str(number)
+            folder.mkdir(parents=True)
+            for time in range(frames):
+                Image.fromarray(np.full((8, 8, 3), 10 * number + time, np.uint8)).save(folder / f"{first + time}.png")
+            if tables:
+                np.savetxt(folder / "actions.csv", np.full((30, 4), number), delimiter=",")
+                np.savetxt(folder / "endeffector_positions.csv", np.arange(90).reshape(30, 3), delimiter=",")
+    before = set(tmp_path.rglob("*"))
+    index = build_index(tmp_path)
+    assert {path.name for path in set(tmp_path.rglob("*")) - before} == {"index.csv", "dataset.json"}
+    assert index["frames"].tolist() == [frames] * 6 and index["action_dim"].tolist() == [4 * tables] * 6
+    store = open_store(tmp_path, "test")
+    images, conditions = np.empty((3, 8, 8, 3), np.uint8), np.empty((3, 7 * tables), np.float32)
+    store.read(1, 5, images, conditions)
+    assert images[:, 0, 0, 0].tolist() == [10 * (first + 1) + time for time in (5, 6, 7)]
+    if tables:
+        assert conditions.tolist() == [[first + 1] * 4 + [3 * time, 3 * time + 1, 3 * time + 2] for time in (5, 6, 7)]
+
+
+@given(st.one_of(st.binary(max_size=60), st.text("0123456789.,-+eE \n_naif\u0663", max_size=60).map(str.encode)), st.integers(1, 4))
+@settings(max_examples=400, deadline=None)
+def test_any_table_is_finite_numbers_or_one_line(tmp_path_factory, data, rows):
+    path = tmp_path_factory.mktemp("csv") / "actions.csv"
+    path.write_bytes(data)
+    try:
+        table = folders.read_table(path, rows)
+    except InputError as error:
+        assert str(error).startswith(str(path)) and "\n" not in str(error)
+    else:
+        assert table.shape[0] == rows and table.dtype == np.float32 and np.isfinite(table).all()
+        cells = [[float(cell) for cell in line.split(",")] for line in data.decode().splitlines() if line.strip()]
+        np.testing.assert_array_equal(table, np.array(cells[:rows]).astype(np.float32))

@@ -60,8 +60,8 @@ def test_real_bridge_episodes_train_and_render(tmp_path, capsys):
     assert svg_data.main(["check", str(data), "--workers", "1"]) == 0
     assert "no problem in 25 sequences, 250 frames" in capsys.readouterr().out
     assert svg_data.main(["pack", str(data), str(tmp_path / "packed"), "--workers", "1"]) == 0
-    flags = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 4 --rnn_size 16 --n_future 8 --n_eval 10
-    --batch_size 4 --niter 2 --epoch_size 3 --device cpu"""
+    flags = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 4 --rnn_size 16 --n_future 8
+    --n_eval 10 --batch_size 4 --niter 2 --epoch_size 3 --device cpu"""
     assert train.main([*flags.split(), "--data_root", str(tmp_path / "packed"), "--log_dir", str(run)]) == 0
     assert render.main([str(run)]) == 0
     assert (run / "figures" / "test_best.gif").exists()
