@@ -57,10 +57,12 @@ def read_recording(features: dict[str, Feature], camera: str) -> tuple[np.ndarra
 
     A table that no frame has is None. Raises `ValueError` with what is missing.
     """
-    count = next(time for time in range(len(features) + 1) if f"{time}/{camera}/encoded" not in features)
-    if not count:
-        raise ValueError(f"no feature 0/{camera}/encoded")
-    images = [features[f"{time}/{camera}/encoded"] for time in range(count)]
+    count = sum(name.endswith(f"/{camera}/encoded") for name in features)
+    names = [f"{time}/{camera}/encoded" for time in range(max(count, 1))]
+    missing = [name for name in names if name not in features]
+    if missing:
+        raise ValueError(f"no feature {missing[0]}")
+    images = [features[name] for name in names]
     sizes = {len(image[0]) if isinstance(image, list) and len(image) == 1 else -1 for image in images}
     size = sizes.pop()
     width = math.isqrt(max(size, 0) // 3)

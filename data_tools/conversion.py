@@ -1,4 +1,4 @@
-"""What all writers of data sets share: a root that belongs to one recipe, work spread over processes, splits, image sizes.
+"""What all writers of data sets share: a root that belongs to one recipe, work spread over processes, records, splits.
 
 A writer takes its root with `claimed`, makes each sequence whole under its final name or not at all, and passes over what is
 there: so an interrupted one continues, and ends with what an uninterrupted one would have written.
@@ -87,7 +87,7 @@ def _short(value: object) -> str:
 
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
-    """Holds the root for this process and, through `_share_lock`, for its workers, even if this process is killed."""
+    """Holds the root for this process and, through `_start_worker`, for its workers, even if this process is killed."""
     if fcntl is None:
         yield
         return
@@ -101,7 +101,10 @@ def _locked(root: Path) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise InputError(f"{root}: another process is writing there; wait for it or name another root") from None
                 time.sleep(0.05)
-        fcntl.flock(handle, fcntl.LOCK_SH)  # which the workers share
+            except OSError:  # a file system without locks
+                break
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)  # which the workers share
         yield
     finally:
         os.close(handle)
@@ -141,7 +144,8 @@ def in_order(work: Callable, jobs: Iterable, workers: int, root: Path | None = N
 def _start_worker(root: Path | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are the parent's business
     if fcntl is not None and root is not None:
-        fcntl.flock(os.open(root, os.O_RDONLY), fcntl.LOCK_SH)  # held until this process ends
+        with contextlib.suppress(OSError):
+            fcntl.flock(os.open(root, os.O_RDONLY), fcntl.LOCK_SH)  # held until this process ends
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -154,7 +158,9 @@ def check_workers(workers: int | None) -> int:
     """The number of processes that --workers asks for; one a processor by default."""
     if workers is not None and workers < 1:
         raise InputError(f"--workers: found {workers}, expected 1 or more")
-    return workers or os.cpu_count() or 1
+    if workers:
+        return workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def add_workers_argument(parser: argparse.ArgumentParser) -> None:
@@ -230,13 +236,15 @@ def gather(parts: Iterable[Report], root: Path, name: str, jobs: int) -> Report:
         report += part
     if report.left_out:
         layout.write_text(root / LEFT_OUT_FILE, "".join(f"{line}\n" for line in report.left_out))
+    else:
+        (root / LEFT_OUT_FILE).unlink(missing_ok=True)
     return report
 
 
 def print_report(out: Path, report: Report) -> None:
     for line in report.left_out:
         print(f"left out: {line}")
-    left_out = f", {len(report.left_out)} damaged ones left out (see {LEFT_OUT_FILE})" if report.left_out else ""
+    left_out = f", {len(report.left_out)} left out as damaged (see {LEFT_OUT_FILE})" if report.left_out else ""
     print(f"{out}: {report.written} sequences written, {report.present} were there already{left_out}")
 
 

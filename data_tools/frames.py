@@ -80,7 +80,7 @@ def _read_video(path: Path, width: int, fit: str, every: int) -> Iterator[np.nda
     try:
         from imageio_ffmpeg import get_ffmpeg_exe
     except ImportError:
-        raise InputError("imageio-ffmpeg: not installed, and videos need it; run `pip install 'svg-push[video]'`") from None
+        raise InputError("imageio-ffmpeg: not installed, and videos need it; run `pip install imageio-ffmpeg`") from None
     crop = "crop=min(iw\\,ih):min(iw\\,ih)," if fit == "crop" else ""
     filters = f"select=not(mod(n\\,{every})),{crop}scale={width}:{width}:flags=lanczos"
     command = [

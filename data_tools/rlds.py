@@ -35,7 +35,7 @@ from .conversion import (
 from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture
 from .index import build_index
 from .layout import InputError
-from .tfrecord import Feature
+from .tfrecord import FRAMING_BYTES, Feature
 
 SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validate", "validation"), "validate")
 EPISODES_A_JOB = 32
@@ -119,7 +119,12 @@ def find_shards(folder: Path) -> list[Shard]:
             raise InputError(
                 f"{file}: {path.name} lists {len(lengths.get(split, ()))} shards of split {split}, not {total}; restore it"
             )
-        shards.append(Shard(file, split, lengths[split][number]))
+        episodes = lengths[split][number]
+        if not 0 <= episodes * FRAMING_BYTES <= file.stat().st_size:  # before anything is made for each of them
+            raise InputError(
+                f"{file}: {file.stat().st_size} bytes cannot hold {episodes} episodes, as {path.name} says; restore it"
+            )
+        shards.append(Shard(file, split, episodes))
     if not shards:
         kind = info.get("fileFormat", "?")
         raise InputError(f"{folder}: found no NAME-SPLIT.tfrecord-NNNNN-of-NNNNN (its file format is {kind}, expected tfrecord)")

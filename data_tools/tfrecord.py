@@ -20,6 +20,7 @@ Feature = list[bytes] | np.ndarray  # bytes, or float32 or int64 [N]
 
 _HEADER = struct.Struct("<QI")
 _CHECKSUM = struct.Struct("<I")
+FRAMING_BYTES = _HEADER.size + _CHECKSUM.size  # of a record beside its data
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5  # protocol buffer wire types
 
 

@@ -101,16 +101,22 @@ def test_a_flipped_bit_names_shard_record_and_byte(softmotion, tmp_path, capsys)
     shard, offset = damage(softmotion)
     with pytest.raises(InputError, match=rf"{shard} record 1 at byte {offset}: checksum of its \d+ bytes .* --skip_damaged"):
         bair.convert(softmotion, tmp_path / "out", workers=1)
+    whole = shard.read_bytes()
     flags = ["bair", str(softmotion), str(tmp_path / "out"), "--skip_damaged", "--workers", "1"]
     assert svg_data.main(flags) == 0
     printed = capsys.readouterr().out
-    assert f"left out: {shard} record 1 at byte {offset}" in printed and "1 damaged ones left out" in printed
+    assert f"left out: {shard} record 1 at byte {offset}" in printed and "1 left out as damaged" in printed
     assert f"{shard} record 1 at byte {offset}" in (tmp_path / "out" / "left_out.txt").read_text()
     assert len(layout.read_index(tmp_path / "out")) == 11
     assert not (tmp_path / "out" / "train/traj_3_to_5.tfrecords/1").exists()
     before = contents(tmp_path / "out")
     assert svg_data.main(flags) == 0
     assert contents(tmp_path / "out") == before
+    mended = bytearray(whole)
+    mended[offset + 700] ^= 8
+    shard.write_bytes(mended)
+    assert svg_data.main(flags) == 0
+    assert len(layout.read_index(tmp_path / "out")) == 12 and not (tmp_path / "out" / "left_out.txt").exists()
 
 
 def test_a_cut_shard_is_named(softmotion, tmp_path):
@@ -122,6 +128,8 @@ def test_a_cut_shard_is_named(softmotion, tmp_path):
 
 FOREIGN = {
     "no camera": (lambda f: f.pop("0/image_aux1/encoded"), "no feature 0/image_aux1/encoded"),
+    "a gap": (lambda f: f.pop("2/image_aux1/encoded"), "no feature 2/image_aux1/encoded"),
+    "no image at all": (lambda f: [f.pop(f"{t}/image_aux1/encoded") for t in range(4)], "no feature 0/image_aux1/encoded"),
     "not square": (lambda f: f.update({"2/image_aux1/encoded": b"123"}), "not raw square RGB"),
     "lost action": (lambda f: f.pop("3/action"), "action is not 4 rows"),
     "another width": (lambda f: f.update({"3/action": np.zeros(3, np.float32)}), "action is not 4 rows"),
@@ -279,6 +287,10 @@ def test_rlds_descriptions_that_are_damaged(version, tmp_path):
         (version / "dataset_info.json").write_text(text)
         with pytest.raises(InputError, match=r"dataset_info.json"):
             rlds.convert(version, tmp_path / "out", workers=1)
+    splits = [{"name": "train", "shardLengths": ["3", "1000000000000"]}, {"name": "val", "shardLengths": ["1"]}]
+    (version / "dataset_info.json").write_text(json.dumps({"splits": splits}))
+    with pytest.raises(InputError, match=r"00001-of-00002: \d+ bytes cannot hold 1000000000000 episodes"):
+        rlds.convert(version, tmp_path / "out", workers=1)
 
 
 # ----------------------------------------------------------------------------------------------- videos and pictures
