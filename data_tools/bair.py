@@ -14,20 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .conversion import (
-    RECIPE_FILE,
-    Report,
-    add_workers_argument,
-    check_workers,
-    claimed,
-    convert_records,
-    gather,
-    in_order,
-    print_report,
-)
+from .claim import claimed
+from .conversion import RECIPE_FILE, Report, convert_records, gather, print_report
 from .folders import natural_key
 from .index import build_index
 from .layout import InputError
+from .pool import add_workers_argument, check_workers, in_order
 from .tfrecord import Feature
 
 CAMERAS = {"aux1": ("image_aux1",), "main": ("image_main",), "both": ("image_aux1", "image_main")}

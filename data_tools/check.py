@@ -17,11 +17,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import layout
-from .conversion import add_workers_argument, check_workers, in_order
 from .folders import frame_paths
 from .index import Moments, check_sequence, find_sequences
 from .layout import SPLITS, DatasetInfo, InputError
 from .png import read_frame
+from .pool import add_workers_argument, check_workers, in_order
 from .store import open_store
 
 FROZEN_RUN = 4  # frames in a row that each equal the one before
@@ -214,7 +214,11 @@ def agreement(finding: Finding, column: int) -> float | None:
 
 
 def _shared(root: Path, findings: list[Finding]) -> Iterator[str]:
-    """Sequences that have frames of another split, and those that are there twice in one."""
+    """Sequences that have frames of another split, and those that are there twice in one.
+
+    Those in which nothing moves are told already: black ones are all alike.
+    """
+    findings = [finding for finding in findings if (finding.hashes != finding.hashes[0]).any()]
     if not findings:
         return
     first = {}

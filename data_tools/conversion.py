@@ -1,173 +1,21 @@
-"""What all writers of data sets share: a root that belongs to one recipe, work spread over processes, records, splits.
-
-A writer takes its root with `claimed`, makes each sequence whole under its final name or not at all, and passes over what is
-there: so an interrupted one continues, and ends with what an uninterrupted one would have written.
-"""
+"""What the converters share: records to sequences, what was left out, splits and their flags."""
 
 import argparse
-import contextlib
-import json
-import multiprocessing
-import os
-import signal
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 from . import layout
-from .folders import remove_leftovers, write_sequence
+from .folders import write_sequence
 from .layout import SPLITS, InputError
 from .tfrecord import Damage, Feature, Record, parse_example, read_records
 
-LOCK_PATIENCE = 5.0  # seconds: what a killed run's last worker may need to notice
-AHEAD = 4
 RECIPE_FILE = "conversion.json"
 LEFT_OUT_FILE = "left_out.txt"
 DEFAULT_SHARES = (0.8, 0.1, 0.1)
-
-
-@contextlib.contextmanager
-def claimed(root: Path, recipe_file: str, recipe: dict) -> Iterator[None]:
-    """Takes `root` for one run of one recipe: nobody else writes there meanwhile, and what is there was made by the same recipe.
-
-    The recipe is kept in ``<root>/<recipe_file>``; leftovers of an interrupted run are removed. Raises `InputError` if the root
-    was made by another recipe, holds sequences of unknown origin, or is being written by another process; nothing is lost then.
-    """
-    if root.exists() and not root.is_dir():
-        raise InputError(f"{root}: is a file, expected a folder; name another root")
-    root.mkdir(parents=True, exist_ok=True)
-    with _locked(root):
-        _compare_recipes(root, recipe_file, recipe)
-        remove_leftovers(root)
-        for split in SPLITS:
-            for folder, subfolders, _ in os.walk(root / split):
-                remove_leftovers(Path(folder))
-                subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        yield
-
-
-def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
-    path = root / recipe_file
-    recipe = json.loads(json.dumps(recipe))
-    if path.exists():
-        try:
-            found = json.loads(path.read_text())
-            different = [name for name in recipe if found.get(name) != recipe[name]]
-        except (ValueError, AttributeError):
-            raise InputError(f"{path}: damaged; restore it or write into another root") from None
-        if different:
-            name = different[0]
-            raise InputError(
-                f"{path}: found {name} {_short(found.get(name))}, expected {_short(recipe[name])} as now asked for; nothing was "
-                "changed: use the same settings, or another root"
-            )
-    elif any((root / split).exists() for split in SPLITS):
-        raise InputError(f"{root}: holds sequences of another origin (no {recipe_file}); write into another root")
-    else:
-        layout.write_text(path, json.dumps(recipe, indent=2) + "\n")
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-@contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Holds the root for this process and, through `_start_worker`, for its workers, even if this process is killed."""
-    if fcntl is None:
-        yield
-        return
-    handle, deadline = os.open(root, os.O_RDONLY), time.monotonic() + LOCK_PATIENCE
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise InputError(f"{root}: another process is writing there; wait for it or name another root") from None
-                time.sleep(0.05)
-            except OSError:  # a file system without locks
-                break
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_SH)  # which the workers share
-        yield
-    finally:
-        os.close(handle)
-
-
-# ----------------------------------------------------------------------------------------------------------- workers
-
-
-def in_order(work: Callable, jobs: Iterable, workers: int, root: Path | None = None) -> Iterator:
-    """``map(work, jobs)`` by so many processes, which share the claim on `root`; a single one is this process.
-
-    At most `AHEAD` jobs a worker are under way or waiting to be taken, so memory does not grow with their number.
-    """
-    if workers <= 1:
-        yield from map(work, jobs)
-        return
-    # Spawned, not forked: the caller may have threads (torch has), whose locks a fork would copy.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(root,)) as pool:
-        try:
-            waiting = deque()
-            for job in jobs:
-                waiting.append(pool.submit(work, job))
-                if len(waiting) >= AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise InputError(
-                "--workers: a worker process ended early (out of memory? or a calling script that lacks "
-                "`if __name__ == '__main__':`); the sequences written so far stay: run again with fewer workers"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)  # those under way end their job
-
-
-def _start_worker(root: Path | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are the parent's business
-    if fcntl is not None and root is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(os.open(root, os.O_RDONLY), fcntl.LOCK_SH)  # held until this process ends
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def check_workers(workers: int | None) -> int:
-    """The number of processes that --workers asks for; one a processor by default."""
-    if workers is not None and workers < 1:
-        raise InputError(f"--workers: found {workers}, expected 1 or more")
-    if workers:
-        return workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def add_workers_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, help="processes (default: one a processor)")
-
-
-# ----------------------------------------------------------------------------------------------------------- records
 
 
 @dataclass
@@ -246,9 +94,6 @@ def print_report(out: Path, report: Report) -> None:
         print(f"left out: {line}")
     left_out = f", {len(report.left_out)} left out as damaged (see {LEFT_OUT_FILE})" if report.left_out else ""
     print(f"{out}: {report.written} sequences written, {report.present} were there already{left_out}")
-
-
-# ------------------------------------------------------------------------------------------------------------ splits
 
 
 def add_splits_argument(parser: argparse.ArgumentParser, default: str = "") -> None:

@@ -18,23 +18,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageSequence
 
-from .conversion import (
-    RECIPE_FILE,
-    Report,
-    add_splits_argument,
-    add_workers_argument,
-    assign_splits,
-    check_shares,
-    check_workers,
-    claimed,
-    gather,
-    in_order,
-    print_report,
-)
+from .claim import claimed
+from .conversion import RECIPE_FILE, Report, add_splits_argument, assign_splits, check_shares, gather, print_report
 from .folders import natural_key, write_sequence
 from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture
 from .index import build_index
 from .layout import SPLITS, InputError
+from .pool import add_workers_argument, check_workers, in_order
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ogv")
 ANIMATIONS = (".gif",)

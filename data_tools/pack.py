@@ -20,9 +20,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import layout
-from .conversion import add_workers_argument, check_workers, claimed, in_order
+from .claim import claimed
 from .index import Moments
 from .layout import SPLITS, DatasetInfo, InputError, naming
+from .pool import add_workers_argument, check_workers, in_order
 from .store import ARRAYS, PackedArray, npy_header, open_store
 
 RECIPE_FILE = "packing.json"

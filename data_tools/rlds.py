@@ -17,24 +17,22 @@ from pathlib import Path
 
 import numpy as np
 
+from .claim import claimed
 from .conversion import (
     DEFAULT_SHARES,
     RECIPE_FILE,
     Report,
     add_splits_argument,
-    add_workers_argument,
     assign_splits,
     check_shares,
-    check_workers,
-    claimed,
     convert_records,
     gather,
-    in_order,
     print_report,
 )
 from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture
 from .index import build_index
 from .layout import InputError
+from .pool import add_workers_argument, check_workers, in_order
 from .tfrecord import FRAMING_BYTES, Feature
 
 SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validate", "validation"), "validate")

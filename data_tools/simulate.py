@@ -22,8 +22,10 @@ import numpy as np
 from tqdm import tqdm
 
 from . import folders
-from .conversion import add_splits_argument, add_workers_argument, assign_splits, check_shares, check_workers, claimed, in_order
+from .claim import claimed
+from .conversion import add_splits_argument, assign_splits, check_shares
 from .layout import InputError
+from .pool import add_workers_argument, check_workers, in_order
 
 RECIPE_FILE = "simulation.json"
 VERSION = 1  # of the simulator: another one writes other bytes from the same seed

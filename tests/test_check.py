@@ -101,6 +101,12 @@ def test_frozen_and_slow_recordings(root):
     assert any(line.startswith("train/2: 8 of 14 frames equal the one before") for line in found)
 
 
+def test_black_recordings_are_told_once(root):
+    for number in (0, 1):
+        rewrite(root / "train" / str(number), np.zeros((14, 64, 64, 3), np.uint8))
+    assert len([line for line in problems(root) if "frozen frames, 14 in a row" in line]) == 2 == len(problems(root))
+
+
 @pytest.mark.parametrize(("flags", "run"), [([], 0), ([0, 0], 0), ([1], 1), ([1, 0, 1, 1, 1, 0, 1, 1], 3), ([0, 1, 1], 2)])
 def test_longest_run(flags, run):
     assert longest_run(np.array(flags, bool)) == run

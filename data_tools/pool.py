@@ -1,0 +1,70 @@
+"""Work spread over processes."""
+
+import argparse
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from .claim import share_claim
+from .layout import InputError
+
+AHEAD = 4
+
+
+def in_order(work: Callable, jobs: Iterable, workers: int, root: Path | None = None) -> Iterator:
+    """``map(work, jobs)`` by so many processes, which share the claim on `root`; a single one is this process.
+
+    At most `AHEAD` jobs a worker are under way or waiting to be taken, so memory does not grow with their number.
+    """
+    if workers <= 1:
+        yield from map(work, jobs)
+        return
+    # Spawned, not forked: the caller may have threads (torch has), whose locks a fork would copy.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(root,)) as pool:
+        try:
+            waiting = deque()
+            for job in jobs:
+                waiting.append(pool.submit(work, job))
+                if len(waiting) >= AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise InputError(
+                "--workers: a worker process ended early (out of memory? or a calling script that lacks "
+                "`if __name__ == '__main__':`); the sequences written so far stay: run again with fewer workers"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)  # those under way end their job
+
+
+def _start_worker(root: Path | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are the parent's business
+    if root is not None:
+        share_claim(root)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def check_workers(workers: int | None) -> int:
+    """The number of processes that --workers asks for; one a processor by default."""
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers: found {workers}, expected 1 or more")
+    if workers:
+        return workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def add_workers_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=int, help="processes (default: one a processor)")
