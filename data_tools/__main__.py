@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from . import bair, check, frames, index, pack, rlds, show, simulate
-from .command import run_command
+from .command import OneLineParser, run_command
 
 COMMANDS = {
     "simulate": (simulate, "simulate robot pushing into a new data set, index included"),
@@ -17,9 +17,11 @@ COMMANDS = {
     "pack": (pack, "pack an indexed data set for fast reading"),
 }
 
+CONTINUING = ("simulate", "bair", "rlds", "frames", "pack")
+
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="svg-data", description=__doc__.replace("`", ""))
+    parser = OneLineParser(prog="svg-data", description=__doc__.replace("`", ""))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(
@@ -28,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
         module.add_arguments(command)
     args = parser.parse_args(argv)
     work = COMMANDS[args.command][0].run
-    return run_command(f"svg-data {args.command}", lambda: work(args), "interrupted; the same command goes on from there")
+    on_interrupt = "interrupted; the same command goes on from there" if args.command in CONTINUING else "interrupted"
+    return run_command(f"svg-data {args.command}", lambda: work(args), on_interrupt)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ the terminal and in left_out.txt. Started again, an interrupted conversion conti
 import argparse
 import contextlib
 import math
+import re
 from functools import partial
 from pathlib import Path
 
@@ -30,10 +31,15 @@ def find_shards(source: Path, validate_shards: int) -> dict[str, list[Path]]:
     if not (source / "train").is_dir() and (source / "softmotion30_44k").is_dir():
         source = source / "softmotion30_44k"
     found = {
-        split: sorted(source.glob(f"{split}/*.tfrecord*"), key=lambda path: natural_key(path.name)) for split in ("train", "test")
+        split: sorted(
+            (path for path in source.glob(f"{split}/[!.]*") if path.suffix in (".tfrecord", ".tfrecords")),
+            key=lambda path: natural_key(path.name),
+        )
+        for split in ("train", "test")
     }
     if not any(found.values()):
-        raise InputError(f"{source}: found no train/*.tfrecords or test/*.tfrecords; name the folder softmotion30_44k")
+        found = "found no train/*.tfrecords or test/*.tfrecords" if source.is_dir() else "no such folder"
+        raise InputError(f"{source}: {found}; name the folder softmotion30_44k")
     train = found["train"]
     if validate_shards < 0 or (train and validate_shards >= len(train)):
         raise InputError(
@@ -76,6 +82,11 @@ def _table(features: dict[str, Feature], name: str, count: int) -> np.ndarray | 
     return table
 
 
+def data_roots(out: Path, camera: str) -> dict[str, Path]:
+    """The data root of each camera."""
+    return {name: out / name if camera == "both" else out for name in CAMERAS[camera]}
+
+
 def convert(
     source: Path, out: Path, camera: str = "aux1", validate_shards: int = 1, workers: int | None = None, skip_damaged: bool = False
 ) -> Report:
@@ -94,14 +105,14 @@ def convert(
     workers = check_workers(workers)
     shards = find_shards(source, validate_shards)
     jobs = [(split, path) for split, paths in shards.items() for path in paths]
-    roots = {name: out / name if camera == "both" else out for name in CAMERAS[camera]}
+    roots = data_roots(out, camera)
     names = {split: [path.name for path in paths] for split, paths in shards.items()}
     work = partial(_convert_shard, roots=roots, skip_damaged=skip_damaged)
     with contextlib.ExitStack() as claims:
         for name, root in roots.items():
             claims.enter_context(claimed(root, RECIPE_FILE, {"converter": "bair", "version": 1, "camera": name, "shards": names}))
         first = next(iter(roots.values()))
-        report = gather(in_order(work, jobs, min(workers, len(jobs)), first), out, "bair", len(jobs))
+        report = gather(in_order(work, jobs, workers, first), out, "bair", len(jobs))
         for root in roots.values():
             build_index(root, f"bair {root.name}" if camera == "both" else "bair", "BAIR robot pushing, softmotion30_44k")
     return report
@@ -110,8 +121,15 @@ def convert(
 def _convert_shard(job: tuple[str, Path], roots: dict[str, Path], skip_damaged: bool) -> Report:
     split, path = job
     targets = {camera: root / split / path.name for camera, root in roots.items()}
+    name = re.match(r"traj_(\d+)_to_(\d+)\.", path.name)
+    promised = int(name[2]) - int(name[1]) + 1 if name else 0  # by a name that may be anybody's
     return convert_records(
-        path, lambda number: {camera: folder / str(number) for camera, folder in targets.items()}, read_recording, skip_damaged
+        path,
+        lambda number: {camera: folder / str(number) for camera, folder in targets.items()},
+        read_recording,
+        skip_damaged,
+        promised,
+        certain=False,
     )
 
 
@@ -128,4 +146,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     report = convert(args.source, args.out, args.camera, args.validate_shards, args.workers, args.skip_damaged)
-    print_report(args.out, report)
+    print_report(args.out, data_roots(args.out, args.camera).values(), report)

@@ -9,7 +9,7 @@ import argparse
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,16 @@ from tqdm import tqdm
 
 from . import layout
 from .folders import frame_paths
-from .index import Moments, check_sequence, find_sequences
+from .index import Moments, check_sequence, find_sequences, no_sequences, overlooked
 from .layout import SPLITS, DatasetInfo, InputError
 from .png import read_frame
 from .pool import add_workers_argument, check_workers, in_order
-from .store import open_store
+from .store import opened_store
 
 FROZEN_RUN = 4  # frames in a row that each equal the one before
+REPEATED = 0.4  # share of frames that equal the one before: a 15 Hz camera recorded at 30 Hz has one half, more or less one
 SHARED_FRAMES = 3  # different frames that two sequences have in common before they count as overlapping
+LEAST_SEQUENCES = 5  # that must show how an action moves a position before one of them can contradict
 LEAST_STEPS = 5  # of a column that move clearly before its signs count
 CLEARLY = 0.8  # share of the steps, or of the sequences, that must agree
 
@@ -52,21 +54,23 @@ class Report:
 def check(root: Path, workers: int | None = None) -> Report:
     """Reads every sequence under `root`, with an index or without, and compares them with each other and with the index."""
     workers = check_workers(workers)
-    index, info, problems = None, None, []
-    if (root / layout.INDEX_FILE).exists():
-        try:
-            index, info = layout.read_index(root), layout.read_info(root)
-        except InputError as error:
-            problems.append(str(error))
+    opened_store.cache_clear()
+    index, info, problems = _read_metadata(root)
     if info is not None and info.store == "packed":
-        jobs = [(split, number) for split in SPLITS for number in range((index["split"] == split).sum())]
+        jobs = []
+        for split in [] if index is None else index["split"].unique():
+            try:
+                jobs += [(split, number) for number in range(len(opened_store(root, split).index))]
+            except InputError as error:  # told once, not for each of its sequences
+                problems.append(str(error))
         work = partial(_read_packed, root)
     else:
         jobs = [(split, folder) for split in SPLITS for folder in find_sequences(root, split)]
         work = partial(_read_folder, root)
-    if not jobs:
-        raise InputError(f"{root}: found no sequences in {', '.join(SPLITS)}; name the root of a data set")
-    findings = list(tqdm(in_order(work, jobs, min(workers, len(jobs))), "check", len(jobs), unit="sequence", disable=None))
+        problems += overlooked(root) if root.is_dir() else []
+    if not jobs and not problems:
+        raise no_sequences(root)
+    findings = list(tqdm(in_order(work, jobs, workers), "check", len(jobs), unit="sequence", disable=None))
     for finding in findings:
         problems += finding.problems
     readable = [finding for finding in findings if finding.row]
@@ -76,13 +80,26 @@ def check(root: Path, workers: int | None = None) -> Report:
         problems += _against_index(root, findings, index)
     if info is not None:
         problems += _against_statistics(root, findings, info)
-    problems += _against_signs(root, readable)
+    problems += against_signs(root, readable)
     problems += _shared(root, readable)
     frames = sum(finding.row["frames"] for finding in readable)
-    return Report(len(findings), frames, list(dict.fromkeys(problems)))
+    return Report(len(findings), frames, problems)
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
+
+
+def _read_metadata(root: Path) -> tuple[pd.DataFrame | None, DatasetInfo | None, list[str]]:
+    """Index and information, as far as they are there and sound, and what is wrong with them."""
+    found, problems = [], []
+    for read in (layout.read_index, layout.read_info):
+        found.append(None)
+        if (root / layout.INDEX_FILE).exists() or (root / layout.INFO_FILE).exists():  # one without the other is a problem
+            try:
+                found[-1] = read(root)
+            except InputError as error:
+                problems.append(str(error))
+    return *found, problems
 
 
 def _read_folder(root: Path, job: tuple[str, Path]) -> Finding:
@@ -101,7 +118,7 @@ def _read_packed(root: Path, job: tuple[str, int]) -> Finding:
     split, number = job
     finding = Finding(split, "")
     try:
-        store = _opened(root, split)
+        store = opened_store(root, split)
         row = store.index.iloc[number].to_dict()
         finding.path = row["path"]
         frames = np.empty((row["frames"], *store.frame_size), np.uint8)
@@ -115,9 +132,6 @@ def _read_packed(root: Path, job: tuple[str, int]) -> Finding:
     return finding
 
 
-_opened = lru_cache(maxsize=len(SPLITS))(open_store)
-
-
 def _examine(finding: Finding, name: str, row: dict, conditions: np.ndarray, frames: Iterator[np.ndarray]) -> None:
     """Hashes the frames and judges the sequence by itself."""
     digests = [hashlib.blake2b(np.ascontiguousarray(frame), digest_size=8).digest() for frame in frames]
@@ -127,7 +141,7 @@ def _examine(finding: Finding, name: str, row: dict, conditions: np.ndarray, fra
     run = longest_run(repeated)
     if run >= min(FROZEN_RUN, len(repeated)) and run:
         finding.problems.append(f"{name}: frozen frames, {run + 1} in a row are equal; leave the sequence out or record it again")
-    elif repeated.sum() > len(repeated) / 2:
+    elif repeated.sum() > REPEATED * len(repeated):
         finding.problems.append(
             f"{name}: {repeated.sum()} of {len(digests)} frames equal the one before; take fewer frames a second"
         )
@@ -166,9 +180,9 @@ def _against_index(root: Path, findings: list[Finding], index: pd.DataFrame) -> 
         if finding is None:
             yield f"{root / row['path']}: listed in {layout.INDEX_FILE}, but there is no such sequence; restore it or {again}"
         elif finding.row:
-            wrong = [name for name in finding.row if row[name] != finding.row[name]]
-            for name in wrong:
-                yield f"{root / row['path']}: found {name} {finding.row[name]}, {layout.INDEX_FILE} says {row[name]}; {again}"
+            for name, found_here in (finding.row | {"split": finding.split}).items():
+                if row[name] != found_here:
+                    yield f"{root / row['path']}: found {name} {found_here}, {layout.INDEX_FILE} says {row[name]}; {again}"
     for path in found:
         yield f"{root / path}: not listed in {layout.INDEX_FILE}; {again}"
 
@@ -180,22 +194,27 @@ def _against_statistics(root: Path, findings: list[Finding], info: DatasetInfo) 
     moments = Moments(info.condition_dim)
     for table in training:
         moments.add(table)
-    for name, found, expected in zip(("mean", "std"), (info.mean, info.std), moments.result(), strict=True):
-        if not np.allclose(found, expected, rtol=1e-3, atol=1e-3 * max([*map(abs, info.std), 1e-9])):
+    mean, std = moments.result()
+    for name, found, expected in (("mean", info.mean, mean), ("std", info.std, std)):
+        if not np.allclose(found, expected, rtol=1e-3, atol=1e-3 * np.array(std)):
             yield f"{root / layout.INFO_FILE}: {name} is not that of the training split; run `svg-data index {root}` again"
 
 
-def _against_signs(root: Path, findings: list[Finding]) -> Iterator[str]:
+def against_signs(root: Path, findings: list[Finding]) -> Iterator[str]:
     """Positions that move against the actions.
 
-    Action column k is taken for a displacement of position column k if in nearly all sequences that show it clearly nearly all
-    steps agree in whether the position moves with the action or against it.
+    Action column k is taken for a displacement of position column k if five sequences or more show it clearly and in nearly all
+    of them nearly all steps agree: the position moves with the action. Those that contradict are named; and if nearly all
+    contradict, that is told once.
     """
     for column in range(min((min(f.row["action_dim"], f.row["position_dim"]) for f in findings), default=0)):
         shares = [(finding, share) for finding in findings if (share := agreement(finding, column)) is not None]
+        if len(shares) < LEAST_SEQUENCES:
+            continue
         against = [finding for finding, share in shares if share <= 1 - CLEARLY]
-        along = sum(share >= CLEARLY for _, share in shares)
-        if against and len(against) + along >= CLEARLY * len(shares):
+        if len(against) >= CLEARLY * len(shares):
+            yield f"{root}: position {column + 1} moves against action {column + 1} in nearly all sequences; check the sign of one"
+        elif sum(share >= CLEARLY for _, share in shares) >= CLEARLY * len(shares):
             for finding in against:
                 yield (
                     f"{root / finding.path}: position {column + 1} moves against action {column + 1}; "
@@ -236,11 +255,12 @@ def _shared(root: Path, findings: list[Finding]) -> Iterator[str]:
     pairs["partner"] = pairs.groupby("value")["owner"].transform("min")
     split_order = np.array([SPLITS.index(finding.split) for finding in findings])
     told = pairs[split_order[pairs["partner"]] < split_order[pairs["owner"]]]  # once, of the later split
-    for owner, its in told.groupby("owner"):
-        finding, partner = findings[owner], findings[its["partner"].iloc[0]]
-        if len(its) >= min(SHARED_FRAMES, len(np.unique(finding.hashes))):
+    counts = told.groupby(["owner", "partner"]).size().sort_values(ascending=False, kind="stable")
+    for (owner, partner), count in counts.groupby("owner").head(1).sort_index().items():
+        finding = findings[owner]
+        if count >= min(SHARED_FRAMES, len(np.unique(finding.hashes))):
             yield (
-                f"{root / finding.path}: {len(its)} of its frames stand in {root / partner.path} as well; "
+                f"{root / finding.path}: {count} of its frames stand in {root / findings[partner].path} as well; "
                 f"scores on {finding.split} would flatter: leave one of them out"
             )
 
@@ -256,6 +276,7 @@ def run(args: argparse.Namespace) -> int:
         print(problem)
     if not (args.root / layout.INDEX_FILE).exists():
         print(f"{args.root}: has no index yet; `svg-data index {args.root}` writes it")
-    found = f"{len(report.problems)} problems" if report.problems else "no problem"
+    count = len(report.problems)
+    found = f"{count} problem{'s' * (count > 1)}" if count else "no problem"
     print(f"{args.root}: {found} in {report.sequences} sequences, {report.frames} frames")
     return 1 if report.problems else 0

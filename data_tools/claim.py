@@ -27,8 +27,9 @@ LOCK_PATIENCE = 5.0  # seconds: what a killed run's last worker may need to noti
 def claimed(root: Path, recipe_file: str, recipe: dict) -> Iterator[None]:
     """Takes `root` for one run of one recipe: nobody else writes there meanwhile, and what is there was made by the same recipe.
 
-    The recipe is kept in ``<root>/<recipe_file>``; leftovers of an interrupted run are removed. Raises `InputError` if the root
-    was made by another recipe, holds sequences of unknown origin, or is being written by another process; nothing is lost then.
+    The recipe is kept in ``<root>/<recipe_file>``; leftovers of an interrupted run of it are removed. Raises `InputError` if
+    the root was made by another recipe, holds sequences of unknown origin, or is being written by another process; nothing is
+    lost then.
     """
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file, expected a folder; name another root")
@@ -47,12 +48,9 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
     path = root / recipe_file
     recipe = json.loads(json.dumps(recipe))
     if path.exists():
-        try:
-            found = json.loads(path.read_text())
-            different = [name for name in recipe if found.get(name) != recipe[name]]
-        except (ValueError, AttributeError):
-            raise InputError(f"{path}: damaged; restore it or write into another root") from None
-        if different:
+        found = layout.read_json(path, "restore it or write into another root")
+        different = [name for name in recipe if found.get(name) != recipe[name]]
+        if different and any((root / split).exists() for split in SPLITS):
             name = different[0]
             raise InputError(
                 f"{path}: found {name} {_short(found.get(name))}, expected {_short(recipe[name])} as now asked for; nothing was "
@@ -60,8 +58,7 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
             )
     elif any((root / split).exists() for split in SPLITS):
         raise InputError(f"{root}: holds sequences of another origin (no {recipe_file}); write into another root")
-    else:
-        layout.write_text(path, json.dumps(recipe, indent=2) + "\n")
+    layout.write_text(path, json.dumps(recipe, indent=2) + "\n")
 
 
 def _short(value: object) -> str:

@@ -1,9 +1,18 @@
 """A user's mistake as one line with exit code 2 instead of a stack trace: for all commands."""
 
+import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from .layout import InputError
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Answers a mistake with one line instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def run_command(name: str, work: Callable[[], int | None], on_interrupt: str = "interrupted") -> int:

@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from . import layout
 from .folders import write_sequence
+from .index import describe_index
 from .layout import SPLITS, InputError
-from .tfrecord import Damage, Feature, Record, parse_example, read_records
+from .tfrecord import Damage, Feature, MissingRecords, Record, parse_example, read_records
 
 RECIPE_FILE = "conversion.json"
 LEFT_OUT_FILE = "left_out.txt"
@@ -20,16 +21,18 @@ DEFAULT_SHARES = (0.8, 0.1, 0.1)
 
 @dataclass
 class Report:
-    """What a conversion did: sequences written now, present before, and damaged records left out."""
+    """What a conversion did: sequences written now, present before; a line for each thing left out, and for each doubt."""
 
     written: int = 0
     present: int = 0
     left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __iadd__(self, other: "Report") -> "Report":
         self.written += other.written
         self.present += other.present
         self.left_out += other.left_out
+        self.notes += other.notes
         return self
 
 
@@ -39,6 +42,7 @@ def convert_records(
     read: Callable[[dict[str, Feature], str], tuple],
     skip_damaged: bool,
     expected: int = 0,
+    certain: bool = True,
 ) -> Report:
     """Writes the records of one TFRecord file as sequences.
 
@@ -48,6 +52,7 @@ def convert_records(
         read: (frames, actions, positions) of a camera from the record's features; raises `ValueError` with what is wrong.
         skip_damaged: list damaged records in the report instead of raising `InputError` with file, record and byte offset.
         expected: the least number of records that the file has.
+        certain: whether that is known; otherwise records that are missing at its end are only noted.
     """
     report = Report()
 
@@ -70,17 +75,22 @@ def convert_records(
                 for folder, recording in recordings:
                     write_sequence(folder, *recording)
                     report.written += 1
-        if isinstance(record, Damage) and folders(record.number):
-            if not skip_damaged:
+        if isinstance(record, Damage):
+            if isinstance(record, MissingRecords) and not certain:
+                report.notes.append(str(record))
+            elif not missing(record.number):
+                report.present += len(folders(record.number))
+            elif skip_damaged:
+                report.left_out.append(str(record))
+            else:
                 raise InputError(f"{record}; restore this file, or leave such records out with --skip_damaged")
-            report.left_out.append(str(record))
     return report
 
 
 def gather(parts: Iterable[Report], root: Path, name: str, jobs: int) -> Report:
     """The sum of the reports as they come, with a progress bar; what was left out is listed in ``<root>/left_out.txt``."""
     report = Report()
-    for part in tqdm(parts, name, jobs, unit="file", disable=None):
+    for part in tqdm(parts, name, jobs, unit="job", disable=None):
         report += part
     if report.left_out:
         layout.write_text(root / LEFT_OUT_FILE, "".join(f"{line}\n" for line in report.left_out))
@@ -89,11 +99,16 @@ def gather(parts: Iterable[Report], root: Path, name: str, jobs: int) -> Report:
     return report
 
 
-def print_report(out: Path, report: Report) -> None:
+def print_report(out: Path, roots: Iterable[Path], report: Report) -> None:
+    """Says what was done in `out` and what each of its data roots holds now."""
     for line in report.left_out:
         print(f"left out: {line}")
+    for line in report.notes:
+        print(f"note: {line}")
     left_out = f", {len(report.left_out)} left out as damaged (see {LEFT_OUT_FILE})" if report.left_out else ""
     print(f"{out}: {report.written} sequences written, {report.present} were there already{left_out}")
+    for root in roots:
+        print(describe_index(root, layout.read_index(root)))
 
 
 def add_splits_argument(parser: argparse.ArgumentParser, default: str = "") -> None:

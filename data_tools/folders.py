@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from . import png
-from .layout import ACTIONS_FILE, POSITIONS_FILE, InputError, naming, temporary_beside
+from .layout import ACTIONS_FILE, POSITIONS_FILE, TEMPORARY, InputError, naming, temporary_beside
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -21,10 +21,12 @@ def frame_paths(folder: Path) -> list[Path]:
     numbers = []
     for name in os.listdir(folder):
         stem, extension = os.path.splitext(name)
-        if extension.lower() != ".png":
+        if extension.lower() != ".png" or name.startswith("."):
             continue
-        if not (stem.isascii() and stem.isdigit() and stem == str(int(stem))):
-            raise InputError(f"{folder / name}: frames are named 0.png, 1.png, ...; rename or move this file")
+        if not (extension == ".png" and stem.isascii() and stem.isdigit() and stem == str(int(stem))):
+            raise InputError(
+                f"{folder / name}: frames are named 0.png, 1.png, ...; rename or move this file (`svg-data frames` takes any names)"
+            )
         numbers.append(int(stem))
     numbers.sort()
     if not numbers:
@@ -44,7 +46,7 @@ def frame_paths(folder: Path) -> list[Path]:
 def read_table(path: Path, rows: int) -> np.ndarray:
     """The first `rows` rows of a CSV of numbers without header, float32 [rows, columns]; rows are numbered from 1 in errors."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")  # a spreadsheet's mark at the beginning is no content
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); restore this file") from None
     except UnicodeDecodeError:
@@ -60,7 +62,8 @@ def read_table(path: Path, rows: int) -> np.ndarray:
     if not np.isfinite(table).all():
         raise _bad_cell(path, cells)
     if len(table) < rows:
-        raise InputError(f"{path}: found {len(table)} rows, expected {rows}, one for each frame; complete this file")
+        advice = "repeat the last row: nothing follows the last frame" if len(table) == rows - 1 else "complete this file"
+        raise InputError(f"{path}: found {len(table)} rows, expected {rows}, one for each frame; {advice}")
     return table
 
 
@@ -70,13 +73,16 @@ def _bad_cell(path: Path, rows: list[list[str]]) -> InputError:
         if len(row) != len(rows[0]):
             return InputError(f"{path} row {number}: found {len(row)} columns, expected {len(rows[0])} as in row 1; mend this row")
         for column, cell in enumerate(row, start=1):
+            advice = "mend this cell"
             try:
                 finite = cell.isascii() and "_" not in cell and abs(float(cell)) <= float(np.finfo(np.float32).max)
             except ValueError:
                 finite = False
+                if number == 1 and any(character.isalpha() for character in cell):
+                    advice = "remove the header"
             if not finite:
                 found = cell.strip()[:40]
-                return InputError(f"{path} row {number} column {column}: found {found!r}, expected a finite number; mend this cell")
+                return InputError(f"{path} row {number} column {column}: found {found!r}, expected a finite number; {advice}")
     return InputError(f"{path}: not comma-separated numbers; restore this file")
 
 
@@ -92,31 +98,63 @@ def read_conditions(folder: Path, rows: int) -> dict[str, np.ndarray]:
 
 
 def write_sequence(folder: Path, frames: np.ndarray, actions: np.ndarray | None, positions: np.ndarray | None) -> None:
-    """Writes uint8 frames [T,H,W,C] and float tables [T,A], [T,P] as a sequence folder.
+    """Writes frames and tables as a sequence folder that is not there yet.
 
     All of it is written to a temporary folder beside `folder`, which is renamed at the end: a folder under its final name
-    is complete. Numbers are written with 9 significant digits, which give back every float32 exactly. Raises `OSError` naming
-    the folder if that cannot be done; nothing is left then.
+    is complete. Numbers are written with 9 significant digits, which give back every float32 exactly.
+
+    Args:
+        folder: such as ``ROOT/train/0``.
+        frames: uint8 [T,H,W,C], C = 3 (RGB) or 1 (grey).
+        actions, positions: finite numbers [T,A] and [T,P], or None.
+
+    Raises `InputError` for anything else or if the folder is there, and `OSError` naming the folder if it cannot be written;
+    nothing is left then.
     """
+    folder = Path(folder)
+    tables = {ACTIONS_FILE: actions, POSITIONS_FILE: positions}
+    _check_arrays(folder, frames, tables)
+    if folder.exists():
+        raise InputError(f"{folder}: is there already; remove it or take another number")
     temporary = temporary_beside(folder)
     try:
         with naming(folder):
+            shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             for number, image in enumerate(png.encode_frames(frames)):
                 with open(f"{temporary}/{number}.png", "wb") as file:
                     file.write(image)
-            for name, table in ((ACTIONS_FILE, actions), (POSITIONS_FILE, positions)):
+            for name, table in tables.items():
                 if table is not None:
-                    lines = (",".join(f"{value:.9g}" for value in row) for row in table.tolist())
+                    lines = (",".join(f"{value:.9g}" for value in row) for row in np.asarray(table).tolist())
                     (temporary / name).write_text("".join(f"{line}\n" for line in lines))
             os.rename(temporary, folder)
-    except OSError:
+    except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
+def _check_arrays(folder: Path, frames: np.ndarray, tables: dict[str, np.ndarray | None]) -> None:
+    frames = np.asarray(frames)
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] not in (1, 3) or 0 in frames.shape:
+        found = f"{frames.dtype} {list(frames.shape)}"
+        raise InputError(f"{folder}: found frames {found}, expected uint8 [T,H,W,3] or [T,H,W,1], 0 to 255")
+    for name, table in tables.items():
+        if table is None:
+            continue
+        table = np.asarray(table)
+        if table.dtype.kind not in "fiub" or table.ndim != 2 or len(table) != len(frames) or not table.shape[1]:
+            raise InputError(
+                f"{folder / name}: found {table.dtype} {list(table.shape)}, expected numbers [{len(frames)},columns], a row for "
+                "each frame (nothing follows the last frame: repeat the last action)"
+            )
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(table.astype(np.float32)).all()
+        if not finite:
+            raise InputError(f"{folder / name}: found numbers that are no finite float32; mend them")
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes from a folder what interrupted writers left under names of `temporary_beside`."""
-    for leftover in folder.glob(".*.*"):
-        if re.fullmatch(r"\..+\.\d+", leftover.name):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    for leftover in folder.glob(f".*{TEMPORARY}"):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

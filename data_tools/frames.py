@@ -1,29 +1,31 @@
-"""Takes video files and folders of pictures as sequences, index included: recordings without actions.
+"""Takes video files and folders of pictures as sequences, index included.
 
-SOURCE is a video file, or a folder in which every video file and every folder of pictures is one recording. Recordings are cut
-into sequences of --length frames (what is left over at the end is a shorter one). With three recordings or more each is in one
-split as a whole; fewer are divided in time: the beginning trains, the end tests. Videos other than GIF are read by ffmpeg, from
-the package imageio-ffmpeg. Started again, an interrupted conversion continues.
+SOURCE is a video file, or a folder in which every video file and every folder of pictures (of any names and sizes) is one
+recording. actions.csv and endeffector_positions.csv in a folder of pictures, a row for each picture, come along; videos have
+none. Recordings are cut into sequences of --length frames; what is left over at the end is a shorter one. If all recordings lie
+in train/, validate/ and test/, they stay there. Otherwise, with three recordings or more each is dealt to one split as a whole;
+fewer are divided in time: the beginning trains, the end tests. Videos other than GIF are read by ffmpeg, from the package
+imageio-ffmpeg. Started again, an interrupted conversion continues.
 """
 
 import argparse
 import itertools
-import math
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageSequence
 
 from .claim import claimed
-from .conversion import RECIPE_FILE, Report, add_splits_argument, assign_splits, check_shares, gather, print_report
-from .folders import natural_key, write_sequence
+from .conversion import DEFAULT_SHARES, RECIPE_FILE, Report, add_splits_argument, assign_splits, check_shares, gather, print_report
+from .folders import natural_key, read_conditions, write_sequence
 from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture
 from .index import build_index
-from .layout import SPLITS, InputError
+from .layout import INFO_FILE, SPLITS, InputError
 from .pool import add_workers_argument, check_workers, in_order
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ogv")
@@ -46,11 +48,15 @@ def find_recordings(source: Path) -> list[Path]:
     return sorted(found, key=lambda path: natural_key(path.relative_to(source).as_posix()))
 
 
+def _pictures(folder: Path) -> list[Path]:
+    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith(".")]
+    return sorted(files, key=lambda file: natural_key(file.name))
+
+
 def read_recording(path: Path, width: int, fit: str, every: int) -> Iterator[np.ndarray]:
     """Each `every`-th frame of a video or a folder of pictures, uint8 [width,width,3]. Raises `InputError` naming the file."""
     if path.is_dir():
-        files = [file for file in path.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith(".")]
-        for file in sorted(files, key=lambda file: natural_key(file.name))[::every]:
+        for file in _pictures(path)[::every]:
             try:
                 yield fit_picture(decode_picture(file), width, fit)
             except ValueError as error:
@@ -93,13 +99,13 @@ def _read_video(path: Path, width: int, fit: str, every: int) -> Iterator[np.nda
         try:
             while len(data := process.stdout.read(size)) == size:
                 yield np.frombuffer(data, np.uint8).reshape(width, width, 3)
+            code = process.wait()
         finally:
             process.kill()
-            process.wait()
         errors.seek(0)
-        reason = errors.read(1000).decode(errors="replace").strip()
-    if reason or data:
-        raise InputError(f"{path}: unreadable video ({reason[:300] or 'cut off'}); restore or remove it")
+        reason = re.sub(r"\[[^]]*@ 0x[0-9a-f]+\] *", "", errors.read(1000).decode(errors="replace")).strip()
+    if reason or data or code:  # also an ffmpeg that was interrupted between two frames: it then ends without a word
+        raise InputError(f"{path}: unreadable video ({reason[:200] or 'ended early'}); restore or remove it")
 
 
 def convert(
@@ -109,8 +115,9 @@ def convert(
     every: int = 1,
     image_width: int = 64,
     fit: str = "crop",
-    shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    shares: tuple[float, float, float] = DEFAULT_SHARES,
     workers: int | None = None,
+    skip_damaged: bool = False,
 ) -> Report:
     """Converts recordings into the data root `out`, index included.
 
@@ -122,8 +129,9 @@ def convert(
         image_width, fit: see `images.fit_picture`.
         shares: of train, validate and test.
         workers: processes; as many as there are processors if None.
+        skip_damaged: leave a recording out from where it is damaged on instead of raising.
 
-    Raises `InputError` naming the file for a recording that is damaged or too short.
+    Raises `InputError` naming the file for a recording that is damaged.
     """
     workers = check_workers(workers)
     check_image_width(image_width)
@@ -135,42 +143,101 @@ def convert(
         raise InputError(f"{source}: no such file or folder; name a video or a folder of videos or pictures")
     if out.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{out}: lies within {source}, whose pictures are read; name another place")
-    recordings = find_recordings(source)
-    base = source.parent if source.is_file() else source
-    names = [path.relative_to(base).as_posix() if path != base else source.resolve().name for path in recordings]
-    for name, other in itertools.pairwise(sorted(names)):
-        if other.startswith(f"{name}/"):
-            raise InputError(f"{base / name}: holds pictures and, below it, {other}; put its own pictures into a folder beside it")
+    if (source / INFO_FILE).exists():
+        raise InputError(f"{source}: is a data set already, with an index; use it as it is, or name a folder of recordings")
+    recordings = name_recordings(source)
     recipe = {
         "converter": "frames", "version": 1, "length": length, "every": every, "image_width": image_width, "fit": fit,
-        "splits": shares, "recordings": names,
+        "splits": shares, "recordings": {name: _extent(path) for name, path in recordings.items()},
     }  # fmt: skip
-    whole = len(recordings) >= len(SPLITS)
-    splits = assign_splits(len(recordings), shares) if whole else [None] * len(recordings)
-    work = partial(_convert_recording, out=out, length=length, every=every, image_width=image_width, fit=fit, shares=shares)
+    work = partial(_convert_recording, out, length, every, image_width, fit, shares, skip_damaged)
     with claimed(out, RECIPE_FILE, recipe):
-        jobs = list(zip(recordings, names, splits, strict=True))
-        report = gather(in_order(work, jobs, min(workers, len(jobs)), out), out, "frames", len(jobs))
+        jobs = list(zip(recordings.values(), recordings, split_recordings(list(recordings), shares), strict=True))
+        report = gather(in_order(work, jobs, workers, out), out, "frames", len(jobs))
+        if not report.written + report.present:
+            raise InputError(f"{source}: no recording can be used; {(report.left_out + report.notes)[0]}")
         build_index(out, source.resolve().stem, "videos and pictures")
     return report
 
 
+def name_recordings(source: Path) -> dict[str, Path]:
+    """The recordings by the name of their folder in the data root. Raises `InputError` if two would share one."""
+    base = source.parent if source.is_file() else source
+    recordings: dict[str, Path] = {}
+    for path in find_recordings(source):
+        name = path.relative_to(base).as_posix() if path != base else source.resolve().name
+        if name in recordings:
+            raise InputError(f"{path}: has the same name as the recording {recordings[name]}; rename it")
+        recordings[name] = path
+    for name, path in recordings.items():
+        above = next((str(parent) for parent in PurePosixPath(name).parents if str(parent) in recordings), None)
+        if above:
+            raise InputError(f"{recordings[above]}: holds pictures and, below them, {path}; put them into a folder of their own")
+    return recordings
+
+
+def _extent(path: Path) -> int:
+    """Tells a recording from one that has grown: pictures of a folder, bytes of a file."""
+    return len(_pictures(path)) if path.is_dir() else path.stat().st_size
+
+
+def split_recordings(names: list[str], shares: tuple[float, float, float]) -> list[str | None]:
+    """The split of each recording: that of its folder, or dealt out, or None if there are so few that time divides them."""
+    folders = [name.split("/")[0] for name in names]
+    if set(folders) <= set(SPLITS):
+        return folders
+    return assign_splits(len(names), shares) if len(names) >= len(SPLITS) else [None] * len(names)
+
+
 def _convert_recording(
-    job: tuple[Path, str, str | None], out: Path, length: int, every: int, image_width: int, fit: str, shares: tuple
-) -> Report:
+    out: Path, length: int, every: int, image_width: int, fit: str, shares: tuple, skip_damaged: bool,
+    job: tuple[Path, str, str | None],
+) -> Report:  # fmt: skip
     path, name, split = job
     report, read = Report(), partial(read_recording, path, image_width, fit, every)
-    splits = itertools.repeat(split) if split else divide_in_time(math.ceil(sum(1 for _ in read()) / length), shares)
-    for number, (split, frames) in enumerate(zip(splits, _batched(read(), length), strict=False)):
-        folder = out / split / name / str(number)
-        if folder.is_dir():
-            report.present += 1
-        elif len(frames) >= MIN_FRAMES:
-            write_sequence(folder, np.stack(frames), None, None)
-            report.written += 1
-        elif not number:
-            raise InputError(f"{path}: found {len(frames)} frames, expected {MIN_FRAMES} or more; remove it")
+    try:
+        tables = _read_tables(path, every)
+        if split:
+            target = (out / name) if name.startswith(f"{split}/") else out / split / name
+            targets = (target / str(number) for number in itertools.count())
+        else:
+            pieces = divide_in_time(count_pieces(sum(1 for _ in read()), length), shares)
+            targets = (out / piece / name / str(number) for number, piece in enumerate(pieces))
+        start = 0
+        for frames in _batched(read(), length):
+            if len(frames) < MIN_FRAMES:
+                if not start:
+                    report.notes.append(f"{path}: found {len(frames)} frames (each {every}), fewer than {MIN_FRAMES}: not used")
+                break
+            folder = next(targets)
+            if folder.is_dir():
+                report.present += 1
+            else:
+                rows = {key: table[start : start + len(frames)] for key, table in tables.items()}
+                write_sequence(folder, np.stack(frames), rows.get("actions"), rows.get("positions"))
+                report.written += 1
+            start += len(frames)
+    except InputError as error:
+        if not skip_damaged:
+            raise InputError(f"{error} (or leave such recordings out with --skip_damaged)") from None
+        report.left_out.append(str(error))
     return report
+
+
+def _read_tables(path: Path, every: int) -> dict[str, np.ndarray]:
+    """The tables of a folder of pictures, a row for each picture."""
+    tables = read_conditions(path, len(_pictures(path))) if path.is_dir() else {}
+    if tables and every > 1:
+        raise InputError(
+            f"--every: found {every}, but {path} has actions or positions, which are those of neighbouring frames; expected 1"
+        )
+    return tables
+
+
+def count_pieces(frames: int, length: int) -> int:
+    """Sequences that so many frames give."""
+    whole, rest = divmod(frames, length)
+    return whole + (rest >= MIN_FRAMES)
 
 
 def _batched(frames: Iterable[np.ndarray], length: int) -> Iterator[list[np.ndarray]]:
@@ -194,9 +261,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--every", type=int, default=1, help="take each so many-th frame (default: %(default)s)")
     add_fit_arguments(parser)
     add_splits_argument(parser)
+    parser.add_argument("--skip_damaged", action="store_true", help="leave recordings out from where they are damaged on")
     add_workers_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    report = convert(args.source, args.out, args.length, args.every, args.image_width, args.fit, tuple(args.splits), args.workers)
-    print_report(args.out, report)
+    report = convert(
+        args.source, args.out, args.length, args.every, args.image_width, args.fit, tuple(args.splits), args.workers,
+        args.skip_damaged,
+    )  # fmt: skip
+    print_report(args.out, [args.out], report)

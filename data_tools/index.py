@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ from tqdm import tqdm
 
 from . import layout
 from .folders import frame_paths, natural_key, read_conditions
-from .layout import InputError
+from .layout import ACTIONS_FILE, POSITIONS_FILE, SPLITS, InputError
 from .png import read_image_size
+
+SPLIT_ALIASES = ("val", "valid", "validation", "training", "testing", "eval", "evaluation")
+TABLES = (ACTIONS_FILE, POSITIONS_FILE)
 
 
 def find_sequences(root: Path, split: str) -> list[Path]:
@@ -22,6 +26,21 @@ def find_sequences(root: Path, split: str) -> list[Path]:
         if any(name.lower().endswith(".png") for name in files):
             found.append(Path(folder))
     return sorted(found, key=lambda folder: natural_key(folder.relative_to(root).as_posix()))
+
+
+def overlooked(root: Path) -> Iterator[str]:
+    """A line for each thing that looks as if it was meant to be read, but has another name."""
+    for entry in sorted(root.iterdir()):
+        if entry.name not in SPLITS and entry.name.lower() in (*SPLITS, *SPLIT_ALIASES):
+            yield f"{entry}: not read; the splits are called {', '.join(SPLITS)}: rename it"
+        elif entry.name in SPLITS and not entry.is_dir():
+            yield f"{entry}: is a file, expected a folder of sequences; remove it"
+    for split in SPLITS:
+        for folder, _, files in os.walk(root / split):
+            if "0.png" in files or "1.png" in files:
+                strange = [name for name in files if name.lower().endswith(".csv") and name not in TABLES and name[0] != "."]
+                for name in sorted(strange):
+                    yield f"{Path(folder, name)}: not read; the tables are called {' and '.join(TABLES)}: rename it or move it away"
 
 
 def check_sequence(folder: Path) -> tuple[dict, np.ndarray]:
@@ -44,26 +63,30 @@ def check_sequence(folder: Path) -> tuple[dict, np.ndarray]:
     row["frames"] = len(paths)
     row["action_dim"] = tables["actions"].shape[1] if "actions" in tables else 0
     row["position_dim"] = tables["positions"].shape[1] if "positions" in tables else 0
+    for column, (_, most) in layout.INDEX_RANGES.items():
+        if row[column] > most:
+            raise InputError(f"{folder}: found {column} {row[column]}, expected at most {most}; divide or convert this sequence")
     conditions = np.concatenate([np.empty((len(paths), 0), np.float32), *tables.values()], axis=1)
     return row, conditions
 
 
-def build_index(root: Path, name: str | None = None, source: str = "") -> pd.DataFrame:
+def build_index(root: Path, name: str | None = None, source: str | None = None) -> pd.DataFrame:
     """Checks all sequences under ``root/{train,validate,test}`` and writes the index. Returns it.
 
-    Mean and standard deviation of the conditions are taken over all rows of the training split. Raises `InputError`, having
-    written nothing, if there are no sequences, one is faulty, or they do not agree in size or in the widths of their tables.
+    Name and source are those given, or those of an earlier index, or the folder's name and none. Mean and standard deviation of
+    the conditions are taken over all rows of the training split. Raises `InputError`, having written nothing, if there are no
+    sequences, one is faulty, or they do not agree in size or in the widths of their tables.
     """
     root = Path(root)
-    found = [(split, folder) for split in layout.SPLITS for folder in find_sequences(root, split)]
+    found = [(split, folder) for split in SPLITS for folder in find_sequences(root, split)]
     if not found:
-        raise InputError(
-            f"{root}: found no sequences in {', '.join(layout.SPLITS)}; expected e.g. {root / 'train' / '0' / '0.png'}"
-        )
+        raise no_sequences(root)
     rows, moments = [], None
     for split, folder in tqdm(found, desc="index", unit="sequence", disable=None):
         row, conditions = check_sequence(folder)
         path = folder.relative_to(root)
+        if not path.as_posix().isprintable():
+            raise InputError(f"{str(folder)!r}: a name with characters that cannot be written; rename it")
         row |= {"split": split, "sequence": path.relative_to(split).as_posix(), "path": path.as_posix()}
         if rows:
             _check_agreement(folder, row, root / rows[0]["path"], rows[0])
@@ -72,9 +95,10 @@ def build_index(root: Path, name: str | None = None, source: str = "") -> pd.Dat
         if split == "train":
             moments.add(conditions)
     mean, std = moments.result()
+    before = layout.read_info(root) if (root / layout.INFO_FILE).exists() else None
     info = layout.DatasetInfo(
-        name=name or root.resolve().name,
-        source=source,
+        name=name or (before.name if before else root.resolve().name),
+        source=source if source is not None else (before.source if before else ""),
         action_dim=rows[0]["action_dim"],
         position_dim=rows[0]["position_dim"],
         mean=mean,
@@ -83,6 +107,29 @@ def build_index(root: Path, name: str | None = None, source: str = "") -> pd.Dat
     index = pd.DataFrame(rows)
     layout.write_index(root, index, info)
     return index
+
+
+def no_sequences(root: Path) -> InputError:
+    if not root.is_dir():
+        return InputError(f"{root}: no such folder, expected the root of a data set")
+    if root.name in SPLITS:
+        return InputError(f"{root}: is a split itself; name the folder above, {root.parent}")
+    advice = "`svg-data frames` takes videos and pictures of other names and kinds"
+    return InputError(
+        f"{root}: found no sequences in {', '.join(SPLITS)}; expected e.g. {root / 'train' / '0' / '0.png'}; {advice}"
+    )
+
+
+def describe_index(root: Path, index: pd.DataFrame) -> str:
+    """One line: how many sequences of each split, how large, with how many columns; and which usual split is empty."""
+    counts = {split: int((index["split"] == split).sum()) for split in SPLITS}
+    first = index.iloc[0]
+    present = ", ".join(f"{count} {split}" for split, count in counts.items() if count)
+    absent = ", ".join(f"no {split}" for split, count in counts.items() if not count)
+    return (
+        f"{root / layout.INDEX_FILE}: {len(index)} sequences ({present}{'; ' if absent else ''}{absent}), "
+        f"frames {first.height}x{first.width}x{first.channels}, {first.action_dim} action and {first.position_dim} position columns"
+    )
 
 
 def _check_agreement(folder: Path, row: dict, first_folder: Path, first: dict) -> None:
@@ -118,15 +165,12 @@ class Moments:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, help="data root with train/, validate/ and test/")
-    parser.add_argument("--name", help="name of the data set (default: the folder's)")
-    parser.add_argument("--source", default="", help="where the data come from, kept in dataset.json")
+    parser.add_argument("--name", help="name of the data set (default: as before, or the folder's)")
+    parser.add_argument("--source", help="where the data come from, kept in dataset.json (default: as before)")
 
 
 def run(args: argparse.Namespace) -> None:
     index = build_index(args.root, args.name, args.source)
-    counts = ", ".join(f"{count} {split}" for split, count in index["split"].value_counts(sort=False).items())
-    first = index.iloc[0]
-    print(
-        f"{args.root / layout.INDEX_FILE}: {len(index)} sequences ({counts}), "
-        f"frames {first.height}x{first.width}x{first.channels}, {first.action_dim} action and {first.position_dim} position columns"
-    )
+    for line in overlooked(args.root):
+        print(f"note: {line}")
+    print(describe_index(args.root, index))

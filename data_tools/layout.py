@@ -7,7 +7,7 @@ A **sequence** is a folder of ``0.png, 1.png, ...`` (or from ``1.png``) with, op
 for predicting frame t+1 is therefore ``conditions[t] = [actions[t], positions[t]]``.
 
 A **data set** is a root folder with ``index.csv`` (one row a sequence) and ``dataset.json`` beside it. Its sequences are folders
-(see `folders`) or packed into two files a split (see `packed`); the columns of the index are the same.
+(see `folders`) or packed into two files a split (see `store`); the columns of the index are the same.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ ACTIONS_FILE = "actions.csv"
 POSITIONS_FILE = "endeffector_positions.csv"
 INDEX_FILE = "index.csv"
 INFO_FILE = "dataset.json"
+TEMPORARY = ".svg-part"  # how names of `temporary_beside` end
 INDEX_TYPES = {
     "split": "category", "sequence": str, "path": str, "frames": "int32", "height": "int32", "width": "int32",
     "channels": "int32", "action_dim": "int32", "position_dim": "int32",
@@ -83,7 +84,7 @@ def read_index(root: Path, split: str | None = None) -> pd.DataFrame:
     """The rows of ``index.csv`` of one split, or all; opens no image. Raises `InputError` if there is none or it is damaged."""
     path = Path(root) / INDEX_FILE
     if not path.exists():
-        raise InputError(f"{path}: not found; run `svg-data index {root}` to write it")
+        raise _no_data_set(Path(root), path)
     try:
         index = pd.read_csv(path, dtype=INDEX_TYPES, keep_default_na=False)
     except (ValueError, OverflowError) as error:
@@ -102,12 +103,16 @@ def read_index(root: Path, split: str | None = None) -> pd.DataFrame:
 
 
 def _check_index(path: Path, index: pd.DataFrame) -> None:
-    """Refuses sizes that no frame has and paths that lead out of the root, before anything is opened or allocated for them."""
+    """Refuses splits and sizes that there are not and paths out of the root, before anything is opened or allocated for them."""
+    unknown = index["split"][~index["split"].isin(SPLITS)]
+    if len(unknown):
+        row, found = unknown.index[0] + 2, unknown.iloc[0]
+        raise InputError(f"{path} row {row}: found split {found!r}, expected {', '.join(SPLITS)}; {_AGAIN}")
     for column, (least, most) in INDEX_RANGES.items():
         wrong = index.index[(index[column] < least) | (index[column] > most)]
         if len(wrong):
             found = index[column].iloc[wrong[0]]
-            raise InputError(f"{path} row {wrong[0] + 2}: found {column} {found}, expected {least} to {most}; index again")
+            raise InputError(f"{path} row {wrong[0] + 2}: found {column} {found}, expected {least} to {most}; {_AGAIN}")
     names = index["path"].str
     suspects = names.startswith("/") | (index["path"] == "")
     for part in ("..", "\\", ":", "\0"):
@@ -115,26 +120,48 @@ def _check_index(path: Path, index: pd.DataFrame) -> None:
     for row, found in index["path"][suspects].items():
         inside = PureWindowsPath(found)  # knows both separators and drive letters
         if not found or "\0" in found or inside.anchor or ".." in inside.parts:
-            raise InputError(f"{path} row {row + 2}: found path {found!r}, expected one inside {path.parent}; index again")
+            raise InputError(f"{path} row {row + 2}: found path {found!r}, expected one inside {path.parent}; {_AGAIN}")
 
 
 def read_info(root: Path) -> DatasetInfo:
     """``dataset.json`` of a data root."""
     path = Path(root) / INFO_FILE
+    if not path.exists():
+        raise _no_data_set(Path(root), path)
+    values = read_json(path, _AGAIN)
+    version = values.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{path}: found schema version {version!r}, expected {SCHEMA_VERSION}; {_AGAIN}")
     try:
-        values = json.loads(path.read_text())
-        version = values.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise InputError(f"{path}: found schema version {version}, expected {SCHEMA_VERSION}; run `svg-data index {root}`")
         info = DatasetInfo(**values)
         _check_info(info)
-        return info
-    except FileNotFoundError:
-        if not Path(root).is_dir():
-            raise InputError(f"{root}: no such folder; --data_root expects the root of a data set") from None
-        raise InputError(f"{path}: not found; run `svg-data index {root}` to write it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: damaged ({error}); {_AGAIN}") from None
+    return info
+
+
+def read_json(path: Path, advice: str) -> dict:
+    """A JSON object from a file that anybody may have written. Raises `InputError` that ends with the advice."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+    except (ValueError, RecursionError) as error:  # no text, no JSON, gigantic numbers, endless nesting
+        raise InputError(f"{path}: damaged ({error}); {advice}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: damaged (found no JSON object); {advice}")
+    return values
+
+
+def _no_data_set(root: Path, path: Path) -> InputError:
+    if not root.is_dir():
+        return InputError(f"{root}: no such folder, expected the root of a data set")
+    if root.name in SPLITS and (root.parent / INDEX_FILE).exists():
+        return InputError(f"{path}: not found; name the data root, {root.parent}")
+    below = sorted(folder.parent for folder in root.glob(f"*/{INFO_FILE}"))
+    if below:
+        return InputError(f"{path}: not found; name one of the data roots {', '.join(map(str, below[:5]))}")
+    return InputError(f"{path}: not found; run `svg-data index {root}` to write it")
 
 
 def _check_info(info: DatasetInfo) -> None:
@@ -156,7 +183,7 @@ def _check_info(info: DatasetInfo) -> None:
 
 def temporary_beside(path: Path) -> Path:
     """Where `path` is written before it is renamed."""
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
 
 
 def write_text(path: Path, text: str) -> None:

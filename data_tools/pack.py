@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -24,7 +24,7 @@ from .claim import claimed
 from .index import Moments
 from .layout import SPLITS, DatasetInfo, InputError, naming
 from .pool import add_workers_argument, check_workers, in_order
-from .store import ARRAYS, PackedArray, npy_header, open_store
+from .store import ARRAYS, PackedArray, npy_header, opened_store
 
 RECIPE_FILE = "packing.json"
 
@@ -47,12 +47,14 @@ def pack(
     for flag, value in (("sequences", sequences), ("frames", frames)):
         if value is not None and value < 1:
             raise InputError(f"--{flag}: found {value}, expected 1 or more")
-    if out.resolve() == root.resolve():
-        raise InputError(f"{out}: is the data set itself; name another folder to pack into")
+    if out.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"{out}: lies within the data set that is packed; name another folder")
     info, index = layout.read_info(root), layout.read_index(root)
     index = pd.concat([_bounded(index[index["split"] == split], sequences, frames) for split in SPLITS], ignore_index=True)
-    text = index[list(layout.INDEX_TYPES)].to_csv(index=False)
-    recipe = {"packer": 1, "sequences": sequences, "frames": frames, "index": hashlib.sha256(text.encode()).hexdigest()}
+    opened_store.cache_clear()
+    digest = hashlib.sha256(f"{index[list(layout.INDEX_TYPES)].to_csv(index=False)}{info.mean}{info.std}".encode()).hexdigest()
+    source = f"{info.name}, {len(index)} sequences, {digest[:12]}"  # another one if an index or a table has changed
+    recipe = {"packer": 1, "sequences": sequences, "frames": frames, "data set": source}
     with claimed(out, RECIPE_FILE, recipe), tqdm(total=len(index), desc="pack", unit="sequence", disable=None) as bar:
         for split in SPLITS:
             rows = index[index["split"] == split].reset_index(drop=True)
@@ -72,42 +74,45 @@ def _pack_split(root: Path, out: Path, split: str, rows: pd.DataFrame, workers: 
 
     What an interrupted run has appended is kept up to its last whole sequence.
     """
-    files = [out / split / f"{name}.npy" for name in ARRAYS]
-    if all(file.exists() for file in files):
-        bar.update(len(rows))
-        return
-    files[0].parent.mkdir(parents=True, exist_ok=True)
-    store = open_store(root, split)
+    store = opened_store(root, split)
     ends = [0, *np.cumsum(rows["frames"].to_numpy(), dtype=np.int64).tolist()]  # in frames, after so many sequences
     shapes = [(ends[-1], *store.frame_size), (ends[-1], store.info.condition_dim)]
+    files = [out / split / f"{name}.npy" for name in ARRAYS]
+    arrays = list(zip(files, (np.uint8, np.float32), shapes, strict=True))
+    if all(_is_whole(*array) for array in arrays):
+        bar.update(len(rows))
+        return
+    (out / split).mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        growing = [
-            stack.enter_context(_GrowingArray(file, dtype, shape))
-            for file, dtype, shape in zip(files, (np.uint8, np.float32), shapes, strict=True)
-        ]
+        growing = [stack.enter_context(_GrowingArray(*array)) for array in arrays]
         done = bisect.bisect_right(ends, min(array.rows for array in growing)) - 1
         for array in growing:
             array.cut(ends[done])
         bar.update(done)
         jobs = [(number, int(rows["frames"].iloc[number])) for number in range(done, len(rows))]
-        for arrays in in_order(partial(_read_sequence, root, split), jobs, min(workers, len(jobs)), out):
-            for array, values in zip(growing, arrays, strict=True):
+        for sequence in in_order(partial(_read_sequence, root, split), jobs, workers, out):
+            for array, values in zip(growing, sequence, strict=True):
                 array.append(values)
             bar.update()
         for array in growing:
             array.finish()
 
 
+def _is_whole(path: Path, dtype: type, shape: tuple[int, ...]) -> bool:
+    try:
+        PackedArray(path, dtype, shape)
+    except InputError:
+        return False
+    return True
+
+
 def _read_sequence(root: Path, split: str, job: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     number, length = job
-    store = _opened(root, split)
+    store = opened_store(root, split)
     frames = np.empty((length, *store.frame_size), np.uint8)
     conditions = np.empty((length, store.info.condition_dim), np.float32)
     store.read(number, 0, frames, conditions)
     return frames, conditions
-
-
-_opened = lru_cache(maxsize=1)(open_store)  # once for each process that reads
 
 
 class _GrowingArray:
@@ -117,7 +122,7 @@ class _GrowingArray:
         self._path, self._growing = path, path.with_name(f".{path.name}.part")
         self._header, self._row_bytes = npy_header(np.dtype(dtype), shape), math.prod(shape[1:]) * np.dtype(dtype).itemsize
         self._length = shape[0]
-        if path.exists():  # finished before its twin was
+        if path.exists():  # finished before its twin was, or damaged since
             os.replace(path, self._growing)
         self._file = open(self._growing, "a+b")  # noqa: SIM115 closed on exit
 

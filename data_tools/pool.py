@@ -1,12 +1,13 @@
 """Work spread over processes."""
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -14,14 +15,15 @@ from pathlib import Path
 from .claim import share_claim
 from .layout import InputError
 
-AHEAD = 4
+AHEAD = 4  # jobs a worker
 
 
-def in_order(work: Callable, jobs: Iterable, workers: int, root: Path | None = None) -> Iterator:
+def in_order(work: Callable, jobs: Sequence, workers: int, root: Path | None = None) -> Iterator:
     """``map(work, jobs)`` by so many processes, which share the claim on `root`; a single one is this process.
 
-    At most `AHEAD` jobs a worker are under way or waiting to be taken, so memory does not grow with their number.
+    Few jobs are under way or waiting to be taken at a time, so memory does not grow with their number.
     """
+    workers = min(workers, len(jobs))
     if workers <= 1:
         yield from map(work, jobs)
         return
@@ -31,7 +33,8 @@ def in_order(work: Callable, jobs: Iterable, workers: int, root: Path | None = N
         try:
             waiting = deque()
             for job in jobs:
-                waiting.append(pool.submit(work, job))
+                with _ignoring_interrupts():
+                    waiting.append(pool.submit(work, job))
                 if len(waiting) >= AHEAD * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -45,8 +48,20 @@ def in_order(work: Callable, jobs: Iterable, workers: int, root: Path | None = N
             pool.shutdown(cancel_futures=True)  # those under way end their job
 
 
+@contextlib.contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """A process that is started meanwhile ignores them from its first moment on: they are the parent's business."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _start_worker(root: Path | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupts are the parent's business
     if root is not None:
         share_claim(root)
     threading.Thread(target=_end_with_parent, daemon=True).start()

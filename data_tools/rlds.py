@@ -7,7 +7,6 @@ that training expects. Started again, an interrupted conversion continues.
 """
 
 import argparse
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -31,11 +30,12 @@ from .conversion import (
 )
 from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture
 from .index import build_index
-from .layout import InputError
+from .layout import InputError, read_json
 from .pool import add_workers_argument, check_workers, in_order
 from .tfrecord import FRAMING_BYTES, Feature
 
 SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validate", "validation"), "validate")
+ON_THE_ROBOT = ("wrist", "hand", "gripper")  # in names of cameras that move along
 EPISODES_A_JOB = 32
 
 
@@ -67,6 +67,8 @@ class Selection:
 
 def find_version(source: Path) -> Path:
     """The folder with features.json: `source` itself or the only one below it."""
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder; name the folder of one version of a data set")
     found = [source] if (source / "features.json").exists() else [path.parent for path in sorted(source.rglob("features.json"))]
     if len(found) != 1:
         names = ", ".join(str(path) for path in found[:5]) or "none"
@@ -76,12 +78,12 @@ def find_version(source: Path) -> Path:
 
 def read_step_features(path: Path) -> dict[str, StepFeature]:
     """The features of a step by their path, such as ``observation/image``, from features.json."""
+    tree = read_json(path, "restore it")
     try:
-        top = _read_json(path)["featuresDict"]["features"]
-        steps = top["steps"]["sequence"]["feature"]
-        return dict(_leaves(steps, ""))
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: no RLDS features (steps as a data set within the episode): {error!r}; restore it") from None
+        return dict(_leaves(tree["featuresDict"]["features"]["steps"]["sequence"]["feature"], ""))
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: no RLDS features, steps within an episode ({found}); restore it") from None
 
 
 def _leaves(node: dict, path: str) -> Iterator[tuple[str, StepFeature]]:
@@ -89,12 +91,13 @@ def _leaves(node: dict, path: str) -> Iterator[tuple[str, StepFeature]]:
         for name, child in node["featuresDict"]["features"].items():
             yield from _leaves(child, f"{path}/{name}" if path else name)
     elif "image" in node:
-        yield path, StepFeature("image")
+        channels = node["image"].get("shape", {}).get("dimensions", ["3"])[-1]
+        yield path, StepFeature("image" if str(channels) == "3" else "other")
     elif "tensor" in node:
         tensor = node["tensor"]
-        size = math.prod(int(dimension) for dimension in tensor.get("shape", {}).get("dimensions", []))
+        sizes = [int(dimension) for dimension in tensor.get("shape", {}).get("dimensions", [])]
         plain = tensor.get("encoding", "none") == "none" and re.fullmatch(r"(b?float|u?int|bool)\d*", tensor.get("dtype", ""))
-        yield path, StepFeature("numbers", size) if plain and size > 0 else StepFeature("other")
+        yield path, StepFeature("numbers", math.prod(sizes)) if plain and all(n > 0 for n in sizes) else StepFeature("other")
     else:
         yield path, StepFeature("other")
 
@@ -102,11 +105,11 @@ def _leaves(node: dict, path: str) -> Iterator[tuple[str, StepFeature]]:
 def find_shards(folder: Path) -> list[Shard]:
     """The shards in a folder, in order, with the number of episodes that dataset_info.json promises for each."""
     path = folder / "dataset_info.json"
+    info = read_json(path, "restore it")
     try:
-        info = _read_json(path)
         lengths = {split["name"]: [int(length) for length in split["shardLengths"]] for split in info["splits"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: no shard lengths of the splits: {error!r}; restore it") from None
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{path}: no shard lengths of the splits ({type(error).__name__}: {error}); restore it") from None
     shards = []
     for file in sorted(folder.glob("*.tfrecord-*-of-*")):
         name = re.fullmatch(r".*-(?P<split>[^-]+)\.tfrecord-(?P<number>\d{5,})-of-(?P<total>\d{5,})", file.name)
@@ -124,18 +127,10 @@ def find_shards(folder: Path) -> list[Shard]:
             )
         shards.append(Shard(file, split, episodes))
     if not shards:
-        kind = info.get("fileFormat", "?")
-        raise InputError(f"{folder}: found no NAME-SPLIT.tfrecord-NNNNN-of-NNNNN (its file format is {kind}, expected tfrecord)")
+        kind = info.get("fileFormat", "tfrecord")
+        also = "" if kind == "tfrecord" else f"; its file format is {kind}, expected tfrecord"
+        raise InputError(f"{folder}: found no NAME-SPLIT.tfrecord-NNNNN-of-NNNNN beside {path.name}{also}")
     return shards
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); restore this file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file; restore this file") from None
 
 
 def select(features: dict[str, StepFeature], camera: str | None, action_keys: list[str] | None, state_keys: list[str] | None):
@@ -146,9 +141,10 @@ def select(features: dict[str, StepFeature], camera: str | None, action_keys: li
     cameras = [name for name, feature in features.items() if feature.kind == "image"]
     numbers = [name for name, feature in features.items() if feature.kind == "numbers"]
     if camera is None:
-        camera = min(cameras, default=None, key=lambda name: ("wrist" in name, name))
+        camera = min(cameras, default=None, key=lambda name: (any(word in name for word in ON_THE_ROBOT), name))
     if camera not in cameras:
-        raise InputError(f"--camera: found {camera}, expected one of {', '.join(sorted(cameras)) or 'none: there are no images'}")
+        there = ", ".join(sorted(cameras)) or "no camera, as this data set has none"
+        raise InputError(f"--camera: found {camera}, expected one of {there}")
     chosen = []
     for flag, keys, usual in (("--action_key", action_keys, "action"), ("--state_key", state_keys, "observation/state")):
         if keys is None:
@@ -232,7 +228,7 @@ def convert(
     ]
     work = partial(_convert_episodes, out=out, steps=steps, selection=selection, skip_damaged=skip_damaged)
     with claimed(out, RECIPE_FILE, recipe):
-        report = gather(in_order(work, jobs, min(workers, len(jobs)), out), out, "rlds", len(jobs))
+        report = gather(in_order(work, jobs, workers, out), out, "rlds", len(jobs))
         build_index(out, shards[0].path.name.rsplit("-", 4)[0], f"RLDS, {selection.camera}")
     return selection, report
 
@@ -240,7 +236,7 @@ def convert(
 def _episode_splits(shards: list[Shard], shares: tuple[float, float, float] | None) -> list[list[str]]:
     """For each shard the split of each of its episodes."""
     known = {SPLIT_NAMES.get(shard.split) for shard in shards}
-    if shares is None and len(known) > 1:
+    if shares is None and known & {"validate", "test"}:
         if None in known:
             names = sorted({shard.split for shard in shards})
             raise InputError(f"--splits: found splits {', '.join(names)}, which are not all known; give shares, like 0.8 0.1 0.1")
@@ -267,7 +263,7 @@ def _convert_episodes(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="folder of one version, with features.json and dataset_info.json")
     parser.add_argument("out", type=Path, help="data root to write")
-    parser.add_argument("--camera", help="path of the images within a step (default: the first one that is not a wrist camera)")
+    parser.add_argument("--camera", help="path of the images within a step (default: the first by name that is not on the robot)")
     parser.add_argument("--action_key", nargs="+", metavar="KEY", help="path of the actions, or several, or none (default: action)")
     parser.add_argument(
         "--state_key", nargs="+", metavar="KEY", help="the same for states (default: observation/state, if it is there)"
@@ -288,4 +284,4 @@ def run(args: argparse.Namespace) -> None:
         f"camera {selection.camera}, actions {' '.join(selection.actions) or 'none'}, "
         f"states {' '.join(selection.states) or 'none'} (choose with --camera, --action_key, --state_key)"
     )
-    print_report(args.out, report)
+    print_report(args.out, [args.out], report)

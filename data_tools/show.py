@@ -5,6 +5,7 @@ between neighbouring frames, in grey levels of 255.
 """
 
 import argparse
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def draw(samples: list[SplitSample], path: Path) -> None:
     heights = [len(sheet) * 1.2, below * 1.5] if below else [len(sheet) * 1.2]
     figure = plt.figure(figsize=(max(columns, HISTOGRAMS_ACROSS) * 1.05, sum(heights) + 0.5), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    parts[0].suptitle(f"{info.name}: {info.source}" if info.source else info.name, fontsize=10)
+    parts[0].suptitle(f"{info.name}: {info.source}" if info.source else info.name, fontsize=10, parse_math=False)
     axes = parts[0].subplots(len(sheet), columns, squeeze=False)
     for row, (split, name, times, frames) in zip(axes, sheet, strict=True):
         for place, axis in enumerate(row):
@@ -111,23 +112,26 @@ def draw(samples: list[SplitSample], path: Path) -> None:
             if place < len(times):
                 axis.imshow(frames[place], cmap="gray", vmin=0, vmax=255)
                 axis.set_title(f"\nt = {times[place]}", fontsize=6, loc="left", pad=2)
-        above = row[0].annotate(f"{split} {name}", (0, 1), (0, 9), xycoords="axes fraction", textcoords="offset points", fontsize=6)
+        offset = {"xycoords": "axes fraction", "textcoords": "offset points"}
+        above = row[0].annotate(f"{split} {name}", (0, 1), (0, 9), fontsize=6, parse_math=False, **offset)
         above.set_in_layout(False)  # as long as it is: nothing makes room for it
     if below:
         for column, axis in enumerate(parts[1].subplots(below, HISTOGRAMS_ACROSS, squeeze=False).flat):
             if column >= histograms:
                 axis.set_axis_off()
                 continue
-            values = np.concatenate([sample.conditions[:, column] for sample in samples])
-            edges = np.histogram_bin_edges(values, 30)
-            for sample in samples:
-                axis.hist(sample.conditions[:, column], edges, density=True, histtype="step", label=sample.store.split)
+            values = [sample.conditions[:, column].astype(np.float64) for sample in samples]
+            edges = np.histogram_bin_edges(np.concatenate(values), 30)
+            for sample, its in zip(samples, values, strict=True):
+                axis.hist(its, edges, density=True, histtype="step", label=sample.store.split)
             axis.set_title(column_name(info, column), fontsize=7, pad=2)
             axis.tick_params(labelsize=6)
             axis.set_yticks([])
             if not column:
                 axis.legend(fontsize=6, frameon=False)
-    figure.savefig(path, dpi=110)
+    with warnings.catch_warnings(), layout.naming(path):
+        warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts that the font lacks
+        figure.savefig(path, dpi=110)
     plt.close(figure)
 
 

@@ -108,7 +108,7 @@ def simulate(
     with claimed(root, RECIPE_FILE, recipe):
         todo = [job for job in jobs if not job[1].is_dir()]
         with tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="simulate", unit="sequence", disable=None) as bar:
-            for farthest in in_order(work, todo, min(workers, len(todo)), root):
+            for farthest in in_order(work, todo, workers, root):
                 moved += farthest >= MOVED
                 bar.update()
     return Report(simulated=len(todo), present=len(jobs) - len(todo), moved=moved)

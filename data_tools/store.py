@@ -10,6 +10,7 @@ import io
 import math
 import os
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -42,23 +43,31 @@ class Store(ABC):
                     f"sequences of one data set agree: run `svg-data index {root}` again"
                 )
 
-    @abstractmethod
     def read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
         """Fills uint8 `frames` [T,H,W,C] and float32 `conditions` [T,A+P] from frame `start` of a sequence on.
 
-        Raises `InputError` naming the file if one is missing, damaged or of another size than the index says.
+        Raises `InputError` naming the file if one is missing, damaged or of another size than the index says, and `IndexError`
+        for frames that the sequence does not have.
         """
+        if not 0 <= start <= self.lengths[sequence] - len(frames):
+            raise IndexError(f"frames {start} to {start + len(frames) - 1} of a sequence of {self.lengths[sequence]}")
+        self._read(sequence, start, frames, conditions)
+
+    @abstractmethod
+    def _read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
+        """`read`, of frames that are there."""
 
 
 class FolderStore(Store):
     """Sequence folders: each frame's PNG and both tables are opened when they are asked for."""
 
-    def read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
+    def _read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
         folder = f"{self.root}/{self.index['path'].iat[sequence]}"
-        first = start if os.path.exists(f"{folder}/0.png") else start + 1
+        length = int(self.lengths[sequence])
+        from_one = not os.path.exists(f"{folder}/0.png") and os.path.exists(f"{folder}/{length}.png")  # or 0.png is lost
         for time in range(len(frames)):
-            frames[time] = png.read_frame(f"{folder}/{first + time}.png", self.frame_size)
-        tables = read_conditions(Path(folder), int(self.lengths[sequence]))
+            frames[time] = png.read_frame(f"{folder}/{start + from_one + time}.png", self.frame_size)
+        tables = read_conditions(Path(folder), length)
         found = tuple(tables[name].shape[1] if name in tables else 0 for name in ("actions", "positions"))
         if found != (self.info.action_dim, self.info.position_dim):
             raise InputError(
@@ -79,7 +88,7 @@ class PackedStore(Store):
         self._frames = PackedArray(root / split / f"{ARRAYS[0]}.npy", np.uint8, (total, *self.frame_size))
         self._conditions = PackedArray(root / split / f"{ARRAYS[1]}.npy", np.float32, (total, info.condition_dim))
 
-    def read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
+    def _read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
         place = int(self._starts[sequence]) + start
         self._frames.read(place, frames)
         self._conditions.read(place, conditions)
@@ -108,10 +117,18 @@ class PackedArray:
             self._open()
         buffer, place = memoryview(out).cast("B"), self._offset + row * self._row_bytes
         while buffer:
-            count = os.preadv(self._file.fileno(), [buffer], place)
+            count = _read_at(self._file, buffer, place)
             if not count:
                 raise InputError(f"{self.path}: ends {len(buffer)} bytes early; pack the data set again")
             buffer, place = buffer[count:], place + count
+
+
+def _read_at(file: io.FileIO, buffer: memoryview, place: int) -> int:
+    """Reads into the buffer from a place on; processes that share the file do not disturb each other."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file.fileno(), [buffer], place)
+    file.seek(place)  # Windows, where processes do not share files
+    return file.readinto(buffer)
 
 
 def _check_header(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> int:
@@ -136,6 +153,15 @@ def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     fields = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, fields)
     return header.getvalue()
+
+
+@lru_cache(maxsize=len(layout.SPLITS))
+def opened_store(root: Path, split: str) -> Store:
+    """`open_store` once for each process that works on the same data set for a while.
+
+    The data set may change between two such pieces of work: begin with ``opened_store.cache_clear()``.
+    """
+    return open_store(root, split)
 
 
 def open_store(root: str | Path, split: str) -> Store:

@@ -46,12 +46,16 @@ class Damage:
         return f"{self.path} record {self.number} at byte {self.offset}: {self.reason}"
 
 
-def read_records(path: Path, wanted: Callable[[int], bool] = lambda number: True, expected: int = 0) -> Iterator[Record | Damage]:
-    """The records of a file in order, both checksums of each compared; records that are not `wanted` are passed over unread.
+class MissingRecords(Damage):
+    """The end of a file that comes before all expected records have come."""
 
-    A damaged record comes as `Damage`, and so does the end of a file with fewer than `expected` records. If the length of a record
-    is what is damaged, reading goes on at the next place where a length and its checksum agree. Raises `InputError` if the file
-    cannot be read.
+
+def read_records(path: Path, wanted: Callable[[int], bool] = lambda number: True, expected: int = 0) -> Iterator[Record | Damage]:
+    """The records of a file in order, both checksums of each compared; those that are not `wanted` are passed over unread.
+
+    A damaged record comes as `Damage`, the end of a file with fewer than `expected` records as `MissingRecords`. If the length
+    of a record is what is damaged, reading goes on at the next place where a length and its checksum agree. Raises `InputError`
+    if the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -65,25 +69,22 @@ def _records(file, path: Path, size: int, wanted: Callable[[int], bool], expecte
     while offset < size:
         file.seek(offset)
         length = _length(file.read(_HEADER.size))
-        end = offset + _HEADER.size + (length or 0) + _CHECKSUM.size
+        end = offset + FRAMING_BYTES + (length or 0)
         if length is None:
-            reason = "length field damaged or cut off" if size - offset >= _HEADER.size else "file ends within the record"
-            following = _next_header(file, offset + 1, size)
-        elif end > size:
-            reason, following = f"file ends {end - size} bytes before the record does", size
-        else:
-            reason, following = "", end
-            if wanted(number):
-                data = file.read(length)
-                if file.read(_CHECKSUM.size) == _CHECKSUM.pack(masked_crc32c(data)):
-                    yield Record(number, offset, data)
-                else:
-                    reason = f"checksum of its {length} bytes does not match"
-        if reason:
+            reason = "length field damaged" if size - offset >= _HEADER.size else "file ends within the record"
             yield Damage(path, number, offset, reason)
-        number, offset = number + 1, following
+            end = _next_header(file, offset + 1, size)
+        elif end > size:
+            yield Damage(path, number, offset, f"file ends {end - size} bytes before the record does")
+        elif wanted(number):
+            data = file.read(length)
+            if file.read(_CHECKSUM.size) == _CHECKSUM.pack(masked_crc32c(data)):
+                yield Record(number, offset, data)
+            else:
+                yield Damage(path, number, offset, f"checksum of its {length} bytes does not match")
+        number, offset = number + 1, end
     if number < expected:
-        yield Damage(path, number, size, f"the file ends here, {expected - number} of {expected} records are missing")
+        yield MissingRecords(path, number, size, f"the file ends here, {expected - number} of {expected} records are missing")
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -107,12 +108,14 @@ def _next_header(file, offset: int, size: int) -> int:
     window = 1 << 20
     while offset < size:
         file.seek(offset)
-        data = file.read(window + _HEADER.size - 1)
-        for place in range(max(0, len(data) - _HEADER.size + 1)):
-            length = _length(data[place : place + _HEADER.size])
-            # A run of zeros has a matching checksum nowhere, but an empty record (length 0) is no Example.
-            if length and offset + place + _HEADER.size + length + _CHECKSUM.size <= size:
-                return offset + place
+        data = np.frombuffer(file.read(window + _HEADER.size - 1), np.uint8)
+        if len(data) >= _HEADER.size:
+            lengths = np.lib.stride_tricks.sliding_window_view(data, 8)[: len(data) - _HEADER.size + 1].copy().view("<u8")[:, 0]
+            room = size - FRAMING_BYTES - offset - np.arange(len(lengths))
+            # An empty record is no Example, and most places are out already as their length is more than the file has.
+            for place in np.flatnonzero((lengths > 0) & (lengths <= np.maximum(room, 0).astype(np.uint64))):
+                if _length(data[place : place + _HEADER.size].tobytes()) is not None:
+                    return offset + int(place)
         offset += window
     return size
 

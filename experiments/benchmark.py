@@ -20,9 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from data_tools import layout
-from data_tools.command import run_command
+from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
-from svg.config import OneLineParser
 
 FRAMES, WIDTH, CLIP, BATCH = 30, 64, 12, 32
 CONDITIONS = 7

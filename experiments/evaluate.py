@@ -3,9 +3,8 @@
 import argparse
 import sys
 
-from data_tools.command import run_command
+from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
-from svg.config import OneLineParser
 
 from .command import add_run_arguments, open_run
 

@@ -4,8 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_tools.command import run_command
-from svg.config import OneLineParser
+from data_tools.command import OneLineParser, run_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 from data_tools import simulate
-from data_tools.command import run_command
+from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
-from svg.config import OneLineParser
 
 from . import evaluate, plot, render, train
 

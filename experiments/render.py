@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.command import run_command
+from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
-from svg.config import OneLineParser
 
 from .command import add_run_arguments, open_run
 

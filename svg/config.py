@@ -5,8 +5,9 @@ import dataclasses
 import json
 import shlex
 from dataclasses import dataclass, field, fields
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, get_type_hints
 
+from data_tools.command import OneLineParser
 from data_tools.layout import InputError
 
 SCHEMA_VERSION = 1
@@ -129,13 +130,6 @@ class FlagHelp(argparse.HelpFormatter):
         if action.default is False or action.default in (None, "", argparse.SUPPRESS):
             return action.help
         return f"{action.help} (default: %(default)s)"
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Answers a mistake with one line instead of the whole usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class FlagParser(OneLineParser):

@@ -1,5 +1,6 @@
 """What svg-data check reports, and what it does not; what svg-data show says and draws."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from data_tools import __main__ as svg_data
 from data_tools import layout
-from data_tools.check import check, longest_run
+from data_tools.check import Finding, against_signs, check, longest_run
 from data_tools.folders import write_sequence
 from data_tools.index import build_index
 from data_tools.layout import InputError
@@ -69,8 +70,10 @@ def test_without_an_index(root, capsys):
         (root / name).unlink()
     assert svg_data.main(["check", str(root), "--workers", "1"]) == 0
     assert f"has no index yet; `svg-data index {root}` writes it" in capsys.readouterr().out
-    with pytest.raises(InputError, match="found no sequences in train, validate, test"):
+    with pytest.raises(InputError, match="train: is a split itself; name the folder above"):
         check(root / "train", workers=1)
+    with pytest.raises(InputError, match="found no sequences in train, validate, test"):
+        check(root.parent, workers=1)
 
 
 def test_contradictions_to_the_index(root):
@@ -126,6 +129,31 @@ def test_positions_against_the_actions(root):
     assert len(found) == 1 and found[0].startswith("validate/1: position 2 moves against action 2")
 
 
+def test_a_set_whose_axis_is_inverted_is_told_once(tmp_path):
+    generator = np.random.default_rng(0)
+    for number in range(6):
+        frames, actions, positions = moving_square(generator, 14)
+        write_sequence(tmp_path / "train" / str(number), frames, actions * (1, -1), positions)
+    assert problems(tmp_path) == [f"{tmp_path}: position 2 moves against action 2 in nearly all sequences; check the sign of one"]
+
+
+@pytest.mark.parametrize("sequences", [1, 3, 5, 10, 25])
+def test_unrelated_smooth_columns_raise_no_alarm(sequences):
+    """Slow wanderings agree or disagree in sign for long stretches by chance."""
+    alarms = 0
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        findings = []
+        for number in range(sequences):
+            noise = generator.normal(size=(40, 14))
+            smooth = np.stack([np.convolve(column, np.ones(15) / 15, "valid") for column in noise.T], axis=1)[:10]
+            findings.append(
+                Finding("train", str(number), row={"action_dim": 7, "position_dim": 7}, conditions=smooth.astype(np.float32))
+            )
+        alarms += bool(list(against_signs(Path(), findings)))
+    assert alarms <= 4
+
+
 def test_actions_that_are_no_displacements_are_left_alone(tmp_path):
     """Targets, whose sign says nothing about the movement, and unsigned ones."""
     generator = np.random.default_rng(0)
@@ -135,6 +163,37 @@ def test_actions_that_are_no_displacements_are_left_alone(tmp_path):
             tmp_path / "train" / str(number), frames, np.column_stack([positions[:, 0] - 30, np.abs(actions[:, 1])]), positions
         )
     assert problems(tmp_path) == []
+
+
+def test_statistics_are_compared_column_by_column(root):
+    info = layout.read_info(root)
+    for number, folder in enumerate(sorted(root.glob("*/*"))):
+        table = np.column_stack([np.arange(14) * 1000.0 + number, np.arange(14) * 0.01])
+        (folder / "actions.csv").write_text("".join(f"{a:.9g},{b:.9g}\n" for a, b in table))
+    build_index(root)
+    info = layout.read_info(root)
+    mean = [info.mean[0], info.mean[1] + 0.5, *info.mean[2:]]
+    layout.write_index(root, layout.read_index(root), dataclasses.replace(info, mean=mean))
+    assert [line for line in problems(root) if "statistics" in line or "dataset.json" in line] == [
+        f"dataset.json: mean is not that of the training split; run `svg-data index {root}` again"
+    ]
+
+
+def test_a_split_that_the_index_says_otherwise(root):
+    index = layout.read_index(root).astype({"split": str})
+    index.loc[1, "split"] = "test"
+    layout.write_index(root, index, layout.read_info(root))
+    assert any("train/1: found split train, index.csv says test" in line for line in problems(root))
+
+
+def test_a_packed_data_set_without_its_index_says_so(root, tmp_path):
+    pack(root, tmp_path / "packed", workers=1)
+    index = (tmp_path / "packed" / layout.INDEX_FILE).read_text()
+    (tmp_path / "packed" / layout.INDEX_FILE).unlink()
+    assert any("index.csv: not found" in line for line in problems(tmp_path / "packed"))
+    (tmp_path / "packed" / layout.INDEX_FILE).write_text(index)
+    (tmp_path / "packed" / layout.INFO_FILE).write_text("{")
+    assert any("dataset.json: damaged" in line for line in problems(tmp_path / "packed"))
 
 
 def test_splits_that_share_frames(root):
@@ -186,6 +245,14 @@ def test_show(root, tmp_path, capsys):
     assert svg_data.main(["show", str(tmp_path / "packed"), "--out", str(tmp_path / "sheet.png"), "--sequences", "1"]) == 0
     assert (tmp_path / "sheet.txt").exists()
     assert svg_data.main(["show", str(root), "--out", "x.jpg"]) == 2
+
+
+def test_show_with_odd_names_and_large_constants(tmp_path):
+    for number, name in enumerate(("a$_$b", "\u6f22\u5b57", "c")):
+        table = np.column_stack([np.full(4, 1.7e9), np.full(4, (-1) ** number * 3e38), np.full(4, 0.1 * number)])
+        write_sequence(tmp_path / "train" / name, np.full((4, 8, 8, 3), number, np.uint8), table, None)
+    build_index(tmp_path, "a$_$b")
+    assert svg_data.main(["show", str(tmp_path)]) == 0
 
 
 def test_motion_and_brightness_by_hand(tmp_path, capsys):

@@ -153,8 +153,10 @@ def test_a_record_of_another_form_is_named(tmp_path, fault):
 def test_bair_flags_and_sources_that_do_not_fit(softmotion, tmp_path):
     with pytest.raises(InputError, match="--validate_shards: found 3, expected 0 to 2"):
         bair.convert(softmotion, tmp_path / "out", validate_shards=3)
-    with pytest.raises(InputError, match="found no train"):
+    with pytest.raises(InputError, match="nowhere: no such folder"):
         bair.convert(tmp_path / "nowhere", tmp_path / "out")
+    with pytest.raises(InputError, match="found no train"):
+        bair.convert(softmotion / "train", tmp_path / "out")
     with pytest.raises(InputError, match="--workers: found 0"):
         bair.convert(softmotion, tmp_path / "out", workers=0)
     bair.convert(softmotion, tmp_path / "out", workers=1)
@@ -352,10 +354,10 @@ def test_recordings_that_do_not_do(tmp_path):
     with pytest.raises(InputError, match="found neither videos nor pictures"):
         frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
     write_pictures(tmp_path / "in" / "a", 1)
-    with pytest.raises(InputError, match=r"in/a: found 1 frames, expected 2 or more"):
+    with pytest.raises(InputError, match=r"no recording can be used; .*in/a: found 1 frames .*, fewer than 2: not used"):
         frames.convert(tmp_path / "in", tmp_path / "out1", workers=1)
     write_pictures(tmp_path / "in" / "a" / "b", 3)
-    with pytest.raises(InputError, match=r"in/a: holds pictures and, below it, a/b"):
+    with pytest.raises(InputError, match=r"in/a: holds pictures and, below them, .*in/a/b; put"):
         frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
     shutil.rmtree(tmp_path / "in" / "a")
     write_pictures(tmp_path / "in" / "b", 3)
@@ -366,3 +368,134 @@ def test_recordings_that_do_not_do(tmp_path):
         frames.convert(tmp_path / "in", tmp_path / "in" / "out", workers=1)
     with pytest.raises(InputError, match="--length: found 1"):
         frames.convert(tmp_path / "in", tmp_path / "out", length=1)
+
+
+def test_tables_beside_the_pictures_come_along(tmp_path):
+    """What a robot's own program leaves: JPEGs of any size and name, and a row of actions for each."""
+    write_pictures(tmp_path / "in", 7)
+    actions = np.random.default_rng(0).normal(size=(7, 2)).astype(np.float32)
+    np.savetxt(tmp_path / "in" / "actions.csv", actions, fmt="%.9g", delimiter=",")
+    frames.convert(tmp_path / "in", tmp_path / "out", length=4, image_width=8, shares=(1, 0, 0), workers=1)
+    for number, rows in enumerate((actions[:4], actions[4:])):
+        np.testing.assert_array_equal(read_conditions(tmp_path / f"out/train/in/{number}", len(rows))["actions"], rows)
+    with pytest.raises(InputError, match=r"--every: found 2, but .*in has actions"):
+        frames.convert(tmp_path / "in", tmp_path / "other", every=2, workers=1)
+    (tmp_path / "in" / "actions.csv").write_text("1,2\n" * 6)
+    with pytest.raises(InputError, match="found 6 rows, expected 7, one for each frame; repeat the last row"):
+        frames.convert(tmp_path / "in", tmp_path / "third", workers=1)
+
+
+def test_recordings_that_are_split_already_stay_in_their_split(tmp_path):
+    for name in ("train/a", "train/b", "test/c"):
+        write_pictures(tmp_path / "in" / name, 3)
+    frames.convert(tmp_path / "in", tmp_path / "out", image_width=8, workers=1)
+    assert layout.read_index(tmp_path / "out")["path"].tolist() == ["train/a/0", "train/b/0", "test/c/0"]
+    with pytest.raises(InputError, match="is a data set already, with an index"):
+        frames.convert(tmp_path / "out", tmp_path / "again", workers=1)
+
+
+def test_recordings_that_have_grown_or_share_a_name_are_refused(tmp_path):
+    write_pictures(tmp_path / "in", 12)
+    frames.convert(tmp_path / "in", tmp_path / "out", length=4, image_width=8, workers=1)
+    before = contents(tmp_path / "out")
+    Image.new("RGB", (16, 8)).save(tmp_path / "in" / "frame13.png")
+    with pytest.raises(InputError, match=r"found recordings {.in.: 12}, expected {.in.: 13} as now asked for"):
+        frames.convert(tmp_path / "in", tmp_path / "out", length=4, image_width=8, workers=1)
+    assert contents(tmp_path / "out") == before
+    write_pictures(tmp_path / "in" / "in", 3)
+    with pytest.raises(InputError, match="in/in: has the same name as the recording"):
+        frames.convert(tmp_path / "in", tmp_path / "other", workers=1)
+    for name in ("a", "a-b", "a/0"):
+        write_pictures(tmp_path / "nested" / name, 3)
+    with pytest.raises(InputError, match=r"nested/a: holds pictures and, below them, .*a/0"):
+        frames.convert(tmp_path / "nested", tmp_path / "other", workers=1)
+
+
+@pytest.mark.parametrize("total", range(5, 13))
+def test_the_end_of_a_divided_recording_is_never_lost(tmp_path, total):
+    """Whatever is left over: three pieces or more give a test split, and no frame but a lone last one is missing."""
+    write_pictures(tmp_path / "in", total)
+    frames.convert(tmp_path / "in", tmp_path / "out", length=2, image_width=8, shares=(0.4, 0.3, 0.3), workers=1)
+    index = layout.read_index(tmp_path / "out")
+    assert index["frames"].sum() == total // 2 * 2
+    assert set(index["split"]) == ({"train", "validate", "test"} if total >= 6 else {"train", "validate"})
+
+
+def test_pictures_of_more_than_8_bits_are_refused(tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        Image.fromarray(np.full((8, 8), 1000 * number, np.uint16)).save(tmp_path / "in" / f"{number}.png")
+    with pytest.raises(InputError, match=r"0.png: unreadable picture \(more than 8 bits a channel"):
+        frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
+
+
+def test_damaged_recordings_can_be_left_out(tmp_path):
+    for name in "abc":
+        write_pictures(tmp_path / "in" / name, 6)
+    (tmp_path / "in" / "b" / "frame5.png").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"frame5.png: .*or leave such recordings out with --skip_damaged"):
+        frames.convert(tmp_path / "in", tmp_path / "out", length=3, image_width=8, workers=1)
+    report = frames.convert(tmp_path / "in", tmp_path / "out", length=3, image_width=8, workers=1, skip_damaged=True)
+    assert (report.written + report.present, len(report.left_out)) == (5, 1)
+    assert "in/b/frame5.png" in (tmp_path / "out" / "left_out.txt").read_text()
+
+
+@pytest.mark.parametrize("end", ["kill -9 $$", "exit 255", "exit 1"])
+def test_an_ffmpeg_that_ends_early_is_not_taken_for_the_end_of_the_video(tmp_path, monkeypatch, end):
+    """Interrupted between two frames it ends without a word: only its exit code tells."""
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    script = tmp_path / "ffmpeg"
+    script.write_text(f"#!/bin/sh\nhead -c {5 * 8 * 8 * 3} /dev/zero\n{end}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(script))
+    (tmp_path / "in.mp4").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"in.mp4: unreadable video \(ended early\)"):
+        list(frames.read_recording(tmp_path / "in.mp4", 8, "crop", 1))
+
+
+def test_a_bair_shard_with_fewer_records_than_its_name_says_is_noted(softmotion, tmp_path, capsys):
+    """Cut at the border of two records, or empty: nothing but the name tells."""
+    shard = softmotion / "train" / "traj_3_to_5.tfrecords"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 3])
+    (softmotion / "test" / "traj_0_to_2.tfrecords").write_bytes(b"")
+    (softmotion / "train" / "._traj_0_to_2.tfrecords").write_bytes(b"of a Macintosh")
+    assert svg_data.main(["bair", str(softmotion), str(tmp_path / "out"), "--workers", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    size = shard.stat().st_size
+    assert lines == [
+        f"note: {shard} record 1 at byte {size}: the file ends here, 2 of 3 records are missing",
+        f"note: {softmotion / 'test' / 'traj_0_to_2.tfrecords'} record 0 at byte 0: the file ends here, 3 of 3 records are missing",
+        f"{tmp_path / 'out'}: 7 sequences written, 0 were there already",
+        f"{tmp_path / 'out' / 'index.csv'}: 7 sequences (4 train, 3 validate; no test), "
+        "frames 8x8x3, 4 action and 3 position columns",
+    ]
+
+
+def test_rlds_keeps_a_lone_test_split_and_passes_depth_over(version, tmp_path):
+    description = json.loads((version / "features.json").read_text())
+    steps = description["featuresDict"]["features"]["steps"]["sequence"]["feature"]["featuresDict"]["features"]
+    depth = {"image": {"shape": {"dimensions": ["10", "16", "1"]}, "dtype": "uint16", "encodingFormat": "png"}}
+    steps["observation"]["featuresDict"]["features"]["a_depth"] = depth
+    steps["observation"]["featuresDict"]["features"]["a_hand_image"] = PICTURE
+    (version / "features.json").write_text(json.dumps(description))
+    for shard in version.glob("*-train.*"):
+        shard.rename(str(shard).replace("-train.", "-test."))
+    (version / "pushing-val.tfrecord-00000-of-00001").unlink()
+    splits = [{"name": "test", "shardLengths": ["3", "2"]}]
+    (version / "dataset_info.json").write_text(json.dumps({"splits": splits}))
+    selection, _ = rlds.convert(version, tmp_path / "out", image_width=8, workers=1)
+    assert selection.camera == "observation/camera"
+    assert layout.read_index(tmp_path / "out")["split"].tolist() == ["test"] * 5
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"splits": [{"name": "train", "shardLengths": [1e999]}]}', "1" * 5001, "\x00", ""]
+)
+def test_json_that_breaks_parsers_is_one_line(version, tmp_path, text):
+    good = (version / "dataset_info.json").read_text()
+    for name in ("dataset_info.json", "features.json"):
+        (version / "dataset_info.json").write_text(good)
+        (version / name).write_text(text)
+        with pytest.raises(InputError, match=name) as error:
+            rlds.convert(version, tmp_path / "out", workers=1)
+        assert len(str(error.value)) < 500

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from data_tools import __main__ as svg_data
 from data_tools import folders, layout, png
 from data_tools.index import build_index, check_sequence, find_sequences
 from data_tools.layout import InputError
@@ -60,8 +61,8 @@ def test_index_and_statistics(tmp_path):
     for place in ("train/shard_a.tfrecords/2", "train/shard_a.tfrecords/10", "validate/0", "test/0"):
         tables[place] = generator.normal(3, 2, (6, 3)).astype(np.float32)
         folders.write_sequence(tmp_path / place, np.zeros((6, 8, 8, 3), np.uint8), tables[place][:, :2], tables[place][:, 2:])
-    (tmp_path / "train" / ".3.123").mkdir()
-    shutil.copy(tmp_path / "test/0/0.png", tmp_path / "train" / ".3.123")  # an interrupted writer's leftovers
+    (tmp_path / "train" / ".3.123.svg-part").mkdir()
+    shutil.copy(tmp_path / "test/0/0.png", tmp_path / "train" / ".3.123.svg-part")  # an interrupted writer's leftovers
     index = build_index(tmp_path, "name", "source")
     assert index["path"].tolist() == list(tables)
     assert index["sequence"].tolist() == ["shard_a.tfrecords/2", "shard_a.tfrecords/10", "0", "0"]
@@ -290,3 +291,97 @@ def test_any_table_is_finite_numbers_or_one_line(tmp_path_factory, data, rows):
         assert table.shape[0] == rows and table.dtype == np.float32 and np.isfinite(table).all()
         cells = [[float(cell) for cell in line.split(",")] for line in data.decode().splitlines() if line.strip()]
         np.testing.assert_array_equal(table, np.array(cells[:rows]).astype(np.float32))
+
+
+FRAMES = np.zeros((3, 8, 8, 3), np.uint8)
+UNFIT = {
+    "floats": (FRAMES / 255, None, r"found frames float64 \[3, 8, 8, 3\], expected uint8"),
+    "channels first": (FRAMES.transpose(0, 3, 1, 2), None, r"found frames uint8 \[3, 3, 8, 8\]"),
+    "RGBA": (np.zeros((3, 8, 8, 4), np.uint8), None, "found frames uint8"),
+    "no channels": (FRAMES[..., 0], None, "found frames uint8"),
+    "no frames": (FRAMES[:0], None, "found frames uint8"),
+    "list": ([[1]], None, "found frames int64"),
+    "short table": (FRAMES, np.zeros((2, 4)), r"actions.csv: found float64 \[2, 4\], expected numbers \[3,columns\]"),
+    "flat table": (FRAMES, np.zeros(3), "found float64"),
+    "words": (FRAMES, np.array([["a"]] * 3), "actions.csv: found <U1"),
+    "nan": (FRAMES, np.full((3, 2), np.nan), "no finite float32"),
+    "too large": (FRAMES, np.full((3, 2), 1e300), "no finite float32"),
+}
+
+
+@pytest.mark.parametrize("fault", UNFIT)
+def test_write_sequence_refuses_what_is_no_sequence(tmp_path, fault):
+    frames, actions, message = UNFIT[fault]
+    with pytest.raises(InputError, match=message):
+        folders.write_sequence(tmp_path / "train" / "0", frames, actions, None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_write_sequence_overwrites_nothing(sequence):
+    before = {path.name: path.read_bytes() for path in sequence.iterdir()}
+    with pytest.raises(InputError, match="train/0: is there already"):
+        folders.write_sequence(str(sequence), FRAMES, None, None)
+    assert {path.name: path.read_bytes() for path in sequence.iterdir()} == before
+
+
+def test_things_of_another_name_are_noted(sequence, capsys):
+    root = sequence.parent.parent
+    (root / "val").mkdir()
+    (root / "Test").mkdir()
+    (root / "validate").write_text("")
+    (sequence / "actions.csv").rename(sequence / "action.csv")
+    (root / "notes.txt").write_text("")
+    assert svg_data.main(["index", str(root)]) == 0
+    lines = capsys.readouterr().out.replace(f"{root}/", "").splitlines()
+    assert [line.split(";")[0].split(":")[1].strip() for line in lines[:-1]] == ["Test", "val", "validate", "train/0/action.csv"]
+    assert lines[-1].startswith("index.csv: 1 sequences (1 train; no validate, no test), frames 8x8x3, 0 action and 1 position")
+
+
+def test_indexing_again_keeps_name_and_source(sequence):
+    root = sequence.parent.parent
+    build_index(root, "mine", "from here")
+    build_index(root)
+    assert (layout.read_info(root).name, layout.read_info(root).source) == ("mine", "from here")
+
+
+def test_folders_that_are_no_data_set(sequence, tmp_path):
+    root = tmp_path / "above" / "root"
+    shutil.copytree(sequence, root / "train" / "0")
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        build_index(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=f"is a split itself; name the folder above, {root}"):
+        build_index(root / "train")
+    build_index(root)
+    with pytest.raises(InputError, match=f"name the data root, {root}"):
+        layout.read_info(root / "train")
+    with pytest.raises(InputError, match=f"name one of the data roots {root}"):
+        layout.read_index(root.parent)
+
+
+def test_names_and_widths_that_an_index_cannot_hold(sequence):
+    root = sequence.parent.parent
+    odd = Path(f"{sequence}\udce9")
+    sequence.rename(odd)
+    with pytest.raises(InputError, match="a name with characters that cannot be written; rename it"):
+        build_index(root)
+    odd.rename(sequence)
+    (sequence / "actions.csv").write_text(("0," * 5000 + "0\n") * 12)
+    with pytest.raises(InputError, match="found action_dim 5001, expected at most 4096"):
+        build_index(root)
+
+
+@pytest.mark.parametrize("mean", ["1" * 401, "1" * 5001, "[" * 50_000, "1e999", '"x"', "null"])
+def test_dataset_json_that_breaks_parsers_is_one_line(tmp_path, mean):
+    text = f'{{"schema_version": 1, "name": "x", "source": "", "action_dim": 1, "position_dim": 0, "mean": [{mean}], "std": [1]}}'
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(InputError, match=r"dataset\.json: damaged") as error:
+        layout.read_info(tmp_path)
+    assert len(str(error.value)) < 500
+
+
+def test_marks_and_headers_of_spreadsheets(sequence):
+    (sequence / "actions.csv").write_text("\ufeff" + "1,2\n" * 12, encoding="utf-8")
+    assert folders.read_conditions(sequence, 12)["actions"].tolist() == [[1, 2]] * 12
+    (sequence / "actions.csv").write_text("dx,dy\n" + "1,2\n" * 12)
+    with pytest.raises(InputError, match="row 1 column 1: found 'dx', expected a finite number; remove the header"):
+        folders.read_conditions(sequence, 12)

@@ -182,10 +182,10 @@ def test_flags_and_targets(varied, tmp_path, capsys):
     assert svg_data.main(["pack", str(folders), str(tmp_path / "out"), "--sequences", "1", "--workers", "1"]) == 0
     assert f"{tmp_path / 'out'}: 3 sequences, 15 frames, 0.0 MB" in capsys.readouterr().out
     for flags, message in (
-        ([str(folders), str(folders)], "is the data set itself"),
+        ([str(folders), str(folders)], "lies within the data set that is packed"),
         ([str(folders), str(tmp_path / "x"), "--frames", "0"], "--frames: found 0"),
         ([str(folders), str(tmp_path / "out")], "found sequences 1, expected null as now asked for; nothing was changed"),
-        ([str(tmp_path), str(tmp_path / "x")], "dataset.json: not found"),
+        ([str(tmp_path / "no"), str(tmp_path / "x")], "no: no such folder"),
     ):
         assert svg_data.main(["pack", *flags]) == 2
         printed = capsys.readouterr().err
@@ -209,3 +209,61 @@ def test_packing_stops_at_a_damaged_frame_and_goes_on_when_it_is_mended(varied, 
     pack(tmp_path / "in", tmp_path / "out", workers=1)
     for path in (tmp_path / "whole").rglob("*"):
         assert path.is_dir() or path.read_bytes() == (tmp_path / "out" / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def two_sequences(root, sign: int = 1) -> None:
+    """train/0 and train/1 of 4 frames, whose actions are sign * (1, 2, 3, 4)."""
+    for number in range(2):
+        actions = sign * np.arange(1, 5, dtype=np.float32)[:, None]
+        write_sequence(root / "train" / str(number), np.full((4, 4, 4, 3), number + 1, np.uint8), actions, None)
+    build_index(root)
+
+
+@pytest.mark.parametrize("name", ["frames", "conditions"])
+def test_packing_again_mends_what_was_damaged(tmp_path, name):
+    two_sequences(tmp_path / "in")
+    pack(tmp_path / "in", tmp_path / "out", workers=1)
+    path = tmp_path / "out" / "train" / f"{name}.npy"
+    whole = path.read_bytes()
+    for damaged in (whole[:-3], whole[:60], b"", whole + b"x"):
+        path.write_bytes(damaged)
+        pack(tmp_path / "in", tmp_path / "out", workers=1)
+        assert path.read_bytes() == whole
+    assert len(list((tmp_path / "out" / "train").iterdir())) == 2
+
+
+def test_packing_again_after_the_source_changed_is_refused(tmp_path):
+    two_sequences(tmp_path / "in")
+    pack(tmp_path / "in", tmp_path / "out", workers=1)
+    for number in range(2):  # as `svg-data check` may have advised
+        (tmp_path / "in" / "train" / str(number) / "actions.csv").write_text("-1\n-2\n-3\n-4\n")
+    build_index(tmp_path / "in")
+    with pytest.raises(InputError, match=r'found data set "in, 2 sequences, .*", expected "in, 2 sequences, .*" as now asked for'):
+        pack(tmp_path / "in", tmp_path / "out", workers=1)
+
+
+def test_packing_sees_what_was_indexed_since(tmp_path):
+    """In one process: a sequence that is indexed in front of the others shifts them all."""
+    two_sequences(tmp_path / "in")
+    pack(tmp_path / "in", tmp_path / "one", workers=1)
+    (tmp_path / "in" / "train" / "0").rename(tmp_path / "in" / "train" / "7")
+    write_sequence(tmp_path / "in" / "train" / "0", np.full((4, 4, 4, 3), 9, np.uint8), np.ones((4, 1)), None)
+    build_index(tmp_path / "in")
+    pack(tmp_path / "in", tmp_path / "two", workers=1)
+    dataset = SequenceDataset(tmp_path / "two", "train", 1)
+    assert [int(dataset[number]["frames"][0, 0, 0, 0]) for number in range(3)] == [9, 2, 1]
+
+
+def test_frames_out_of_a_sequence_are_refused(varied):
+    for root in varied:
+        dataset = SequenceDataset(root, "train", 3)
+        for start in (-1, 3, 100):
+            with pytest.raises(IndexError, match=f"frames {start} to {start + 2} of a sequence of 5"):
+                dataset[0, start]
+
+
+def test_a_lost_first_frame_does_not_shift_the_others(tmp_path):
+    two_sequences(tmp_path)
+    (tmp_path / "train" / "1" / "0.png").unlink()
+    with pytest.raises(InputError, match=r"train/1/0.png: missing frame"):
+        SequenceDataset(tmp_path, "train", 3)[1]

@@ -67,7 +67,7 @@ def test_a_rerun_completes_what_is_missing_and_nothing_else(tmp_path):
     simulate.simulate(tmp_path, 4, workers=1, **SMALL)
     whole = contents(tmp_path)
     lost = tmp_path / "train" / "00003"
-    half_written = lost.with_name(".00003.12345")
+    half_written = lost.with_name(".00003.12345.svg-part")
     lost.rename(half_written)
     (half_written / "5.png").unlink()
     kept = (tmp_path / "train" / "00000").stat().st_mtime_ns
