@@ -56,7 +56,8 @@ def check(root: Path, workers: int | None = None) -> Report:
     workers = check_workers(workers)
     opened_store.cache_clear()
     index, info, problems = _read_metadata(root)
-    if info is not None and info.store == "packed":
+    packed = info is not None and info.store == "packed"
+    if packed:
         jobs = []
         for split in [] if index is None else index["split"].unique():
             try:
@@ -74,10 +75,9 @@ def check(root: Path, workers: int | None = None) -> Report:
     for finding in findings:
         problems += finding.problems
     readable = [finding for finding in findings if finding.row]
-    if info is None or info.store == "folders":
+    if findings and not packed:
         problems += _disagreements(root, readable)
-    if index is not None and info.store == "folders":
-        problems += _against_index(root, findings, index)
+        problems += _against_index(root, findings, index) if index is not None else []
     if info is not None:
         problems += _against_statistics(root, findings, info)
     problems += against_signs(root, readable)
