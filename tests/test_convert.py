@@ -196,10 +196,8 @@ def episode(number: int, steps: int) -> dict:
     }
 
 
-@pytest.fixture
-def version(tmp_path) -> Path:
-    """A TFDS data set: episodes of 3, 4, ... steps, two training shards of three and two, one validation shard of one."""
-    folder = tmp_path / "pushing" / "1.0.0"
+def write_version(folder: Path, shards: dict[str, list[int]]) -> Path:
+    """A TFDS data set: by name of split, the number of steps of each episode, up to three episodes a shard."""
     folder.mkdir(parents=True)
     steps = {
         "observation": features_dict({"wrist_camera": PICTURE, "camera": PICTURE, "state": TENSOR}),
@@ -207,12 +205,22 @@ def version(tmp_path) -> Path:
     }  # fmt: skip
     tree = features_dict({"steps": {"sequence": {"feature": features_dict(steps)}}, "episode_metadata": features_dict({})})
     (folder / "features.json").write_text(json.dumps(tree))
-    splits = [{"name": "train", "shardLengths": ["3", "2"]}, {"name": "val", "shardLengths": ["1"]}]
+    splits, number = [], 0
+    for split, lengths in shards.items():
+        groups = [lengths[start : start + 3] for start in range(0, len(lengths), 3)]
+        splits.append({"name": split, "shardLengths": [str(len(group)) for group in groups]})
+        for shard, group in enumerate(groups):
+            path = folder / f"pushing-{split}.tfrecord-{shard:05d}-of-{len(groups):05d}"
+            tfrecords.write_shard(path, [episode(number + place, length) for place, length in enumerate(group)])
+            number += len(group)
     (folder / "dataset_info.json").write_text(json.dumps({"name": "pushing", "fileFormat": "tfrecord", "splits": splits}))
-    for shard, numbers in (("train.tfrecord-00000-of-00002", (0, 1, 2)), ("train.tfrecord-00001-of-00002", (3, 4)),
-                           ("val.tfrecord-00000-of-00001", (5,))):  # fmt: skip
-        tfrecords.write_shard(folder / f"pushing-{shard}", [episode(number, 3 + number) for number in numbers])
     return folder
+
+
+@pytest.fixture
+def version(tmp_path) -> Path:
+    """Episodes of 3, 4, ... steps, two training shards of three and two, one validation shard of one."""
+    return write_version(tmp_path / "pushing" / "1.0.0", {"train": [3, 4, 5, 6, 7], "val": [8]})
 
 
 def test_rlds_episodes_keep_their_length_and_numbers(version, tmp_path):

@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tfrecords
-from test_convert import bair_sequence, contents, features_dict, version, write_pictures  # noqa: F401
+from test_convert import contents, write_pictures, write_version
 
 from data_tools import __main__ as svg_data
 from data_tools import folders, layout
@@ -39,46 +40,86 @@ def sources(tmp_path_factory) -> dict[str, list]:
         path = folder / "bair" / "train" / f"traj_{shard}.tfrecords"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(record * 30)
+    write_version(folder / "rlds", {"train": [20] * 100})
     for name in "abcdef":
         write_pictures(folder / "pictures" / name, 300)
     for number in range(120):
         frames = generator.integers(0, 256, (10 + number % 7, 64, 64, 3), np.uint8)
-        write_sequence(
-            folder / "folders" / ("train", "test")[number % 5 == 0] / str(number),
-            frames,
-            generator.normal(size=(len(frames), 4)),
-            None,
-        )
+        place = folder / "folders" / ("train", "test")[number % 5 == 0] / str(number)
+        write_sequence(place, frames, generator.normal(size=(len(frames), 4)), None)
     build_index(folder / "folders")
     return {
         "bair": [["bair", folder / "bair"], []],
+        "rlds": [["rlds", folder / "rlds"], ["--image_width", 64]],
         "frames": [["frames", folder / "pictures"], ["--length", 7, "--image_width", 64]],
         "pack": [["pack", folder / "folders"], []],
-        "simulate": [["simulate"], ["--sequences", 40, "--image_width", 16, "--frames", 10]],
+        "simulate": [["simulate"], ["--sequences", 60, "--image_width", 16, "--frames", 10]],
     }
 
 
+WRITERS = ["bair", "rlds", "frames", "pack", "simulate"]
+
+
+def has_begun(out: Path, writer: str) -> bool:
+    """Whether something stands under its final name, or, for the packed store, has begun to grow."""
+    return any(out.glob("train/.frames.npy.part") if writer == "pack" else out.glob("train/**/0.png"))
+
+
+def interrupt(words: list, out: Path, writer: str, after: float, how: signal.Signals) -> int:
+    """Starts a writer in a process group of its own and interrupts the group some time after its first output."""
+    process = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    )
+    before = set(out.rglob("*"))
+    while process.poll() is None and (not has_begun(out, writer) or set(out.rglob("*")) == before):
+        time.sleep(0.01)
+    time.sleep(after)
+    if how == signal.SIGKILL:
+        process.kill()  # alone: its workers must notice by themselves
+    elif process.poll() is None:
+        os.killpg(process.pid, how)
+    errors = process.communicate()[1]
+    assert process.returncode in (0, 130, -9) and "Traceback" not in errors, errors
+    return process.returncode
+
+
+def assert_whole(root: Path, whole: Path) -> None:
+    """What stands under a final name is what stands there in the end."""
+    final = contents(whole)
+    for name, data in contents(root).items():
+        assert "/." in f"/{name}" or data == final[name], name
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("writer", ["bair", "frames", "pack", "simulate"])
+@pytest.mark.parametrize("writer", WRITERS)
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(sources, tmp_path, writer):
     before, after = sources[writer]
-    start = time.monotonic()
-    subprocess.run(command(*before, tmp_path / "whole" / "data", *after), check=True, capture_output=True, cwd=ROOT)
-    duration = time.monotonic() - start
-    out, chance, kills = tmp_path / "killed" / "data", random.Random(writer), 0
-    for _ in range(4):
-        process = subprocess.Popen(command(*before, out, *after), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
-        time.sleep(chance.uniform(0.3, duration))
-        process.kill()
-        errors = process.communicate()[1].decode()
-        kills += process.returncode == -9
-        assert process.returncode in (0, -9), errors
-        for folder in out.rglob("0.png"):  # under its final name a sequence is whole
-            if not any(part.startswith(".") for part in folder.parts):
-                folders.frame_paths(folder.parent)
-    assert kills
+    whole, out = tmp_path / "whole" / "data", tmp_path / "killed" / "data"
+    subprocess.run(command(*before, whole, *after), check=True, capture_output=True, cwd=ROOT)
+    chance, stopped = random.Random(writer), []
+    for how in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
+        stopped.append(interrupt(command(*before, out, *after), out, writer, chance.uniform(0, 0.15), how))
+        assert_whole(out, whole)
+    assert any(stopped), "it was through each time before it was stopped: give it more to do"
     subprocess.run(command(*before, out, *after), check=True, capture_output=True, cwd=ROOT)
-    assert contents(out) == contents(tmp_path / "whole" / "data")
+    assert contents(out) == contents(whole)
+
+
+@pytest.mark.slow
+def test_ctrl_c_during_a_video_leaves_no_short_sequence(tmp_path):
+    """The terminal interrupts ffmpeg as well, which then ends without a word."""
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        noise = ["-f", "lavfi", "-i", "testsrc2=size=640x480:rate=30", "-frames:v", "900", "-preset", "ultrafast"]
+        video = str(tmp_path / "in" / f"{name}.mp4")
+        subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *noise, video], check=True)
+    whole, out = tmp_path / "whole" / "data", tmp_path / "cut" / "data"
+    subprocess.run(command("frames", tmp_path / "in", whole), check=True, capture_output=True, cwd=ROOT)
+    assert interrupt(command("frames", tmp_path / "in", out), out, "frames", 0.1, signal.SIGINT) == 130
+    assert_whole(out, whole)
+    subprocess.run(command("frames", tmp_path / "in", out), check=True, capture_output=True, cwd=ROOT)
+    assert contents(out) == contents(whole)
 
 
 def run_limited(words: list, size: int) -> subprocess.CompletedProcess:
@@ -87,7 +128,9 @@ def run_limited(words: list, size: int) -> subprocess.CompletedProcess:
     return subprocess.run(words, preexec_fn=limit, capture_output=True, text=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize(("writer", "size"), [("bair", 4000), ("frames", 100), ("pack", 400_000), ("simulate", 150)])
+@pytest.mark.parametrize(
+    ("writer", "size"), [("bair", 4000), ("rlds", 1500), ("frames", 1500), ("pack", 400_000), ("simulate", 150)]
+)
 def test_no_room_on_the_disk_is_one_line_and_loses_nothing(sources, tmp_path, writer, size):
     before, after = sources[writer]
     done = run_limited(command(*before, tmp_path / "out", *after, "--workers", 1), size)
