@@ -10,7 +10,7 @@ COMMANDS = {
     "simulate": (simulate, "simulate robot pushing into a new data set, index included"),
     "bair": (bair, "convert BAIR TFRecords (softmotion30_44k), index included"),
     "rlds": (rlds, "convert RLDS episodes as TensorFlow Datasets writes them, index included"),
-    "frames": (frames, "take videos or folders of pictures, without actions, index included"),
+    "frames": (frames, "take videos, and folders of pictures with tables or without, index included"),
     "index": (index, "check the sequences under a root and write index.csv and dataset.json"),
     "check": (check, "read everything and report damaged and doubtful sequences"),
     "show": (show, "draw a contact sheet and print statistics"),
