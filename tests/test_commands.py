@@ -92,7 +92,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "flags", "expected"),
     [
-        (train, "--data_root /nowhere --log_dir {tmp}/r", "/nowhere: no such folder; --data_root expects"),
+        (train, "--data_root /nowhere --log_dir {tmp}/r", "/nowhere: no such folder, expected the root of a data set"),
         (train, "--data_root {data} --log_dir {tmp}/r --batch_size 0", "--batch_size: found 0, expected a number above 0"),
         (train, "--log_dir {tmp}/r", "--data_root: not given"),
         (train, "--data_root {data} --log_dir {data}/index.csv", "index.csv"),
