@@ -28,7 +28,8 @@ setup(
         "pandas>=2.2",
         "pillow>=10",
         "google-crc32c>=1.5",
-        "kornia-rs>=0.2,<0.3",  # its Python interface is still moving
+        # Its Python interface is still moving. Where there is no wheel Pillow does its work.
+        "kornia-rs>=0.2,<0.3; platform_machine in 'x86_64 AMD64 arm64 aarch64'",
         "matplotlib>=3.8",
         "safetensors>=0.4.3",
         "tqdm>=4.66",

@@ -79,20 +79,9 @@ def _read_video(path: Path, width: int, fit: str, every: int) -> Iterator[np.nda
         raise InputError("imageio-ffmpeg: not installed, and videos need it; run `pip install imageio-ffmpeg`") from None
     crop = "crop=min(iw\\,ih):min(iw\\,ih)," if fit == "crop" else ""
     filters = f"select=not(mod(n\\,{every})),{crop}scale={width}:{width}:flags=lanczos"
-    command = [
-        get_ffmpeg_exe(),
-        "-nostdin",
-        "-v",
-        "error",
-        "-xerror",
-        "-i",
-        f"file:{path}",
-        "-map",
-        "0:v:0",
-        "-fps_mode",
-        "passthrough",
-    ]
-    command += ["-vf", filters, "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
+    # Only files: a playlist that calls itself a video must not fetch anything.
+    command = [get_ffmpeg_exe(), "-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file", "-i", f"file:{path}"]
+    command += f"-map 0:v:0 -fps_mode passthrough -vf {filters} -pix_fmt rgb24 -f rawvideo -".split()
     size = width * width * 3
     # Errors go to a file: a pipe that nobody reads would fill and stop ffmpeg.
     with tempfile.TemporaryFile() as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors) as process:
