@@ -186,52 +186,57 @@ def write_linked_index(root: Path, sequences: int, store: str = "folders") -> No
     layout.write_index(root, index, layout.DatasetInfo("benchmark", "", 4, 3, zeros, ones, store))
 
 
-def measure_memory(folder: Path) -> list[dict]:
-    """Resident memory of a process that has read 3,000 clips from all over a small and a large data set.
+def write_links(root: Path, real: list[Path]) -> None:
+    """Sequence folders that are links to a few real ones."""
+    for number, path in enumerate(layout.read_index(root)["path"]):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).symlink_to(real[number % len(real)])
 
-    The large ones are links to few sequences, and a file without content: what is on disk plays no part.
-    """
-    from data_tools.folders import write_sequence
+
+def write_hollow_arrays(root: Path, sequences: int) -> None:
+    """The files of a packed training split, of full length but without content: the file system stores no zeros."""
     from data_tools.store import npy_header
 
-    for number in range(8):
-        write_sequence(folder / "real" / str(number), *make_sequence(number))
-    results = []
+    (root / "train").mkdir()
+    for name, dtype, shape in (("frames", np.uint8, (WIDTH, WIDTH, 3)), ("conditions", np.float32, (CONDITIONS,))):
+        shape = (sequences * FRAMES, *shape)
+        header = npy_header(np.dtype(dtype), shape)
+        with open(root / "train" / f"{name}.npy", "wb") as file:
+            file.write(header)
+            file.truncate(len(header) + int(np.prod(shape)) * np.dtype(dtype).itemsize)
+
+
+def measure_memory(folder: Path) -> list[dict]:
+    """Resident memory of a process that has read 3,000 clips from all over a small and a large data set (on Linux)."""
+    from data_tools.folders import write_sequence
+
+    if not Path("/proc/self/status").exists():
+        return []
+    real = [folder / "real" / str(number) for number in range(8)]
+    for number, path in enumerate(real):
+        write_sequence(path, *make_sequence(number))
+    rows = []
     for store in layout.STORES:
-        megabytes = []
         for sequences in MEMORY_SIZES:
             root = folder / f"{store}_{sequences}"
             write_linked_index(root, sequences, store)
             if store == "folders":
-                for number, path in enumerate(layout.read_index(root)["path"]):
-                    (root / path).parent.mkdir(parents=True, exist_ok=True)
-                    (root / path).symlink_to(folder / "real" / str(number % 8))
+                write_links(root, real)
             else:
-                (root / "train").mkdir()
-                for name, dtype, shape in (("frames", np.uint8, (WIDTH, WIDTH, 3)), ("conditions", np.float32, (CONDITIONS,))):
-                    shape = (sequences * FRAMES, *shape)
-                    header = npy_header(np.dtype(dtype), shape)
-                    with open(root / "train" / f"{name}.npy", "wb") as file:
-                        file.write(header)
-                        file.truncate(len(header) + int(np.prod(shape)) * np.dtype(dtype).itemsize)
-            code = f"""
+                write_hollow_arrays(root, sequences)
+            rows.append(compare(f"resident memory, {store}, {sequences:,} sequences, MB", [resident_after_reading(root)]))
+    return rows
+
+
+def resident_after_reading(root: Path) -> float:
+    code = f"""
 from svg.sequences import SequenceDataset, TrainingBatches
 batches = TrainingBatches(SequenceDataset({str(root)!r}, "train", {CLIP}), 30, 0, "random")
 for batch in batches.iterate(range(100), 0, False):
     pass
 print(int(open("/proc/self/status").read().split("VmRSS:")[1].split()[0]) / 1024)
 """
-            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-            megabytes.append(float(done.stdout))
-        small, large = megabytes
-        results.append(
-            {
-                "what": f"resident memory, {store}, MB at {MEMORY_SIZES[0]:,} and {MEMORY_SIZES[1]:,}",
-                "ours": large,
-                "spread": [small, large],
-            }
-        )
-    return results
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
 def compare(what: str, ours: list[float], reference: list[float] | None = None) -> dict:

@@ -18,7 +18,7 @@ raise SystemExit(benchmark.main(["--repeats", "1", "--folder", {str(tmp_path)!r}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert done.returncode == 0, done.stderr
     rows = {row["what"]: row for row in json.loads((tmp_path / "figures.json").read_text())["rows"]}
-    assert len(rows) == len(done.stdout.splitlines()) - 1 == 7
+    assert len(rows) == len(done.stdout.splitlines()) - 1 == 9
     assert all(row["spread"][0] <= row["ours"] <= row["spread"][1] and row["ours"] > 0 for row in rows.values())
     conversion = rows["conversion, frames/s"]
     assert conversion["ratio"] == pytest.approx(conversion["ours"] / conversion["reference"])
