@@ -29,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         module.add_arguments(command)
     args = parser.parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be in no encoding
     work = COMMANDS[args.command][0].run
     on_interrupt = "interrupted; the same command goes on from there" if args.command in CONTINUING else "interrupted"
     return run_command(f"svg-data {args.command}", lambda: work(args), on_interrupt)

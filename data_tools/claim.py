@@ -46,7 +46,8 @@ def claimed(root: Path, recipe_file: str, recipe: dict) -> Iterator[None]:
 
 def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
     path = root / recipe_file
-    recipe = json.loads(json.dumps(recipe))
+    text = json.dumps(recipe, indent=2) + "\n"
+    recipe = json.loads(text)
     if path.exists():
         found = layout.read_json(path, "restore it or write into another root")
         different = [name for name in recipe if found.get(name) != recipe[name]]
@@ -56,9 +57,11 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
                 f"{path}: found {name} {_short(found.get(name))}, expected {_short(recipe[name])} as now asked for; nothing was "
                 "changed: use the same settings, or another root"
             )
+        if not different:
+            return
     elif any((root / split).exists() for split in SPLITS):
         raise InputError(f"{root}: holds sequences of another origin (no {recipe_file}); write into another root")
-    layout.write_text(path, json.dumps(recipe, indent=2) + "\n")
+    layout.write_text(path, text)
 
 
 def _short(value: object) -> str:

@@ -64,7 +64,7 @@ def convert_records(
         report.present += len(folders(number)) - len(lacking)
         return bool(lacking)
 
-    for record in read_records(path, wanted, expected):
+    for record in read_records(path, wanted, expected, certain):
         if isinstance(record, Record):
             try:
                 features = parse_example(record.data)
@@ -76,13 +76,14 @@ def convert_records(
                     write_sequence(folder, *recording)
                     report.written += 1
         if isinstance(record, Damage):
-            if isinstance(record, MissingRecords) and not certain:
+            last = expected if isinstance(record, MissingRecords) else record.number + 1
+            lost = [number for number in range(record.number, last) if missing(number)]
+            report.present += sum(len(folders(number)) - len(missing(number)) for number in range(record.number, last))
+            if lost and isinstance(record, MissingRecords) and not certain:
                 report.notes.append(str(record))
-            elif not missing(record.number):
-                report.present += len(folders(record.number))
-            elif skip_damaged:
+            elif lost and skip_damaged:
                 report.left_out.append(str(record))
-            else:
+            elif lost:
                 raise InputError(f"{record}; restore this file, or leave such records out with --skip_damaged")
     return report
 

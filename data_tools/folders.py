@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,23 @@ from .layout import ACTIONS_FILE, POSITIONS_FILE, TEMPORARY, InputError, naming,
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Sorts names so that frame2 comes before frame10."""
     return [(int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """(folder, names of its files) at and below `root`; hidden folders are passed over, links are followed unless in circles."""
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        yield folder, files
+        here = os.path.realpath(folder)
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if not name.startswith(".")
+            and not (os.path.islink(path := f"{folder}/{name}") and _is_above(os.path.realpath(path), here))
+        ]
+
+
+def _is_above(folder: str, other: str) -> bool:
+    return f"{other}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def frame_paths(folder: Path) -> list[Path]:
@@ -43,8 +61,11 @@ def frame_paths(folder: Path) -> list[Path]:
     return [folder / f"{number}.png" for number in numbers]
 
 
-def read_table(path: Path, rows: int) -> np.ndarray:
-    """The first `rows` rows of a CSV of numbers without header, float32 [rows, columns]; rows are numbered from 1 in errors."""
+def read_table(path: Path, rows: int, exact: bool = False) -> np.ndarray:
+    """The first `rows` rows of a CSV of numbers without header, float32 [rows, columns]; rows are numbered from 1 in errors.
+
+    If `exact`, more of them are an error, too.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")  # a spreadsheet's mark at the beginning is no content
     except OSError as error:
@@ -64,6 +85,8 @@ def read_table(path: Path, rows: int) -> np.ndarray:
     if len(table) < rows:
         advice = "repeat the last row: nothing follows the last frame" if len(table) == rows - 1 else "complete this file"
         raise InputError(f"{path}: found {len(table)} rows, expected {rows}, one for each frame; {advice}")
+    if exact and len(cells) > rows:
+        raise InputError(f"{path}: found {len(cells)} rows, expected {rows}, one for each frame; is one of the frames lost?")
     return table
 
 
@@ -92,9 +115,9 @@ def condition_files(folder: Path) -> dict[str, Path]:
     return {name: path for name, path in files.items() if path.exists()}
 
 
-def read_conditions(folder: Path, rows: int) -> dict[str, np.ndarray]:
+def read_conditions(folder: Path, rows: int, exact: bool = False) -> dict[str, np.ndarray]:
     """``{"actions": float32 [T,A], "positions": float32 [T,P]}``, as far as the sequence has them."""
-    return {name: read_table(path, rows) for name, path in condition_files(folder).items()}
+    return {name: read_table(path, rows, exact) for name, path in condition_files(folder).items()}
 
 
 def write_sequence(folder: Path, frames: np.ndarray, actions: np.ndarray | None, positions: np.ndarray | None) -> None:

@@ -13,6 +13,7 @@ import itertools
 import re
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -22,9 +23,9 @@ from PIL import Image, ImageSequence
 
 from .claim import claimed
 from .conversion import DEFAULT_SHARES, RECIPE_FILE, Report, add_splits_argument, assign_splits, check_shares, gather, print_report
-from .folders import natural_key, read_conditions, write_sequence
+from .folders import natural_key, read_conditions, walk, write_sequence
 from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture
-from .index import build_index
+from .index import SPLIT_ALIASES, TABLES, build_index
 from .layout import INFO_FILE, SPLITS, InputError
 from .pool import add_workers_argument, check_workers, in_order
 
@@ -38,10 +39,12 @@ def find_recordings(source: Path) -> list[Path]:
     """Video files and folders of pictures at or below `source`, in natural order. Hidden ones are left out."""
     if source.is_file():
         return [source]
-    paths = [source, *source.rglob("*")]
-    visible = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(source).parts)]
-    found = {path for path in visible if path.suffix.lower() in VIDEOS + ANIMATIONS and path.is_file()}
-    found |= {path.parent for path in visible if path.suffix.lower() in PICTURES and path.is_file()}
+    found = set()
+    for folder, files in walk(source):
+        names = [name for name in files if not name.startswith(".")]
+        found |= {Path(folder, name) for name in names if name.lower().endswith(VIDEOS + ANIMATIONS)}
+        if any(name.lower().endswith(PICTURES) for name in names):
+            found.add(Path(folder))
     if not found:
         kinds = " ".join(VIDEOS + ANIMATIONS + PICTURES)
         raise InputError(f"{source}: found neither videos nor pictures ({kinds}); name a video or a folder of them")
@@ -135,14 +138,15 @@ def convert(
     if (source / INFO_FILE).exists():
         raise InputError(f"{source}: is a data set already, with an index; use it as it is, or name a folder of recordings")
     recordings = name_recordings(source)
+    jobs = list(zip(recordings.values(), recordings, split_recordings(list(recordings), shares), strict=True))
     recipe = {
         "converter": "frames", "version": 1, "length": length, "every": every, "image_width": image_width, "fit": fit,
         "splits": shares, "recordings": {name: _extent(path) for name, path in recordings.items()},
     }  # fmt: skip
     work = partial(_convert_recording, out, length, every, image_width, fit, shares, skip_damaged)
     with claimed(out, RECIPE_FILE, recipe):
-        jobs = list(zip(recordings.values(), recordings, split_recordings(list(recordings), shares), strict=True))
         report = gather(in_order(work, jobs, workers, out), out, "frames", len(jobs))
+        report.notes += unread_tables(recordings.values())
         if not report.written + report.present:
             raise InputError(f"{source}: no recording can be used; {(report.left_out + report.notes)[0]}")
         build_index(out, source.resolve().stem, "videos and pictures")
@@ -155,6 +159,8 @@ def name_recordings(source: Path) -> dict[str, Path]:
     recordings: dict[str, Path] = {}
     for path in find_recordings(source):
         name = path.relative_to(base).as_posix() if path != base else source.resolve().name
+        if not name.isprintable():
+            raise InputError(f"{str(path)!r}: a name with characters that cannot be written; rename it")
         if name in recordings:
             raise InputError(f"{path}: has the same name as the recording {recordings[name]}; rename it")
         recordings[name] = path
@@ -165,16 +171,37 @@ def name_recordings(source: Path) -> dict[str, Path]:
     return recordings
 
 
-def _extent(path: Path) -> int:
-    """Tells a recording from one that has grown: pictures of a folder, bytes of a file."""
-    return len(_pictures(path)) if path.is_dir() else path.stat().st_size
+def _extent(path: Path) -> list[int]:
+    """Tells a recording from what it was before: bytes of its pictures or its file, checksums of its tables."""
+    files = _pictures(path) if path.is_dir() else [path]
+    tables = [path / name for name in TABLES if (path / name).exists()]
+    return [len(files), sum(file.stat().st_size for file in files), *(zlib.crc32(table.read_bytes()) for table in tables)]
+
+
+def unread_tables(recordings: Iterable[Path]) -> list[str]:
+    """A line for each CSV beside a recording that is not taken along."""
+    found = []
+    for folder in sorted({path if path.is_dir() else path.parent for path in recordings}):
+        has_pictures = folder in recordings
+        for path in sorted(folder.glob("*.[cC][sS][vV]")):
+            if not has_pictures:
+                found.append(f"{path}: not read; videos have no tables, folders of pictures do")
+            elif path.name not in TABLES:
+                found.append(f"{path}: not read; the tables are called {' and '.join(TABLES)}")
+    return found
 
 
 def split_recordings(names: list[str], shares: tuple[float, float, float]) -> list[str | None]:
-    """The split of each recording: that of its folder, or dealt out, or None if there are so few that time divides them."""
+    """The split of each recording: that of its folder, or dealt out, or None if there are so few that time divides them.
+
+    Raises `InputError` if some lie in folders that are called like splits and others do not.
+    """
     folders = [name.split("/")[0] for name in names]
-    if set(folders) <= set(SPLITS):
+    odd = [name for name, folder in zip(names, folders, strict=True) if folder not in SPLITS]
+    if not odd:
         return folders
+    if any(folder.lower() in (*SPLITS, *SPLIT_ALIASES) and "/" in name for name, folder in zip(names, folders, strict=True)):
+        raise InputError(f"{odd[0]}: lies outside of {', '.join(SPLITS)}, where other recordings lie; move it into one or away")
     return assign_splits(len(names), shares) if len(names) >= len(SPLITS) else [None] * len(names)
 
 
@@ -194,9 +221,7 @@ def _convert_recording(
             targets = (out / piece / name / str(number) for number, piece in enumerate(pieces))
         start = 0
         for frames in _batched(read(), length):
-            if len(frames) < MIN_FRAMES:
-                if not start:
-                    report.notes.append(f"{path}: found {len(frames)} frames (each {every}), fewer than {MIN_FRAMES}: not used")
+            if len(frames) < MIN_FRAMES:  # a lone last one shows no motion
                 break
             folder = next(targets)
             if folder.is_dir():
@@ -206,6 +231,8 @@ def _convert_recording(
                 write_sequence(folder, np.stack(frames), rows.get("actions"), rows.get("positions"))
                 report.written += 1
             start += len(frames)
+        if not start:
+            report.notes.append(f"{path}: found fewer than {MIN_FRAMES} frames (--every {every}): not used")
     except InputError as error:
         if not skip_damaged:
             raise InputError(f"{error} (or leave such recordings out with --skip_damaged)") from None
@@ -215,7 +242,7 @@ def _convert_recording(
 
 def _read_tables(path: Path, every: int) -> dict[str, np.ndarray]:
     """The tables of a folder of pictures, a row for each picture."""
-    tables = read_conditions(path, len(_pictures(path))) if path.is_dir() else {}
+    tables = read_conditions(path, len(_pictures(path)), exact=True) if path.is_dir() else {}
     if tables and every > 1:
         raise InputError(
             f"--every: found {every}, but {path} has actions or positions, which are those of neighbouring frames; expected 1"

@@ -16,11 +16,12 @@ def decode_picture(source: bytes | Path, formats: tuple[str, ...] | None = None)
     """An RGB picture. Raises `ValueError` if it is damaged, of another format or so large that Pillow takes it for a bomb."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
-            if image.mode.startswith(("I", "F")):  # which Pillow would cut off at 255
-                raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
-            return image.convert("RGB")
+            mode, picture = image.mode, image.convert("RGB")
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, DecompressionBombError ... on damaged files
         raise ValueError(f"unreadable picture ({error or type(error).__name__})") from None
+    if mode.startswith(("I", "F")):  # which Pillow has cut off at 255
+        raise ValueError(f"a picture of more than 8 bits a channel (mode {mode}), which must be converted first")
+    return picture
 
 
 def fit_picture(image: Image.Image, width: int, fit: str) -> np.ndarray:

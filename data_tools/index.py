@@ -1,7 +1,6 @@
 """Walks a data root, checks every sequence and writes its index: ``index.csv`` and ``dataset.json``."""
 
 import argparse
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import layout
-from .folders import frame_paths, natural_key, read_conditions
+from .folders import frame_paths, natural_key, read_conditions, walk
 from .layout import ACTIONS_FILE, POSITIONS_FILE, SPLITS, InputError
 from .png import read_image_size
 
@@ -20,11 +19,7 @@ TABLES = (ACTIONS_FILE, POSITIONS_FILE)
 
 def find_sequences(root: Path, split: str) -> list[Path]:
     """Folders with PNG frames at any depth under ``root/split``, in natural order (2 before 10). Hidden folders are left out."""
-    found = []
-    for folder, subfolders, files in os.walk(root / split):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        if any(name.lower().endswith(".png") for name in files):
-            found.append(Path(folder))
+    found = [Path(folder) for folder, files in walk(root / split) if any(name.lower().endswith(".png") for name in files)]
     return sorted(found, key=lambda folder: natural_key(folder.relative_to(root).as_posix()))
 
 
@@ -36,7 +31,7 @@ def overlooked(root: Path) -> Iterator[str]:
         elif entry.name in SPLITS and not entry.is_dir():
             yield f"{entry}: is a file, expected a folder of sequences; remove it"
     for split in SPLITS:
-        for folder, _, files in os.walk(root / split):
+        for folder, files in walk(root / split):
             if "0.png" in files or "1.png" in files:
                 strange = [name for name in files if name.lower().endswith(".csv") and name not in TABLES and name[0] != "."]
                 for name in sorted(strange):

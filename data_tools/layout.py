@@ -191,7 +191,7 @@ def write_text(path: Path, text: str) -> None:
     temporary = temporary_beside(path)
     try:
         with naming(path):
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
             os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -52,16 +52,25 @@ def pack(
     info, index = layout.read_info(root), layout.read_index(root)
     index = pd.concat([_bounded(index[index["split"] == split], sequences, frames) for split in SPLITS], ignore_index=True)
     opened_store.cache_clear()
-    digest = hashlib.sha256(f"{index[list(layout.INDEX_TYPES)].to_csv(index=False)}{info.mean}{info.std}".encode()).hexdigest()
-    source = f"{info.name}, {len(index)} sequences, {digest[:12]}"  # another one if an index or a table has changed
+    source = f"{info.name}, {len(index)} sequences, {_digest(root, index)}"
     recipe = {"packer": 1, "sequences": sequences, "frames": frames, "data set": source}
     with claimed(out, RECIPE_FILE, recipe), tqdm(total=len(index), desc="pack", unit="sequence", disable=None) as bar:
         for split in SPLITS:
             rows = index[index["split"] == split].reset_index(drop=True)
             if len(rows):
                 _pack_split(root, out, split, rows, workers, bar)
-        layout.write_index(out, index, replace(info, store="packed", **_moments(out, index, info)))
+        layout.write_index(out, index, replace(info, store="packed", **_moments(root, index, info)))
     return index
+
+
+def _digest(root: Path, index: pd.DataFrame) -> str:
+    """Another one if an index or a table has changed."""
+    digest = hashlib.sha256(index[list(layout.INDEX_TYPES)].to_csv(index=False).encode())
+    for split, rows in index.groupby("split", observed=True, sort=False):
+        store = opened_store(root, split)
+        for number in range(len(rows)):
+            digest.update(store.read_conditions(number).tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _bounded(index: pd.DataFrame, sequences: int | None, frames: int | None) -> pd.DataFrame:
@@ -161,17 +170,11 @@ class _GrowingArray:
             os.replace(self._growing, self._path)
 
 
-def _moments(out: Path, index: pd.DataFrame, info: DatasetInfo) -> dict[str, list[float]]:
+def _moments(root: Path, index: pd.DataFrame, info: DatasetInfo) -> dict[str, list[float]]:
     """``mean`` and ``std`` of the packed training split."""
-    rows = index[index["split"] == "train"]
-    moments, conditions = Moments(info.condition_dim), out / "train" / "conditions.npy"
-    if len(rows):
-        packed, start = PackedArray(conditions, np.float32, (int(rows["frames"].sum()), info.condition_dim)), 0
-        for length in rows["frames"]:
-            table = np.empty((length, info.condition_dim), np.float32)
-            packed.read(start, table)
-            moments.add(table)
-            start += length
+    moments = Moments(info.condition_dim)
+    for number, length in enumerate(index["frames"][index["split"] == "train"]):
+        moments.add(opened_store(root, "train").read_conditions(number)[:length])
     mean, std = moments.result()
     return {"mean": mean, "std": std}
 

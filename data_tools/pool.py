@@ -29,6 +29,7 @@ def in_order(work: Callable, jobs: Sequence, workers: int, root: Path | None = N
         return
     # Spawned, not forked: the caller may have threads (torch has), whose locks a fork would copy.
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(root,)) as pool:
         try:
             waiting = deque()
@@ -44,6 +45,10 @@ def in_order(work: Callable, jobs: Sequence, workers: int, root: Path | None = N
                 "--workers: a worker process ended early (out of memory? or a calling script that lacks "
                 "`if __name__ == '__main__':`); the sequences written so far stay: run again with fewer workers"
             ) from None
+        except KeyboardInterrupt:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.kill()  # a job may take minutes, and may be stopped at any moment
+            raise
         finally:
             pool.shutdown(cancel_futures=True)  # those under way end their job
 
@@ -62,9 +67,9 @@ def _ignoring_interrupts() -> Iterator[None]:
 
 
 def _start_worker(root: Path | None) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if root is not None:
         share_claim(root)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:

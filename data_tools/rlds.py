@@ -7,6 +7,7 @@ that training expects. Started again, an interrupted conversion continues.
 """
 
 import argparse
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -102,8 +103,11 @@ def _leaves(node: dict, path: str) -> Iterator[tuple[str, StepFeature]]:
         yield path, StepFeature("other")
 
 
-def find_shards(folder: Path) -> list[Shard]:
-    """The shards in a folder, in order, with the number of episodes that dataset_info.json promises for each."""
+def find_shards(folder: Path) -> tuple[list[Shard], list[str]]:
+    """The shards in a folder, in order, with the number of episodes that dataset_info.json promises for each.
+
+    And a line for each shard that is not there though others of its split are.
+    """
     path = folder / "dataset_info.json"
     info = read_json(path, "restore it")
     try:
@@ -130,7 +134,14 @@ def find_shards(folder: Path) -> list[Shard]:
         kind = info.get("fileFormat", "tfrecord")
         also = "" if kind == "tfrecord" else f"; its file format is {kind}, expected tfrecord"
         raise InputError(f"{folder}: found no NAME-SPLIT.tfrecord-NNNNN-of-NNNNN beside {path.name}{also}")
-    return shards
+    present = {shard.path.name for shard in shards}
+    prefix = shards[0].path.name.rsplit("-", 4)[0]
+    absent = []
+    for split in {shard.split for shard in shards}:
+        total = len(lengths[split])
+        names = [f"{prefix}-{split}.tfrecord-{number:05d}-of-{total:05d}" for number in range(total)]
+        absent += [f"{folder / name}: missing shard of split {split}" for name in names if name not in present]
+    return shards, sorted(absent)
 
 
 def select(features: dict[str, StepFeature], camera: str | None, action_keys: list[str] | None, state_keys: list[str] | None):
@@ -217,7 +228,9 @@ def convert(
     workers = check_workers(workers)
     check_image_width(image_width)
     folder = find_version(source)
-    steps, shards = read_step_features(folder / "features.json"), find_shards(folder)
+    steps, (shards, absent) = read_step_features(folder / "features.json"), find_shards(folder)
+    if absent and not skip_damaged:
+        raise InputError(f"{absent[0]} ({len(absent)} in all); fetch it, or take what is there with --skip_damaged")
     selection = Selection(*select(steps, camera, action_keys, state_keys), image_width, fit)
     recipe = {"converter": "rlds", "version": 1, **asdict(selection), "splits": shares}
     recipe |= {"shards": {shard.path.name: shard.episodes for shard in shards}}
@@ -228,7 +241,8 @@ def convert(
     ]
     work = partial(_convert_episodes, out=out, steps=steps, selection=selection, skip_damaged=skip_damaged)
     with claimed(out, RECIPE_FILE, recipe):
-        report = gather(in_order(work, jobs, workers, out), out, "rlds", len(jobs))
+        parts = itertools.chain([Report(left_out=absent)], in_order(work, jobs, workers, out))
+        report = gather(parts, out, "rlds", len(jobs) + 1)
         build_index(out, shards[0].path.name.rsplit("-", 4)[0], f"RLDS, {selection.camera}")
     return selection, report
 

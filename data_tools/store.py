@@ -57,6 +57,10 @@ class Store(ABC):
     def _read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
         """`read`, of frames that are there."""
 
+    @abstractmethod
+    def read_conditions(self, sequence: int) -> np.ndarray:
+        """float32 [T,A+P] of a whole sequence, without its frames."""
+
 
 class FolderStore(Store):
     """Sequence folders: each frame's PNG and both tables are opened when they are asked for."""
@@ -67,15 +71,18 @@ class FolderStore(Store):
         from_one = not os.path.exists(f"{folder}/0.png") and os.path.exists(f"{folder}/{length}.png")  # or 0.png is lost
         for time in range(len(frames)):
             frames[time] = png.read_frame(f"{folder}/{start + from_one + time}.png", self.frame_size)
-        tables = read_conditions(Path(folder), length)
+        conditions[:] = self.read_conditions(sequence)[start : start + len(frames)]
+
+    def read_conditions(self, sequence: int) -> np.ndarray:
+        folder, length = Path(f"{self.root}/{self.index['path'].iat[sequence]}"), int(self.lengths[sequence])
+        tables = read_conditions(folder, length)
         found = tuple(tables[name].shape[1] if name in tables else 0 for name in ("actions", "positions"))
         if found != (self.info.action_dim, self.info.position_dim):
             raise InputError(
                 f"{folder}: found {found[0]} action and {found[1]} position columns, expected {self.info.action_dim} and "
                 f"{self.info.position_dim}; restore its tables or run `svg-data index {self.root}` again"
             )
-        if tables:
-            np.concatenate([table[start : start + len(frames)] for table in tables.values()], axis=1, out=conditions)
+        return np.concatenate([np.empty((length, 0), np.float32), *tables.values()], axis=1)
 
 
 class PackedStore(Store):
@@ -92,6 +99,11 @@ class PackedStore(Store):
         place = int(self._starts[sequence]) + start
         self._frames.read(place, frames)
         self._conditions.read(place, conditions)
+
+    def read_conditions(self, sequence: int) -> np.ndarray:
+        conditions = np.empty((int(self.lengths[sequence]), self.info.condition_dim), np.float32)
+        self._conditions.read(int(self._starts[sequence]), conditions)
+        return conditions
 
 
 class PackedArray:

@@ -50,21 +50,24 @@ class MissingRecords(Damage):
     """The end of a file that comes before all expected records have come."""
 
 
-def read_records(path: Path, wanted: Callable[[int], bool] = lambda number: True, expected: int = 0) -> Iterator[Record | Damage]:
+def read_records(
+    path: Path, wanted: Callable[[int], bool] = lambda number: True, expected: int = 0, certain: bool = True
+) -> Iterator[Record | Damage]:
     """The records of a file in order, both checksums of each compared; those that are not `wanted` are passed over unread.
 
     A damaged record comes as `Damage`, the end of a file with fewer than `expected` records as `MissingRecords`. If the length
-    of a record is what is damaged, reading goes on at the next place where a length and its checksum agree. Raises `InputError`
-    if the file cannot be read.
+    of a record is what is damaged, reading goes on at the next place where a length and its checksum agree. How many records lie
+    between follows from their number if that is `certain`, otherwise from their size. Raises `InputError` if the file cannot be
+    read.
     """
     try:
         with open(path, "rb") as file:
-            yield from _records(file, path, os.fstat(file.fileno()).st_size, wanted, expected)
+            yield from _records(file, path, os.fstat(file.fileno()).st_size, wanted, expected, certain)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); restore this shard, then run again") from None
 
 
-def _records(file, path: Path, size: int, wanted: Callable[[int], bool], expected: int) -> Iterator[Record | Damage]:
+def _records(file, path: Path, size: int, wanted: Callable[[int], bool], expected: int, certain: bool) -> Iterator[Record | Damage]:
     number, offset = 0, 0
     while offset < size:
         file.seek(offset)
@@ -74,6 +77,9 @@ def _records(file, path: Path, size: int, wanted: Callable[[int], bool], expecte
             reason = "length field damaged" if size - offset >= _HEADER.size else "file ends within the record"
             yield Damage(path, number, offset, reason)
             end = _next_header(file, offset + 1, size)
+            for _ in range(_lost_records(file, offset, end, size, expected - number if certain else 0) - 1):
+                number += 1
+                yield Damage(path, number, offset, "lost with the one before, whose length field is damaged too")
         elif end > size:
             yield Damage(path, number, offset, f"file ends {end - size} bytes before the record does")
         elif wanted(number):
@@ -85,6 +91,22 @@ def _records(file, path: Path, size: int, wanted: Callable[[int], bool], expecte
         number, offset = number + 1, end
     if number < expected:
         yield MissingRecords(path, number, size, f"the file ends here, {expected - number} of {expected} records are missing")
+
+
+def _lost_records(file, offset: int, end: int, size: int, left: int) -> int:
+    """How many records lie between a damaged header and the next intact one, of `left` to the end of the file if that is known."""
+    if end >= size:
+        return 1
+    following, place, intact = 0, end, True
+    while place < size and intact:
+        file.seek(place)
+        length = _length(file.read(_HEADER.size))
+        intact = length is not None
+        following, place = following + intact, place + FRAMING_BYTES + (length or 0)
+    if left and intact and left > following:
+        return left - following
+    file.seek(end)
+    return max(1, round((end - offset) / (FRAMING_BYTES + _length(file.read(_HEADER.size)))))
 
 
 def masked_crc32c(data: bytes) -> int:

@@ -362,7 +362,7 @@ def test_recordings_that_do_not_do(tmp_path):
     with pytest.raises(InputError, match="found neither videos nor pictures"):
         frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
     write_pictures(tmp_path / "in" / "a", 1)
-    with pytest.raises(InputError, match=r"no recording can be used; .*in/a: found 1 frames .*, fewer than 2: not used"):
+    with pytest.raises(InputError, match=r"no recording can be used; .*in/a: found fewer than 2 frames"):
         frames.convert(tmp_path / "in", tmp_path / "out1", workers=1)
     write_pictures(tmp_path / "in" / "a" / "b", 3)
     with pytest.raises(InputError, match=r"in/a: holds pictures and, below them, .*in/a/b; put"):
@@ -407,7 +407,7 @@ def test_recordings_that_have_grown_or_share_a_name_are_refused(tmp_path):
     frames.convert(tmp_path / "in", tmp_path / "out", length=4, image_width=8, workers=1)
     before = contents(tmp_path / "out")
     Image.new("RGB", (16, 8)).save(tmp_path / "in" / "frame13.png")
-    with pytest.raises(InputError, match=r"found recordings {.in.: 12}, expected {.in.: 13} as now asked for"):
+    with pytest.raises(InputError, match=r"found recordings {.in.: \[12, \d+\]}, expected {.in.: \[13, \d+\]} as now asked for"):
         frames.convert(tmp_path / "in", tmp_path / "out", length=4, image_width=8, workers=1)
     assert contents(tmp_path / "out") == before
     write_pictures(tmp_path / "in" / "in", 3)
@@ -433,7 +433,7 @@ def test_pictures_of_more_than_8_bits_are_refused(tmp_path):
     (tmp_path / "in").mkdir()
     for number in range(3):
         Image.fromarray(np.full((8, 8), 1000 * number, np.uint16)).save(tmp_path / "in" / f"{number}.png")
-    with pytest.raises(InputError, match=r"0.png: unreadable picture \(more than 8 bits a channel"):
+    with pytest.raises(InputError, match=r"0.png: a picture of more than 8 bits a channel"):
         frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
 
 
@@ -507,3 +507,78 @@ def test_json_that_breaks_parsers_is_one_line(version, tmp_path, text):
         with pytest.raises(InputError, match=name) as error:
             rlds.convert(version, tmp_path / "out", workers=1)
         assert len(str(error.value)) < 500
+
+
+def test_tables_that_do_not_fit_the_pictures(tmp_path, capsys):
+    """A picture is lost: whatever comes after it would get the rows of others."""
+    write_pictures(tmp_path / "in", 7)
+    (tmp_path / "in" / "actions.csv").write_text("1\n" * 7)
+    (tmp_path / "in" / "frame4.png").unlink()
+    with pytest.raises(InputError, match=r"actions.csv: found 7 rows, expected 6, one for each frame; is one of the frames lost"):
+        frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
+    (tmp_path / "in" / "actions.csv").rename(tmp_path / "in" / "Actions.csv")
+    assert svg_data.main(["frames", str(tmp_path / "in"), str(tmp_path / "out"), "--workers", "1", "--splits", "1", "0", "0"]) == 0
+    assert f"note: {tmp_path / 'in' / 'Actions.csv'}: not read; the tables are called" in capsys.readouterr().out
+
+
+def test_a_table_that_changed_between_runs_is_refused(tmp_path):
+    write_pictures(tmp_path / "in", 6)
+    (tmp_path / "in" / "actions.csv").write_text("1\n" * 6)
+    frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
+    (tmp_path / "in" / "actions.csv").write_text("2\n" * 6)
+    with pytest.raises(InputError, match=r"found recordings .* as now asked for"):
+        frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize("odd", ["val/x", "cover", "Test/x"])
+def test_recordings_beside_those_that_are_split_are_refused(tmp_path, odd):
+    for name in ("train/a", "test/b", odd):
+        write_pictures(tmp_path / "in" / name, 3)
+    with pytest.raises(InputError, match=f"{odd}: lies outside of train, validate, test"):
+        frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_recordings_behind_links_are_taken(tmp_path):
+    write_pictures(tmp_path / "elsewhere", 3)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere")  # in circles
+    frames.convert(tmp_path / "in", tmp_path / "out", image_width=8, shares=(1, 0, 0), workers=1)
+    assert layout.read_index(tmp_path / "out")["path"].tolist() == ["train/a/0"]
+
+
+def test_names_in_no_encoding_are_refused_at_once(tmp_path):
+    try:
+        write_pictures(tmp_path / "in" / "caf\udce9", 3)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    with pytest.raises(InputError, match="a name with characters that cannot be written"):
+        frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
+
+
+def test_rlds_episodes_that_are_missing_behind_present_ones_are_told(version, tmp_path):
+    """The shard is cut below what was converted before: what is lost is what comes after."""
+    shard = version / "pushing-train.tfrecord-00000-of-00002"
+    whole = shard.read_bytes()
+    rlds.convert(version, tmp_path / "out", workers=1)
+    for path in (tmp_path / "out/train" / shard.name).glob("[12]"):
+        shutil.rmtree(path)
+    first = int.from_bytes(whole[:8], "little") + 16
+    for length, record in ((0, 0), (first, 1), (first + 50, 1), (first // 2, 0)):
+        shard.write_bytes(whole[:length])
+        with pytest.raises(
+            InputError, match="episodes, as" if not length else rf"record {record} at byte|record {record + 1} at byte"
+        ):
+            rlds.convert(version, tmp_path / "out", workers=1)
+    shard.write_bytes(whole)
+    _, report = rlds.convert(version, tmp_path / "out", workers=1)
+    assert (report.written, report.present) == (2, 4)
+
+
+def test_an_rlds_shard_that_was_not_fetched_is_named(version, tmp_path):
+    (version / "pushing-train.tfrecord-00001-of-00002").unlink()
+    with pytest.raises(InputError, match=r"pushing-train.tfrecord-00001-of-00002: missing shard of split train \(1 in all\)"):
+        rlds.convert(version, tmp_path / "out", workers=1)
+    _, report = rlds.convert(version, tmp_path / "out", workers=1, skip_damaged=True)
+    assert report.written == 4 and "00001-of-00002: missing shard" in report.left_out[0]

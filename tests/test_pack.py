@@ -232,13 +232,15 @@ def test_packing_again_mends_what_was_damaged(tmp_path, name):
     assert len(list((tmp_path / "out" / "train").iterdir())) == 2
 
 
-def test_packing_again_after_the_source_changed_is_refused(tmp_path):
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_packing_again_after_the_source_changed_is_refused(tmp_path, split):
     two_sequences(tmp_path / "in")
-    pack(tmp_path / "in", tmp_path / "out", workers=1)
-    for number in range(2):  # as `svg-data check` may have advised
-        (tmp_path / "in" / "train" / str(number) / "actions.csv").write_text("-1\n-2\n-3\n-4\n")
+    write_sequence(tmp_path / "in" / "test" / "0", np.zeros((4, 4, 4, 3), np.uint8), np.ones((4, 1)), None)
     build_index(tmp_path / "in")
-    with pytest.raises(InputError, match=r'found data set "in, 2 sequences, .*", expected "in, 2 sequences, .*" as now asked for'):
+    pack(tmp_path / "in", tmp_path / "out", workers=1)
+    (tmp_path / "in" / split / "0" / "actions.csv").write_text("-1\n-2\n-3\n-4\n")  # as `svg-data check` may have advised
+    build_index(tmp_path / "in")
+    with pytest.raises(InputError, match=r'found data set "in, 3 sequences, .*", expected "in, 3 sequences, .*" as now asked for'):
         pack(tmp_path / "in", tmp_path / "out", workers=1)
 
 

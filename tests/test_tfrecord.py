@@ -125,6 +125,19 @@ def test_damage_never_passes_for_a_record(shard, tmp_path_factory, data):
         assert isinstance(item, Damage) or item.data in contents
 
 
+@pytest.mark.parametrize("certain", [True, False])
+def test_records_behind_neighbouring_damaged_lengths_keep_their_numbers(shard, tmp_path, certain):
+    path, _, starts = shard
+    for struck in ((1, 2), (0, 1, 2), (2, 3), (3, 4), (1, 2, 4)):
+        data = bytearray(path.read_bytes())
+        for number in struck:
+            data[starts[number] + 1] ^= 1
+        intact, damages = read(tmp_path / "x", bytes(data), expected=5 if certain else 0, certain=certain)
+        assert intact == [number for number in range(5) if number not in struck]
+        told = [damage.number for damage in damages]
+        assert told == (list(struck) if certain or 4 not in struck else [n for n in struck if n != 4 or 3 not in struck])
+
+
 def test_a_length_field_is_not_believed(tmp_path):
     """A length of 2^62 with the right checksum allocates nothing."""
     length = struct.pack("<Q", 2**62)
