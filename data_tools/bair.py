@@ -24,6 +24,7 @@ from .pool import add_workers_argument, check_workers, in_order
 from .tfrecord import Feature
 
 CAMERAS = {"aux1": ("image_aux1",), "main": ("image_main",), "both": ("image_aux1", "image_main")}
+MOST_RECORDS = 100_000  # that the name of a shard is believed
 
 
 def find_shards(source: Path, validate_shards: int) -> dict[str, list[Path]]:
@@ -122,7 +123,8 @@ def _convert_shard(job: tuple[str, Path], roots: dict[str, Path], skip_damaged: 
     split, path = job
     targets = {camera: root / split / path.name for camera, root in roots.items()}
     name = re.match(r"traj_(\d+)_to_(\d+)\.", path.name)
-    promised = int(name[2]) - int(name[1]) + 1 if name else 0  # by a name that may be anybody's
+    promised = int(name[2]) - int(name[1]) + 1 if name else 0
+    promised = promised if promised <= MOST_RECORDS else 0  # it is only a name
     return convert_records(
         path,
         lambda number: {camera: folder / str(number) for camera, folder in targets.items()},

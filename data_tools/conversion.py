@@ -54,17 +54,14 @@ def convert_records(
         expected: the least number of records that the file has.
         certain: whether that is known; otherwise records that are missing at its end are only noted.
     """
-    report = Report()
+    report, present = Report(), set()
 
     def missing(number: int) -> dict[str, Path]:
-        return {camera: folder for camera, folder in folders(number).items() if not folder.is_dir()}
+        lacking = {camera: folder for camera, folder in folders(number).items() if not folder.is_dir()}
+        present.update(folder for camera, folder in folders(number).items() if camera not in lacking)
+        return lacking
 
-    def wanted(number: int) -> bool:
-        lacking = missing(number)
-        report.present += len(folders(number)) - len(lacking)
-        return bool(lacking)
-
-    for record in read_records(path, wanted, expected, certain):
+    for record in read_records(path, lambda number: bool(missing(number)), expected, certain):
         if isinstance(record, Record):
             try:
                 features = parse_example(record.data)
@@ -78,13 +75,13 @@ def convert_records(
         if isinstance(record, Damage):
             last = expected if isinstance(record, MissingRecords) else record.number + 1
             lost = [number for number in range(record.number, last) if missing(number)]
-            report.present += sum(len(folders(number)) - len(missing(number)) for number in range(record.number, last))
             if lost and isinstance(record, MissingRecords) and not certain:
                 report.notes.append(str(record))
             elif lost and skip_damaged:
                 report.left_out.append(str(record))
             elif lost:
                 raise InputError(f"{record}; restore this file, or leave such records out with --skip_damaged")
+    report.present = len(present)
     return report
 
 
