@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tfrecords
-from test_convert import contents, write_pictures, write_version
+from recordings import contents, write_pictures, write_version
 
 from data_tools import __main__ as svg_data
 from data_tools import folders, layout
