@@ -180,7 +180,7 @@ def _extent(path: Path) -> list[int]:
 
 def unread_tables(recordings: Iterable[Path]) -> list[str]:
     """A line for each CSV beside a recording that is not taken along."""
-    found = []
+    recordings, found = set(recordings), []
     for folder in sorted({path if path.is_dir() else path.parent for path in recordings}):
         has_pictures = folder in recordings
         for path in sorted(folder.glob("*.[cC][sS][vV]")):

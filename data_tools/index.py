@@ -90,10 +90,10 @@ def build_index(root: Path, name: str | None = None, source: str | None = None) 
         if split == "train":
             moments.add(conditions)
     mean, std = moments.result()
-    before = layout.read_info(root) if (root / layout.INFO_FILE).exists() else None
+    old_name, old_source = _earlier_name_and_source(root)
     info = layout.DatasetInfo(
-        name=name or (before.name if before else root.resolve().name),
-        source=source if source is not None else (before.source if before else ""),
+        name=name or old_name,
+        source=old_source if source is None else source,
         action_dim=rows[0]["action_dim"],
         position_dim=rows[0]["position_dim"],
         mean=mean,
@@ -102,6 +102,15 @@ def build_index(root: Path, name: str | None = None, source: str | None = None) 
     index = pd.DataFrame(rows)
     layout.write_index(root, index, info)
     return index
+
+
+def _earlier_name_and_source(root: Path) -> tuple[str, str]:
+    """Those of an earlier index; the folder's name and none if there is no sound one, which a new index is to replace."""
+    try:
+        before = layout.read_info(root)
+    except InputError:
+        return root.resolve().name, ""
+    return before.name, before.source
 
 
 def no_sequences(root: Path) -> InputError:

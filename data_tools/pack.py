@@ -22,7 +22,7 @@ from tqdm import tqdm
 from . import layout
 from .claim import claimed
 from .index import Moments
-from .layout import SPLITS, DatasetInfo, InputError, naming
+from .layout import SPLITS, InputError, naming
 from .pool import add_workers_argument, check_workers, in_order
 from .store import ARRAYS, PackedArray, npy_header, opened_store
 
@@ -52,25 +52,29 @@ def pack(
     info, index = layout.read_info(root), layout.read_index(root)
     index = pd.concat([_bounded(index[index["split"] == split], sequences, frames) for split in SPLITS], ignore_index=True)
     opened_store.cache_clear()
-    source = f"{info.name}, {len(index)} sequences, {_digest(root, index)}"
+    digest, mean, std = _read_tables(root, index, info.condition_dim)
+    source = f"{info.name}, {len(index)} sequences, {digest}"
     recipe = {"packer": 1, "sequences": sequences, "frames": frames, "data set": source}
     with claimed(out, RECIPE_FILE, recipe), tqdm(total=len(index), desc="pack", unit="sequence", disable=None) as bar:
         for split in SPLITS:
             rows = index[index["split"] == split].reset_index(drop=True)
             if len(rows):
                 _pack_split(root, out, split, rows, workers, bar)
-        layout.write_index(out, index, replace(info, store="packed", **_moments(root, index, info)))
+        layout.write_index(out, index, replace(info, store="packed", mean=mean, std=std))
     return index
 
 
-def _digest(root: Path, index: pd.DataFrame) -> str:
-    """Another one if an index or a table has changed."""
-    digest = hashlib.sha256(index[list(layout.INDEX_TYPES)].to_csv(index=False).encode())
+def _read_tables(root: Path, index: pd.DataFrame, width: int) -> tuple[str, list[float], list[float]]:
+    """(digest, mean, std): another digest if an index or a table has changed; moments of the training rows that are packed."""
+    digest, moments = hashlib.sha256(index[list(layout.INDEX_TYPES)].to_csv(index=False).encode()), Moments(width)
     for split, rows in index.groupby("split", observed=True, sort=False):
         store = opened_store(root, split)
-        for number in range(len(rows)):
-            digest.update(store.read_conditions(number).tobytes())
-    return digest.hexdigest()[:12]
+        for number, length in enumerate(rows["frames"]):
+            table = store.read_conditions(number)
+            digest.update(table.tobytes())
+            if split == "train":
+                moments.add(table[:length])
+    return digest.hexdigest()[:12], *moments.result()
 
 
 def _bounded(index: pd.DataFrame, sequences: int | None, frames: int | None) -> pd.DataFrame:
@@ -168,15 +172,6 @@ class _GrowingArray:
             self._file.flush()
             os.fsync(self._file.fileno())
             os.replace(self._growing, self._path)
-
-
-def _moments(root: Path, index: pd.DataFrame, info: DatasetInfo) -> dict[str, list[float]]:
-    """``mean`` and ``std`` of the packed training split."""
-    moments = Moments(info.condition_dim)
-    for number, length in enumerate(index["frames"][index["split"] == "train"]):
-        moments.add(opened_store(root, "train").read_conditions(number)[:length])
-    mean, std = moments.result()
-    return {"mean": mean, "std": std}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -344,6 +344,15 @@ def test_indexing_again_keeps_name_and_source(sequence):
     assert (layout.read_info(root).name, layout.read_info(root).source) == ("mine", "from here")
 
 
+def test_indexing_again_replaces_a_damaged_dataset_json(sequence):
+    root = sequence.parent.parent
+    build_index(root)
+    whole = (root / "dataset.json").read_text()
+    (root / "dataset.json").write_text(whole[:20])
+    build_index(root)
+    assert (root / "dataset.json").read_text() == whole
+
+
 def test_folders_that_are_no_data_set(sequence, tmp_path):
     root = tmp_path / "above" / "root"
     shutil.copytree(sequence, root / "train" / "0")
