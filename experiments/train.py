@@ -29,17 +29,22 @@ def train(args: argparse.Namespace) -> None:
         raise InputError("--data_root: not given; expected the root of a data set (svg-data simulate makes one)")
     config = config_from_arguments(args)
 
+    from svg import distributed
     from svg.training import Training
 
     training = Training(config, args.resume)
-    for dataset in filter(None, (training.training_data, training.validation_data)):
-        report_left_out(dataset)
+    if training.world.first:
+        for dataset in filter(None, (training.training_data, training.validation_data)):
+            report_left_out(dataset)
     try:
         run = training.fit()
     except KeyboardInterrupt:
         print("\nsvg-train: what is after the last whole epoch is lost; add --resume to go on from there")
         raise
-    print(f"{run}: evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`")
+    finally:
+        distributed.leave()
+    if training.world.first:
+        print(f"{run}: evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,11 +5,14 @@ them. In the *vector* form the last layer reduces 4x4 to one vector of `g_dim`; 
 8x8 grid, which one more convolution brings to `g_dim` channels. Features lie within (-1, 1).
 """
 
+from contextlib import nullcontext
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from .layers import LevelEnd, SkipConv, SkipTerm, activation, conv_block, hold_last, make_norm, stage
 
 GRID = 8
 """Height and width of the spatial form's features."""
@@ -35,19 +38,11 @@ def level_channels(model: str, image_width: int, width: float, spatial: bool) ->
     return [[scaled(channels, width) for channels in level] for level in levels]
 
 
-def make_norm(kind: str, channels: int) -> nn.Module:
-    return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(4 if channels % 4 == 0 else 1, channels)
-
-
-def conv_block(inputs: int, outputs: int, norm: str, kernel: int = 3, stride: int = 1, padding: int = 1) -> nn.Sequential:
-    """Convolution, normalisation, leaky ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding), make_norm(norm, outputs), nn.LeakyReLU(0.2, inplace=True)
-    )
-
-
 class Encoder(nn.Module):
-    """Frames ``[N,C,H,W]`` in [0,1] -> features ``[N,g_dim]`` or ``[N,g_dim,8,8]``, and each level's output as a skip."""
+    """Frames ``[B,T,C,H,W]`` in [0,1] -> features ``[B,T,g_dim]`` or ``[B,T,g_dim,8,8]``, and the levels' outputs as skips.
+
+    Skips ``[B,K,C,h,w]`` are those of the K source frames alone: the first `sources` of each clip, or the last ``-sources``.
+    """
 
     def __init__(self, model: str, image_width: int, channels: int, g_dim: int, width: float, norm: str, spatial: bool):
         super().__init__()
@@ -65,55 +60,20 @@ class Encoder(nn.Module):
         self.output = nn.Sequential(last, make_norm(norm, g_dim), nn.Tanh())
         self.spatial = spatial
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
-        x, skips = frames, []
+    def forward(self, frames: Tensor, sources: int) -> tuple[Tensor, list[Tensor]]:
+        batch, length = frames.shape[:2]
+        x, skips = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last), []
+        keep = nullcontext()
         for level in self.levels:
-            x = level(x)
-            skips.append(x)
-            if self.pool:
-                x = F.max_pool2d(x, 2)
-        h = self.output(x)
-        return h if self.spatial else h.flatten(1), skips
-
-
-class SkipConv(nn.Module):
-    """The first convolution of a decoder level, over ``[up, skip]`` joined by channels, in two exact halves.
-
-    Convolution is linear: ``conv([up, skip]) = conv_up(up) + conv_skip(skip)``. The skip is the same for all predicted frames
-    of a clip, so `skip_term` is computed once a clip and `forward` adds it to every frame.
-    """
-
-    def __init__(self, conv: type[nn.Module], up: int, skip: int, outputs: int, kernel: int, stride: int, padding: int):
-        super().__init__()
-        self.conv = conv(up + skip, outputs, kernel, stride, padding)
-        self.up = up
-        self.transposed = conv is nn.ConvTranspose2d
-
-    def _apply_part(self, x: Tensor, part: slice, bias: Tensor | None) -> Tensor:
-        conv, stride, padding = self.conv, self.conv.stride, self.conv.padding
-        if self.transposed:
-            return F.conv_transpose2d(x, conv.weight[part], bias, stride, padding)
-        return F.conv2d(x, conv.weight[:, part], bias, stride, padding)
-
-    def skip_term(self, skip: Tensor) -> Tensor:
-        """``[N,skip,h,w] -> [N,outputs,h',w']``, bias included."""
-        # channels_last is lost where a clip's first frames are sliced out of a batch
-        skip = skip.contiguous(memory_format=torch.channels_last)
-        return self._apply_part(skip, slice(self.up, None), self.conv.bias)
-
-    def forward(self, up: Tensor, term: Tensor) -> Tensor:
-        """`up` [B*K,...] of K frames a clip; `term` [B,K',...] with K' <= K, its last entry standing for the rest."""
-        x = self._apply_part(up, slice(0, self.up), None).unflatten(0, (len(term), -1))
-        return (x + hold_last(term, x.shape[1])).flatten(0, 1)
-
-
-def hold_last(x: Tensor, length: int) -> Tensor:
-    """``[B,K',...] -> [B,length,...]``, the last entry held."""
-    missing = length - x.shape[1]
-    if missing == 0:
-        return x
-    held = x[:, -1:].expand(-1, missing + 1, *x.shape[2:])
-    return held if x.shape[1] == 1 else torch.cat([x[:, :-1], held], 1)
+            for block in level:
+                x, keep = stage(x, *block, keep=keep)
+            with keep:
+                x, skip = LevelEnd.apply(x, batch, sources, self.pool)
+            skips.append(skip)
+            keep = nullcontext() if self.pool else keep
+        with keep:
+            h = self.output(x)
+        return (h if self.spatial else h.flatten(1)).unflatten(0, (batch, length)), skips
 
 
 class Decoder(nn.Module):
@@ -132,7 +92,7 @@ class Decoder(nn.Module):
         top = levels[0][-1]
         first = (3, 1, 1) if spatial else (4, 1, 0)
         make = nn.Conv2d if spatial else nn.ConvTranspose2d
-        self.input = nn.Sequential(make(g_dim, top, *first), make_norm(norm, top), nn.LeakyReLU(0.2, inplace=True))
+        self.input = nn.Sequential(make(g_dim, top, *first), make_norm(norm, top), activation())
         self.skip_convs, self.levels = nn.ModuleList(), nn.ModuleList()
         image_channels = channels + blend
         for number, level in enumerate(levels):
@@ -141,32 +101,41 @@ class Decoder(nn.Module):
             if self.vgg:
                 # The mirror image of the encoder's level; its last convolution already has the next level's channels.
                 outputs = level[:1] if last else [*level[:-1], below]
-                self.skip_convs.append(SkipConv(nn.Conv2d, level[-1], level[-1], outputs[0], 3, 1, 1))
-                layers = [make_norm(norm, outputs[0]), nn.LeakyReLU(0.2, inplace=True)]
-                layers += [conv_block(a, b, norm) for a, b in pairwise(outputs)]
+                self.skip_convs.append(SkipConv(level[-1], level[-1], outputs[0], upsample=True))
+                layers = [make_norm(norm, outputs[0]), activation(), *(conv_block(a, b, norm) for a, b in pairwise(outputs))]
                 if last:
                     layers.append(nn.ConvTranspose2d(outputs[0], image_channels, 3, 1, 1))
             else:
-                self.skip_convs.append(SkipConv(nn.ConvTranspose2d, level[-1], level[-1], below, 4, 2, 1))
-                layers = [] if last else [make_norm(norm, below), nn.LeakyReLU(0.2, inplace=True)]
+                self.skip_convs.append(SkipConv(level[-1], level[-1], below, upsample=False))
+                layers = [] if last else [make_norm(norm, below), activation()]
             self.levels.append(nn.Sequential(*layers))
 
-    def skip_terms(self, skips: list[Tensor]) -> list[Tensor]:
+    def prepare(self, skips: list[Tensor]) -> list[SkipTerm]:
         """The encoder's skips, each ``[B,K',C,h,w]`` -> what they add in the decoder; once a clip."""
-        pairs = zip(self.skip_convs, reversed(skips), strict=True)
-        return [conv.skip_term(skip.flatten(0, 1)).unflatten(0, skip.shape[:2]) for conv, skip in pairs]
+        return [conv.prepare(skip) for conv, skip in zip(self.skip_convs, reversed(skips), strict=True)]
 
-    def forward(self, g: Tensor, terms: list[Tensor], observed: Tensor) -> Tensor:
-        """`g` [B,K,g_dim(,8,8)], `terms` from `skip_terms`, `observed` [B,K',C,H,W] in [0,1] -> frames [B,K,C,H,W], float32.
+    def forward(self, g: Tensor, skips: list[SkipTerm], observed: Tensor) -> Tensor:
+        """`g` [B,K,g_dim(,8,8)], `skips` from `prepare`, `observed` [B,K',C,H,W] in [0,1] -> frames [B,K,C,H,W], float32.
 
-        Frame k is drawn with the skip terms and observed frame k; the last ones stand for all that follow.
+        Frame k is drawn with the skip and observed frame k; the last ones stand for all that follow.
         """
         batch, frames = g.shape[:2]
-        x = self.input(g.flatten(0, 1) if g.dim() == 5 else g.flatten(0, 1)[..., None, None])
-        for skip_conv, level, term in zip(self.skip_convs, self.levels, terms, strict=True):
-            if self.vgg:
-                x = F.interpolate(x, scale_factor=2, mode="nearest")
-            x = level(skip_conv(x, term))
+        x = g.flatten(0, 1) if g.dim() == 5 else g.flatten(0, 1)[..., None, None]
+        x, keep = stage(x, *self.input)
+        for skip_conv, level, skip in zip(self.skip_convs, self.levels, skips, strict=True):
+            join = partial(skip_conv, skip=skip)
+            if not level:  # the last convolution of DCGAN
+                with keep:
+                    x = join(x)
+                break
+            norm, act, *blocks = level
+            x, keep = stage(x, join, norm, act, keep)
+            for block in blocks:
+                if isinstance(block, nn.Sequential):
+                    x, keep = stage(x, *block, keep=keep)
+                else:  # the last convolution of VGG
+                    with keep:
+                        x = block(x)
         x = torch.sigmoid(x.float()).unflatten(0, (batch, frames))
         if not self.blend:
             return x

@@ -26,6 +26,9 @@ class DataConfig:
     clip_start: str = _flag("random", "where training clips start in a sequence", ("random", "first"))
     conditions: str = _flag("all", "which columns condition the model", ("all", "actions", "positions", "none"))
     workers: int = _flag(0, "processes that read data; 0 reads in the training process")
+    data_device: str = _flag(
+        "disk", "where the training split lies: on disk, or read once as a whole into this device's memory", ("disk", "cpu", "cuda")
+    )
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class TrainConfig:
     seed: int = _flag(1, "seed of all randomness")
     device: str = _flag("auto", "auto, cpu, cuda or cuda:N")
     precision: str = _flag("auto", "bfloat16 autocast where the hardware has it, or as told", ("auto", "bfloat16", "float32"))
+    compile: bool = _flag(False, "torch.compile the model (with CUDA graphs on a GPU); the first steps take minutes")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .backbones import GRID, Decoder, Encoder, initialise
 from .config import ModelConfig
+from .layers import SkipTerm
 from .recurrent import FramePredictor, Gaussian, GaussianLSTM, State, repeat_state
 
 
@@ -33,7 +34,7 @@ class Observation:
     h: Tensor  # features of the last observed frame [B,1,g_dim(,8,8)]
     predictor: State
     prior: State
-    terms: list[Tensor]  # the decoder's skip terms of the last observed frame, each [B,1,...]
+    skips: list[SkipTerm]  # the decoder's, of the last observed frame
     frame: Tensor  # the last observed frame [B,1,C,H,W]
 
 
@@ -85,37 +86,37 @@ class VideoPredictor(nn.Module):
         conditions: Tensor | None,
         n_past: int,
         teacher_forcing: bool = False,
-        sample: bool = True,
-        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
     ) -> Rollout:
         """Predicts frames 1..T-1 of clips `frames` [B,T,C,H,W] with latents from the posterior.
 
+        `noise` [B,T-1,*latent_shape], standard normal, gives ``z = mu + sigma * noise``; without it latents are the means.
+
         Transitions from true frames (all of them with `teacher_forcing`, else those from the first `n_past`) run as whole
-        sequences; the rest go step by step, each on what the model predicted before it. `sample` False takes the posterior's
-        mean instead of a sample.
+        sequences; the rest go step by step, each on what the model predicted before it.
         """
         frames = as_images(frames)
         steps = frames.shape[1] - 1
         given = steps if teacher_forcing else min(n_past, steps)  # transitions from true frames
         sources = given if self.config.last_frame_skip else min(n_past, steps)  # frames that give skips
-        h, skips = self._encode(frames)
+        h, skips = self.encoder(frames, sources)
         conditions = self._spread(conditions, steps, frames)
         posterior, _ = self.posterior(torch.cat([h[:, 1:], conditions], 2))
-        z = posterior.sample(generator) if sample else posterior.mu
-        terms, observed = self.decoder.skip_terms([skip[:, :sources] for skip in skips]), frames[:, :sources]
+        z = posterior.mu if noise is None else posterior.sample(noise)
+        skips, observed = self.decoder.prepare(skips), frames[:, :sources]
 
         prior, prior_state = self._prior(h[:, :given], conditions[:, :given])
         g, state = self._predict(h[:, :given], z[:, :given], conditions[:, :given])
         priors, features = [prior], [g]
         reencode = self.config.feedback == "frame" and given < steps
         if reencode:
-            images = [self.decoder(g, terms, observed)]
-            terms, observed = [term[:, -1:] for term in terms], observed[:, -1:]
+            images = [self.decoder(g, skips, observed)]
+            skips, observed = [skip.last() for skip in skips], observed[:, -1:]
         for step in range(given, steps):
             if reencode:
-                h_own, skips = self._encode(images[-1][:, -1:])
+                h_own, own_skips = self.encoder(images[-1][:, -1:], 1)
                 if self.config.last_frame_skip:
-                    terms, observed = self.decoder.skip_terms(skips), images[-1][:, -1:]
+                    skips, observed = self.decoder.prepare(own_skips), images[-1][:, -1:]
             else:
                 h_own = features[-1][:, -1:]
             now = slice(step, step + 1)
@@ -124,16 +125,16 @@ class VideoPredictor(nn.Module):
             priors.append(prior)
             features.append(g)
             if reencode:
-                images.append(self.decoder(g, terms, observed))
+                images.append(self.decoder(g, skips, observed))
         if not reencode:
-            images = [self.decoder(torch.cat(features, 1), terms, observed)]
+            images = [self.decoder(torch.cat(features, 1), skips, observed)]
         return Rollout(torch.cat(images, 1), posterior, Gaussian.cat(priors))
 
     # ---------------------------------------------------------------------------------------------------- prediction
 
     def reconstruct(self, frames: Tensor, conditions: Tensor | None, n_past: int) -> Tensor:
         """The "rec" video, frames 1..T-1 [B,T-1,C,H,W]: latents are the posterior's means, own predictions after `n_past`."""
-        return self(frames, conditions, n_past, teacher_forcing=False, sample=False).frames
+        return self(frames, conditions, n_past, teacher_forcing=False).frames
 
     @torch.no_grad()
     def predict(
@@ -160,15 +161,15 @@ class VideoPredictor(nn.Module):
         """
         past = as_images(past)
         steps = past.shape[1] - 1
-        h, skips = self._encode(past)
+        h, skips = self.encoder(past, -1)
         state, prior_state = None, None
         if steps:
             conditions = self._spread(conditions, steps, past)
             posterior, _ = self.posterior(torch.cat([h[:, 1:], conditions], 2))
             _, prior_state = self._prior(h[:, :-1], conditions)
             _, state = self._predict(h[:, :-1], posterior.mu, conditions)
-        terms = self.decoder.skip_terms([skip[:, -1:] for skip in skips])
-        return Observation(h[:, -1:], state, prior_state, terms, past[:, -1:])
+        skips = self.decoder.prepare(skips)
+        return Observation(h[:, -1:], state, prior_state, skips, past[:, -1:])
 
     def imagine(self, start: Observation, conditions: Tensor | None, noise: Tensor) -> Tensor:
         """Continues from `start` for S futures of each clip: frames [S,B,F,C,H,W].
@@ -186,29 +187,22 @@ class VideoPredictor(nn.Module):
         conditions = self._spread(conditions, steps, noise)
         h = start.h.repeat_interleave(samples, 0)
         state, prior_state = repeat_state(start.predictor, samples), repeat_state(start.prior, samples)
-        terms, observed = start.terms, start.frame
+        skips, observed = start.skips, start.frame
         frames = []
         for step in range(steps):
             now = slice(step, step + 1)
             prior, prior_state = self._prior(h, conditions[:, now], prior_state)
-            z = prior.mu + torch.exp(0.5 * prior.logvar) * noise[:, now]
-            h, state = self._predict(h, z, conditions[:, now], state)
+            h, state = self._predict(h, prior.sample(noise[:, now]), conditions[:, now], state)
             # All futures of a clip share its skip terms: they stand where the decoder expects the frames of one clip.
-            image = self.decoder(h.unflatten(0, (len(terms[0]), -1)).flatten(1, 2), terms, observed)
+            image = self.decoder(h.unflatten(0, (len(observed), -1)).flatten(1, 2), skips, observed)
             frames.append(image.reshape(batch * samples, *image.shape[2:]))
             if self.config.feedback == "frame" and step + 1 < steps:
-                h, skips = self._encode(frames[-1][:, None])
+                h, own_skips = self.encoder(frames[-1][:, None], 1)
                 if self.config.last_frame_skip:
-                    terms, observed = self.decoder.skip_terms(skips), frames[-1][:, None]
+                    skips, observed = self.decoder.prepare(own_skips), frames[-1][:, None]
         return torch.stack(frames, 1).unflatten(0, (batch, samples)).transpose(0, 1)
 
     # --------------------------------------------------------------------------------------------------------- parts
-
-    def _encode(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Frames [B,T,C,H,W] -> features [B,T,g_dim(,8,8)] and skips, each [B,T,C,h,w]."""
-        flat = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        h, skips = self.encoder(flat)
-        return h.unflatten(0, frames.shape[:2]), [skip.unflatten(0, frames.shape[:2]) for skip in skips]
 
     def _spread(self, conditions: Tensor | None, steps: int, like: Tensor) -> Tensor:
         """The first `steps` conditions, standardised: [B,T,D]; in the spatial form with two coordinates [B,T,D+2,8,8].

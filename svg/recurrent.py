@@ -29,10 +29,9 @@ class Gaussian:
     mu: Tensor
     logvar: Tensor
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """z = mu + exp(logvar / 2) * eps (Kingma & Welling 2014, section 2.4)."""
-        eps = torch.randn(self.mu.shape, generator=generator, device=self.mu.device, dtype=self.mu.dtype)
-        return self.mu + torch.exp(0.5 * self.logvar) * eps
+    def sample(self, noise: Tensor) -> Tensor:
+        """z = mu + exp(logvar / 2) * noise, which is standard normal (Kingma & Welling 2014, section 2.4)."""
+        return self.mu + torch.exp(0.5 * self.logvar) * noise
 
     def __getitem__(self, index) -> "Gaussian":
         return Gaussian(self.mu[index], self.logvar[index])

@@ -12,6 +12,8 @@ from data_tools import layout
 from data_tools.layout import InputError
 from data_tools.store import open_store
 
+from . import runtime
+
 Batch = dict[str, torch.Tensor]
 
 
@@ -80,6 +82,14 @@ class SequenceDataset(Dataset):
         frames = torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
         return {"frames": frames, "conditions": torch.from_numpy(np.ascontiguousarray(conditions))}
 
+    def sequence(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """A whole sequence: uint8 [T,H,W,C] and float32 [T,D]."""
+        length = int(self.lengths[number])
+        frames = np.empty((length, *self.frame_size), np.uint8)
+        conditions = np.empty((length, self.info.condition_dim), np.float32)
+        self.store.read(int(self._numbers[number]), 0, frames, conditions)
+        return frames, np.ascontiguousarray(conditions[:, self.columns])
+
     def _read(self, clips: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [B,T,H,W,C] and float32 [B,T,D], each clip read straight into its place."""
         frames = np.empty((len(clips), self.clip_length, *self.frame_size), np.uint8)
@@ -93,16 +103,17 @@ class TrainingBatches(Dataset):
     """``batches[step]``: the batch of any training step, a function of the seed and the step alone.
 
     Every pass over the data is a new permutation; a clip starts at a random frame or, with ``clip_start="first"``, at 0. An
-    unreadable file is returned as its `InputError`, so that it reaches the training process whole from a worker.
+    unreadable file is returned as its `InputError`, so that it reaches the training process whole from a worker. `share` is the
+    part of each batch that this process takes.
     """
 
-    def __init__(self, dataset: SequenceDataset, batch_size: int, seed: int, clip_start: str):
-        self.dataset, self.batch_size, self.seed, self.clip_start = dataset, batch_size, seed, clip_start
+    def __init__(self, dataset: SequenceDataset, batch_size: int, seed: int, clip_start: str, share: slice = slice(None)):
+        self.dataset, self.batch_size, self.seed, self.clip_start, self.share = dataset, batch_size, seed, clip_start, share
 
     def clips(self, step: int) -> list[tuple[int, int]]:
         """(sequence, first frame) of each clip of the step's batch."""
         clips = []
-        for number in range(step * self.batch_size, (step + 1) * self.batch_size):
+        for number in range(step * self.batch_size, (step + 1) * self.batch_size)[self.share]:
             epoch, place = divmod(number, len(self.dataset))
             sequence = int(_permutation(len(self.dataset), self.seed, epoch)[place])
             start = 0
@@ -125,6 +136,38 @@ class TrainingBatches(Dataset):
             if isinstance(batch, InputError):
                 raise batch
             yield batch
+
+
+class ResidentBatches:
+    """The batches of `TrainingBatches` from memory: the whole split lies on `device`, and a batch is gathered there."""
+
+    def __init__(self, batches: TrainingBatches, device: torch.device):
+        """Raises `InputError` if the split does not fit."""
+        self.batches, dataset = batches, batches.dataset
+        total, (height, width, channels) = int(dataset.lengths.sum()), dataset.frame_size
+        free, needed = runtime.free_memory(device), total * height * width * channels
+        if needed > 0.9 * free:
+            raise InputError(
+                f"--data_device {device.type}: found {free / 1e9:.1f} GB free, expected {needed / 1e9:.1f} GB and a tenth more for "
+                f"the {dataset.split} split of {dataset.root}; leave the flag out"
+            )
+        self.frames = torch.empty(total, height, width, channels, dtype=torch.uint8, device=device)
+        self.conditions = torch.empty(total, len(dataset.condition_mean), device=device)
+        self.first = torch.from_numpy(np.cumsum(dataset.lengths) - dataset.lengths)
+        for number, first in enumerate(self.first.tolist()):
+            frames, conditions = dataset.sequence(number)
+            self.frames[first : first + len(frames)] = torch.from_numpy(frames)
+            self.conditions[first : first + len(frames)] = torch.from_numpy(conditions)
+
+    def __getitem__(self, step: int) -> Batch:
+        sequences, starts = torch.tensor(self.batches.clips(step)).T
+        rows = (self.first[sequences] + starts)[:, None] + torch.arange(self.batches.dataset.clip_length)  # [B,T]
+        rows = rows.to(self.frames.device, non_blocking=True)
+        return {"frames": self.frames[rows].permute(0, 1, 4, 2, 3), "conditions": self.conditions[rows]}
+
+    def iterate(self, steps: range) -> Iterator[Batch]:
+        """The batches of `steps` in order."""
+        return (self[step] for step in steps)
 
 
 @lru_cache(maxsize=2)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,13 @@ from tqdm import tqdm
 from data_tools import layout
 from data_tools.layout import InputError
 
-from . import checkpoint, runtime, schedules
+from . import checkpoint, distributed, runtime, schedules
 from .config import Config, flag_values, validate
 from .evaluation import evaluate
 from .losses import kl_divergence, mean_squared_error
 from .model import VideoPredictor, as_images
 from .optimizers import make_optimizer
-from .sequences import Batch, SequenceDataset, TrainingBatches
+from .sequences import Batch, ResidentBatches, SequenceDataset, TrainingBatches
 
 
 def complete_config(config: Config, dataset: SequenceDataset) -> Config:
@@ -37,16 +38,21 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
 class Training:
     """A run in progress: data, model, optimiser and how far they are.
 
-    All randomness of a step comes from (seed, step); with `max_minutes` the learning rate also depends on the time taken.
+    All randomness of a step comes from (seed, step); with `max_minutes` the learning rate also depends on the time taken. Under
+    torchrun each process takes its share of every batch and the first one writes.
     """
 
     def __init__(self, config: Config, resume: bool = False):
         validate(config)
         self.run = Path(config.train.log_dir)
         self.device = runtime.choose_device(config.train.device)
+        runtime.prepare(self.device)
+        self.world = distributed.join(self.device)
+        self.share = self.world.share(config.train.batch_size)
         self.progress = {"step": 0, "minutes": 0.0, "best_psnr": None}
         if checkpoint.exists(self.run, "last"):
             self._check_resumable(config, resume)
+        self.world.wait()
         data = config.data
         clip_length = data.n_past + data.n_future
         self.training_data = SequenceDataset(data.data_root, "train", clip_length, data.conditions)
@@ -55,19 +61,30 @@ class Training:
         if (layout.read_index(Path(data.data_root))["split"] == "validate").any():
             self.validation_data = SequenceDataset(data.data_root, "validate", data.n_eval, data.conditions)
         train = self.config.train
-        self.batches = TrainingBatches(self.training_data, train.batch_size, train.seed, data.clip_start)
+        self.batches = TrainingBatches(self.training_data, train.batch_size, train.seed, data.clip_start, self.share)
+        self.resident = None
+        if data.data_device != "disk":
+            if data.data_device == "cuda" and self.device.type != "cuda":
+                raise InputError(f"--data_device cuda: the training runs on the {self.device.type}; use --data_device cpu")
+            self.resident = ResidentBatches(self.batches, self.device if data.data_device == "cuda" else torch.device("cpu"))
         torch.manual_seed(train.seed)
         self.model = VideoPredictor(self.config.model, self.training_data.condition_mean, self.training_data.condition_std).to(
             self.device, memory_format=torch.channels_last
         )
+        if self.world.size > 1:
+            self.model = distributed.synchronise_norms(self.model, self.device)
+        self.predictor = distributed.wrap(self.model, self.world, self.device)
+        if train.compile:
+            self.predictor = torch.compile(self.predictor, mode="reduce-overhead" if self.device.type == "cuda" else "default")
         self.optimizer = make_optimizer(train, self.model.parameters())
         if resume and checkpoint.exists(self.run, "last"):
             options = [{key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups]
             self.progress |= checkpoint.load(self.run, "last", self.model, self.optimizer)
             for group, given in zip(self.optimizer.param_groups, options, strict=True):
                 group.update(given)  # flags given anew count
-        checkpoint.truncate_metrics(self.run, self.progress["step"])
-        checkpoint.save_config(self.run, self.config)
+        if self.world.first:
+            checkpoint.truncate_metrics(self.run, self.progress["step"])
+            checkpoint.save_config(self.run, self.config)
 
     def _check_resumable(self, config: Config, resume: bool) -> None:
         if not resume:
@@ -84,32 +101,41 @@ class Training:
         """
         self._start = time.monotonic() - 60 * self.progress["minutes"]
         total = self.config.train.niter * self.config.train.epoch_size
-        if self.progress["step"] >= total or self._out_of_time():
+        if self.world.first and (self.progress["step"] >= total or self._out_of_time()):
             tqdm.write(
                 f"{self.run}: nothing left to do after {self.progress['step']} steps and {self.progress['minutes']:.1f} minutes; "
                 "raise --niter or --max_minutes"
             )
+        self._look_at_the_clock()
         while self.progress["step"] < total and not self._out_of_time():
             metrics = self._epoch()
-            metrics |= self.score()
+            metrics |= self.score() if self.world.first else {}
             self._check_finite(metrics)
-            self.progress["minutes"] = self._minutes()
-            self._finish_epoch(metrics)
+            if self.world.first:
+                self._finish_epoch(metrics)
+        self.world.wait()
         return self.run
 
-    def _minutes(self) -> float:
-        return (time.monotonic() - self._start) / 60
+    def _look_at_the_clock(self) -> None:
+        """Takes the time, on which a schedule by time depends: the first process's, where there are several."""
+        minutes = (time.monotonic() - self._start) / 60
+        self.progress["minutes"] = self.world.agree(minutes) if self.config.train.max_minutes else minutes
 
     def _out_of_time(self) -> bool:
         limit = self.config.train.max_minutes
-        return bool(limit) and self._minutes() >= limit
+        return bool(limit) and self.progress["minutes"] >= limit
 
     def _learning_rate(self, step: int) -> float:
         train = self.config.train
         progress = (step + 0.5) / (train.niter * train.epoch_size)
         if train.max_minutes:
-            progress = min(1.0, max(progress, self._minutes() / train.max_minutes))
+            progress = min(1.0, max(progress, self.progress["minutes"] / train.max_minutes))
         return schedules.learning_rate(train, progress)
+
+    def _batches(self, steps: range) -> Iterator[Batch]:
+        if self.resident is not None:
+            return self.resident.iterate(steps)
+        return self.batches.iterate(steps, self.config.data.workers, pin_memory=self.device.type == "cuda")
 
     def _epoch(self) -> dict[str, float]:
         train, first = self.config.train, self.progress["step"]
@@ -117,40 +143,58 @@ class Training:
         beta = train.beta * schedules.kl_annealing(train, epoch)
         tfr = schedules.teacher_forcing_ratio(train, epoch)
         last = (epoch + 1) * train.epoch_size
-        steps = range(first * train.accumulate, last * train.accumulate)
-        batches = self.batches.iterate(steps, self.config.data.workers, pin_memory=self.device.type == "cuda")
+        batches = self._batches(range(first * train.accumulate, last * train.accumulate))
         self.model.train()
         sums, began, frames = defaultdict(float), time.monotonic(), 0
-        bar = tqdm(range(first, last), desc=f"epoch {epoch + 1}", unit="step", disable=None, leave=False)
+        quiet = None if self.world.first else True  # None: where there is no terminal
+        bar = tqdm(range(first, last), desc=f"epoch {epoch + 1}", unit="step", disable=quiet, leave=False)
+        before = None  # losses of the step before, still on their way while the device works on the next one
         for step in bar:
             lr = self._learning_rate(step)
             losses = self.step(step, [next(batches) for _ in range(train.accumulate)], lr, beta, tfr)
-            for name, value in losses.items():
-                sums[name] += value
+            if before is not None:
+                self._count(sums, before, step - 1)
+            before = losses
             frames += train.batch_size * train.accumulate * self.training_data.clip_length
             self.progress["step"] = step + 1
             rate = frames / (time.monotonic() - began)
-            bar.set_postfix({**{k: f"{v:.4g}" for k, v in losses.items()}, "beta": beta, "tfr": tfr, "frames/s": f"{rate:.0f}"})
+            means = {name: f"{total / (step - first):.4g}" for name, total in sums.items()}
+            bar.set_postfix({**means, "beta": beta, "tfr": tfr, "frames/s": f"{rate:.0f}"})
+            self._look_at_the_clock()
             if self._out_of_time():
                 break
+        self._count(sums, before, step)
         done = self.progress["step"] - first
         means = {name: value / done for name, value in sums.items()}
+        rate = frames / (time.monotonic() - began)
         return {**means, "beta": beta, "tfr": tfr, "lr": lr, "frames_per_second": round(rate, 1)}
 
-    def step(self, step: int, batches: list[Batch], lr: float, beta: float, tfr: float) -> dict[str, float]:
-        """One optimiser step over `batches`, whose gradients are averaged. Returns loss, mse and kl."""
+    def _count(self, sums: dict[str, float], losses: torch.Tensor, step: int) -> None:
+        """Adds a step's losses, mean over the processes, to `sums`."""
+        values = dict(zip(("loss", "mse", "kl"), self.world.mean(losses).tolist(), strict=True))
+        if not np.isfinite(values["loss"]):
+            raise self._diverged(f"the loss is {values['loss']} (mse {values['mse']}, kl {values['kl']}) at step {step}")
+        for name, value in values.items():
+            sums[name] += value
+
+    def step(self, step: int, batches: list[Batch], lr: float, beta: float, tfr: float) -> torch.Tensor:
+        """One optimiser step over `batches`, whose gradients are averaged. Returns loss, mse and kl [3], on the device."""
         config = self.config
         teacher_forcing = bool(np.random.default_rng((config.train.seed, step, 2)).random() < tfr)
         random = runtime.generator(self.device, config.train.seed, step)
         sums = torch.zeros(3, device=self.device)
-        for batch in batches:
+        for number, batch in enumerate(batches, start=1):
             frames, conditions = self._to_device(batch)
-            with runtime.autocast(self.device, config.train.precision):
-                rollout = self.model(frames, conditions, config.data.n_past, teacher_forcing, generator=random)
-            mse = mean_squared_error(rollout.frames, as_images(frames[:, 1:]))
-            kl = kl_divergence(rollout.posterior, rollout.prior)
-            loss = (mse + beta * kl) / len(batches)
-            loss.backward()
+            # drawn for the whole batch, so that it does not depend on the number of processes
+            shape = config.train.batch_size, frames.shape[1] - 1, *self.model.latent_shape
+            noise = torch.randn(shape, generator=random, device=self.device)[self.share]
+            with distributed.without_exchange(self.predictor, number == len(batches)):
+                with runtime.autocast(self.device, config.train.precision):
+                    rollout = self.predictor(frames, conditions, config.data.n_past, teacher_forcing, noise)
+                mse = mean_squared_error(rollout.frames, as_images(frames[:, 1:]))
+                kl = kl_divergence(rollout.posterior, rollout.prior)
+                loss = (mse + beta * kl) / len(batches)
+                loss.backward()
             sums += torch.stack([loss.detach(), mse.detach() / len(batches), kl.detach() / len(batches)])
         if config.train.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.train.max_grad_norm)
@@ -158,10 +202,7 @@ class Training:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
-        losses = dict(zip(("loss", "mse", "kl"), sums.tolist(), strict=True))
-        if not np.isfinite(losses["loss"]):
-            raise self._diverged(f"the loss is {losses['loss']} (mse {losses['mse']}, kl {losses['kl']}) at step {step}")
-        return losses
+        return sums
 
     def _check_finite(self, metrics: dict[str, float]) -> None:
         """A step that ruins the weights shows in the loss of the next one only: look before they are saved."""

@@ -1,0 +1,132 @@
+"""Several processes that train one model, as torchrun starts them: each takes its share of every batch.
+
+The batch size is that of all processes together and batch norm takes its statistics over all of them, so that the number of
+processes changes nothing but the speed.
+"""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from data_tools.layout import InputError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> slice:
+        """This process's part of a batch. Raises `InputError` if the processes cannot share it evenly."""
+        if batch_size % self.size:
+            raise InputError(
+                f"--batch_size: found {batch_size}, expected a multiple of the {self.size} processes: it is that of all together"
+            )
+        each = batch_size // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def agree(self, value: float) -> float:
+        """The first process's value, in all."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.broadcast(tensor, 0)
+        return tensor.item()
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of each entry over the processes."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values /= self.size
+        return values
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def join(device: torch.device) -> World:
+    """Joins the processes that torchrun has started; alone where it has not."""
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size == 1:
+        return World()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return World(dist.get_rank(), size)
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def wrap(model: nn.Module, world: World, device: torch.device) -> nn.Module:
+    """The model for training steps: its gradients are averaged over the processes."""
+    if world.size == 1:
+        return model
+    return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
+def without_exchange(model: nn.Module, last: bool) -> AbstractContextManager:
+    """Gradients of accumulated batches are exchanged with the last one."""
+    return nullcontext() if last or not isinstance(model, nn.parallel.DistributedDataParallel) else model.no_sync()
+
+
+def synchronise_norms(model: nn.Module, device: torch.device) -> nn.Module:
+    """Batch norms take their statistics over all processes; weights and their names stay."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for parent in list(model.modules()):
+        for name, norm in list(parent.named_children()):
+            if type(norm) is nn.BatchNorm2d:
+                synchronised = SynchronisedBatchNorm(norm.num_features, norm.eps, norm.momentum)
+                synchronised.load_state_dict(norm.state_dict())
+                setattr(parent, name, synchronised)
+    return model
+
+
+class SynchronisedBatchNorm(nn.BatchNorm2d):
+    """Batch norm over all processes on a CPU, for which PyTorch has none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        floats = x.float()
+        sums = torch.stack([floats.sum((0, 2, 3)), (floats**2).sum((0, 2, 3)), torch.full_like(self.weight, x[:, 0].numel())])
+        total, squares, count = SumOverProcesses.apply(sums)
+        mean = total / count
+        variance = (squares / count - mean**2).clamp(min=0)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (floats * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
+
+
+class SumOverProcesses(torch.autograd.Function):
+    """The sum over all processes; every process's result depends on every process's values, hence likewise the gradient."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
