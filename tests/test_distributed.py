@@ -36,7 +36,15 @@ def train(config: Config, run: Path, processes: int, **changes) -> subprocess.Co
     [
         {"norm": "group", "tfr": 0.5, "accumulate": 2, "max_grad_norm": 1.0},
         # SGD: Adam's first steps turn the rounding in gradients that are zero, of biases before batch norm, into whole steps
-        {"norm": "batch", "recurrence": "vector", "model": "vgg", "width": 0.05, "tfr": 1.0, "data_device": "cpu", "optimizer": "sgd"},
+        {
+            "norm": "batch",
+            "recurrence": "vector",
+            "model": "vgg",
+            "width": 0.05,
+            "tfr": 1.0,
+            "data_device": "cpu",
+            "optimizer": "sgd",
+        },
     ],
 )
 def test_two_processes_train_as_one(small_config, tmp_path, changes):

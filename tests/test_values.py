@@ -54,6 +54,9 @@ def test_metrics_against_scikit_image(seed, channels, noise):
         assert found_psnr[place].item() == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1), abs=1e-4)
         expected = structural_similarity(a, b, channel_axis=0, data_range=1)
         assert found_ssim[place].item() == pytest.approx(expected, abs=1e-5)
+        gaussian = ssim(torch.tensor(b), torch.tensor(a), "gaussian").item()
+        options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+        assert gaussian == pytest.approx(structural_similarity(a, b, channel_axis=0, data_range=1, **options), abs=1e-5)
 
 
 def test_metrics_broadcast_over_samples():
