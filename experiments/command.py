@@ -17,6 +17,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="which weights (default best)")
     parser.add_argument("--batch_size", type=int, default=16, help="sequences at a time (default 16)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the model; the first predictions take minutes")
     parser.add_argument("--seed", type=int, default=1, help="seed of the sampled futures (default 1)")
 
 
@@ -24,9 +25,11 @@ def open_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     """(model, configuration, dataset of the split, device); the dataset's clips hold given and predicted frames."""
     from svg import runtime
     from svg.checkpoint import load_model
+    from svg.inference import freeze
     from svg.sequences import SequenceDataset
 
     device = runtime.choose_device(args.device)
+    runtime.prepare(device)
     model, config = load_model(args.run, args.checkpoint, device)
     data = config.data
     n_future = args.n_future if args.n_future is not None else data.n_eval - data.n_past
@@ -42,7 +45,7 @@ def open_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
             f"{dataset.root}: found frames {found[0]}x{found[1]}x{found[2]} and {found[3]} condition columns, "
             f"expected {expected[0]}x{expected[1]}x{expected[2]} and {expected[3]}, on which {args.run} was trained"
         )
-    return model, config, dataset, device
+    return freeze(model, config.train.precision, args.compile), config, dataset, device
 
 
 def report_left_out(dataset: Any) -> None:

@@ -13,22 +13,27 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="svg-evaluate", description=__doc__.replace("`", ""))
     add_run_arguments(parser)
     parser.add_argument("--n_sample", type=int, default=100, help="futures sampled for each sequence (default 100)")
-    parser.add_argument("--chunk", type=int, default=128, help="futures imagined at a time; less needs less memory (default 128)")
+    parser.add_argument(
+        "--memory", type=float, default=0.0, help="GB for sampled futures (default: 1 on a CPU, half of what is free on a GPU)"
+    )
+    parser.add_argument(
+        "--ssim_window", default="uniform", choices=("uniform", "gaussian"), help="7x7 uniform (default) or 11x11 Gaussian"
+    )
     parser.add_argument("--limit", type=int, default=0, help="score the first sequences only; 0: all")
     return parser.parse_args(argv)
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    if args.n_sample < 0 or args.chunk < 1 or args.limit < 0:
-        raise InputError("--n_sample, --limit: expected at least 0; --chunk: expected at least 1")
+    if args.n_sample < 0 or not 0 <= args.memory < float("inf") or args.limit < 0:
+        raise InputError("--n_sample, --memory, --limit: expected at least 0")
 
     from svg.evaluation import evaluate
 
     model, config, dataset, device = open_run(args)
     result = evaluate(
         model, dataset, config.data.n_past, args.n_sample, device, config.train.precision,
-        batch_size=args.batch_size, chunk=args.chunk, seed=args.seed, limit=args.limit,
-        weights=f"{args.run}, {args.checkpoint} checkpoint",
+        batch_size=args.batch_size, memory=args.memory, ssim_window=args.ssim_window,
+        seed=args.seed, limit=args.limit, weights=f"{args.run}, {args.checkpoint} checkpoint",
     )  # fmt: skip
     protocol = result.protocol
     print(

@@ -10,6 +10,7 @@ Methods
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,14 @@ from .metrics import psnr, ssim
 from .model import VideoPredictor, as_images
 from .sequences import SequenceDataset, evaluation_batches
 
-METRICS = {"psnr": psnr, "ssim": ssim}
+METRICS = ("psnr", "ssim")
 FOLDER = "evaluation"
+
+
+SSIM = {
+    "uniform": "7x7 uniform window, data range 1, sample covariance, mean over channels (scikit-image's defaults)",
+    "gaussian": "11x11 Gaussian window of sigma 1.5, data range 1, mean over channels (Wang et al. 2004)",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Protocol:
     weights: str = ""
     clip: str = "first frames of each sequence"
     psnr: str = "dB for each frame over its channels, images in [0,1], at most 100; then the mean over frames and sequences"
-    ssim: str = "7x7 uniform window, data range 1, sample covariance, mean over channels (scikit-image's defaults)"
+    ssim: str = SSIM["uniform"]
     best: str = "for each sequence and metric the sampled future with the best mean over frames"
 
 
@@ -57,15 +64,15 @@ class Evaluation:
 
     def means(self) -> pd.DataFrame:
         """Mean PSNR and SSIM of each method."""
-        return self.scores.groupby("method", sort=False)[list(METRICS)].mean()
+        return self.scores.groupby("method", sort=False)[[*METRICS]].mean()
 
     def per_frame(self) -> pd.DataFrame:
         """Mean PSNR and SSIM of each method at each predicted frame."""
-        return self.scores.groupby(["method", "frame"], sort=False)[list(METRICS)].mean()
+        return self.scores.groupby(["method", "frame"], sort=False)[[*METRICS]].mean()
 
     def per_sequence(self, method: str) -> pd.DataFrame:
         """Mean PSNR and SSIM of each sequence by one method, in the order of the index."""
-        return self.scores[self.scores["method"] == method].groupby("sequence", sort=False)[list(METRICS)].mean()
+        return self.scores[self.scores["method"] == method].groupby("sequence", sort=False)[[*METRICS]].mean()
 
     def table(self) -> str:
         """The means as text, one method a line, and the gain over copying the last frame."""
@@ -109,7 +116,7 @@ def read_per_frame(run: Path, name: str) -> pd.DataFrame | None:
         return None
     try:
         scores = pd.read_csv(path)
-        return scores.groupby(["method", "frame"], sort=False)[list(METRICS)].mean()
+        return scores.groupby(["method", "frame"], sort=False)[[*METRICS]].mean()
     except (ValueError, KeyError) as error:
         raise InputError(f"{path}: damaged ({error}); run svg-evaluate again") from None
 
@@ -130,18 +137,23 @@ def evaluate(
     device: torch.device,
     precision: str = "auto",
     batch_size: int = 16,
-    chunk: int = 128,
+    memory: float = 0.0,
+    ssim_window: str = "uniform",
     seed: int = 1,
     limit: int = 0,
     weights: str = "",
 ) -> Evaluation:
     """Scores all sequences of `dataset` (or the first `limit`); its clips hold the observed and the predicted frames.
 
-    `weights` says in the protocol where the model comes from.
+    `weights` says in the protocol where the model comes from. `model` is best one of `svg.inference.freeze`.
 
-    The past is observed once for all samples; at most `chunk` futures are imagined at a time. With `n_sample` 0 nothing is sampled.
+    The past is observed once for all samples, and as many futures are imagined at a time as fit into `memory` GB (0: 1 GB on a
+    CPU, half of what is free on a GPU). With `n_sample` 0 nothing is sampled.
     """
     n_future = dataset.clip_length - n_past
+    metrics = {"psnr": psnr, "ssim": partial(ssim, window=ssim_window)}
+    room = 1e9 * memory or (runtime.free_memory(device) / 2 if device.type == "cuda" else 1e9)
+    at_once = int(room / model.future_bytes(n_future))
     parts = []
     total = min(limit, len(dataset)) if limit else len(dataset)
     with tqdm(total=total, desc="evaluate", unit="sequence", disable=None, leave=False) as bar:
@@ -150,25 +162,27 @@ def evaluate(
             past, target = frames[:, :n_past], frames[:, n_past:]
             noise = latent_noise(model, numbers, n_sample, n_future, seed).to(device)
             videos = {"copy": past[:, -1:].expand_as(target)}
-            sampled = {name: [] for name in METRICS}
+            sampled = {name: [] for name in metrics}
             with runtime.autocast(device, precision):
                 videos["rec"] = model.reconstruct(frames, conditions, n_past)[:, n_past - 1 :]
                 start = model.observe(past, conditions)
                 future = conditions[:, n_past - 1 :]
                 zeros = torch.zeros(len(frames), 1, n_future, *model.latent_shape, device=device)
                 videos["pred"] = model.imagine(start, future, zeros)[0]
-                for some in noise.split(max(1, chunk // len(frames)), dim=1) if n_sample else ():
+                for some in noise.split(max(1, at_once // len(frames)), dim=1) if n_sample else ():
                     futures = model.imagine(start, future, some)  # [S,B,F,C,H,W]
-                    for name, metric in METRICS.items():
+                    for name, metric in metrics.items():
                         sampled[name].append(metric(futures, target))
-            scores = {method: {name: metric(video, target) for name, metric in METRICS.items()} for method, video in videos.items()}
+            scores = {method: {name: metric(video, target) for name, metric in metrics.items()} for method, video in videos.items()}
             if n_sample:
                 scores["pred_best"], scores["pred_mean"] = _best_and_mean({k: torch.cat(v) for k, v in sampled.items()})
             sequence_names = dataset.index["sequence"].iloc[numbers.start : numbers.stop]
             parts += [_rows(sequence_names, method, values) for method, values in scores.items()]
             bar.update(len(numbers))
     computed = f"{'bfloat16' if runtime.uses_bfloat16(device, precision) else 'float32'} on {device.type}"
-    protocol = Protocol(str(dataset.root), dataset.split, n_past, n_future, n_sample, total, seed, computed, weights)
+    protocol = Protocol(
+        str(dataset.root), dataset.split, n_past, n_future, n_sample, total, seed, computed, weights, ssim=SSIM[ssim_window]
+    )
     return Evaluation(protocol, pd.concat(parts, ignore_index=True))
 
 

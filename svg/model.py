@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .backbones import GRID, Decoder, Encoder, initialise
+from .backbones import GRID, Decoder, Encoder, initialise, level_channels
 from .config import ModelConfig
 from .layers import SkipTerm
 from .recurrent import FramePredictor, Gaussian, GaussianLSTM, State, repeat_state
@@ -131,6 +131,16 @@ class VideoPredictor(nn.Module):
         return Rollout(torch.cat(images, 1), posterior, Gaussian.cat(priors))
 
     # ---------------------------------------------------------------------------------------------------- prediction
+
+    def future_bytes(self, n_future: int) -> int:
+        """Memory that one sampled future of `n_future` frames takes while it is imagined and scored, an estimate on the safe side.
+
+        Five tensors of the level at full resolution, where they are largest, and its float32 frames three times.
+        """
+        config, pixels = self.config, self.config.image_width**2
+        channels = level_channels(config.model, config.image_width, config.width, config.spatial)[0][0]
+        shrunk = 1 if config.model == "vgg" else 4  # DCGAN's first convolution halves the sides
+        return 4 * (5 * channels * pixels // shrunk + 3 * n_future * config.channels * pixels)
 
     def reconstruct(self, frames: Tensor, conditions: Tensor | None, n_past: int) -> Tensor:
         """The "rec" video, frames 1..T-1 [B,T-1,C,H,W]: latents are the posterior's means, own predictions after `n_past`."""

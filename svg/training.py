@@ -17,6 +17,7 @@ from data_tools.layout import InputError
 from . import checkpoint, distributed, runtime, schedules
 from .config import Config, flag_values, validate
 from .evaluation import evaluate
+from .inference import freeze
 from .losses import kl_divergence, mean_squared_error
 from .model import VideoPredictor, as_images
 from .optimizers import make_optimizer
@@ -219,9 +220,8 @@ class Training:
         if self.validation_data is None:
             return {}
         train = self.config.train
-        self.model.eval()
         result = evaluate(
-            self.model, self.validation_data, self.config.data.n_past, 0, self.device, train.precision,
+            freeze(self.model, train.precision), self.validation_data, self.config.data.n_past, 0, self.device, train.precision,
             batch_size=max(train.batch_size, 16), limit=train.validate_sequences,
         )  # fmt: skip
         means = result.means()

@@ -102,7 +102,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (evaluate, "/nowhere", "/nowhere/config.json: not found"),
         (evaluate, "{run} --split dev", "found no sequence of split 'dev'; splits here: "),
         (evaluate, "{run} --n_future 30", "found 15 frames, expected at least 32"),
-        (evaluate, "{run} --n_sample -1", "--n_sample, --limit: expected at least 0"),
+        (evaluate, "{run} --n_sample -1", "--n_sample, --memory, --limit: expected at least 0"),
         (render, "{run} --sequences 99", "--sequences: found no sequence '99' in split test"),
         (render, "{run} --fps 0", "--fps: expected a number"),
         (plot, "/nowhere --out {tmp}", "/nowhere/metrics.jsonl: not found"),

@@ -31,7 +31,7 @@ def dataset(data_root) -> SequenceDataset:
 
 @pytest.fixture(scope="module")
 def result(model, dataset):
-    return evaluate(model, dataset, 2, 7, CPU, "float32", batch_size=3, chunk=6)
+    return evaluate(model, dataset, 2, 7, CPU, "float32", batch_size=3, memory=6.5e-9 * model.future_bytes(4))
 
 
 def test_copying_the_last_frame_by_scikit_image(result, dataset):
@@ -72,12 +72,21 @@ def test_predictions_by_scikit_image(result, model, dataset):
 
 
 def test_no_dependence_on_batches_and_chunks(result, model, dataset):
-    other = evaluate(model, dataset, 2, 7, CPU, "float32", batch_size=5, chunk=1000).scores
+    other = evaluate(model, dataset, 2, 7, CPU, "float32", batch_size=5).scores
     pd.testing.assert_frame_equal(
         result.scores.sort_values(["sequence", "method", "frame"], ignore_index=True),
         other.sort_values(["sequence", "method", "frame"], ignore_index=True),
         rtol=1e-4,
     )
+
+
+def test_gaussian_window(model, dataset):
+    result = evaluate(model, dataset, 2, 0, CPU, "float32", ssim_window="gaussian", limit=1)
+    frames = dataset[0]["frames"] / 255.0
+    options = {"gaussian_weights": True, "use_sample_covariance": False, "data_range": 1, "channel_axis": 2}
+    expected = [structural_similarity(frames[1], frame, **options) for frame in frames[2:]]
+    np.testing.assert_allclose(result.per_frame().loc["copy"]["ssim"], expected, atol=1e-5)
+    assert "11x11 Gaussian" in result.protocol.ssim
 
 
 def test_averages(result):

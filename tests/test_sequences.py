@@ -9,7 +9,11 @@ import torch
 from data_tools import folders, png
 from data_tools.index import build_index
 from data_tools.layout import InputError
-from svg.sequences import SequenceDataset, TrainingBatches, evaluation_batches
+from svg import runtime
+from svg.distributed import World
+from svg.sequences import ResidentBatches, SequenceDataset, TrainingBatches, evaluation_batches
+
+CPU = torch.device("cpu")
 
 
 def test_an_item_is_the_clip_on_disk(data_root):
@@ -106,6 +110,30 @@ def test_batches_do_not_depend_on_workers(data_root):
     assert len(alone) == 3
     for a, b in zip(alone, helped, strict=True):
         assert torch.equal(a["frames"], b["frames"]) and torch.equal(a["conditions"], b["conditions"])
+
+
+@pytest.mark.parametrize("share", [slice(None), slice(2, 4)])
+def test_batches_from_memory_are_those_from_disk(data_root, share):
+    batches = TrainingBatches(SequenceDataset(data_root, "train", 6, "actions"), 4, 1, "random", share)
+    for a, b in zip(batches.iterate(range(7), 0, False), ResidentBatches(batches, CPU).iterate(range(7)), strict=True):
+        assert torch.equal(a["frames"], b["frames"]) and torch.equal(a["conditions"], b["conditions"])
+        assert a["frames"].stride() == b["frames"].stride()
+
+
+def test_shares_make_up_the_batch(data_root):
+    dataset = SequenceDataset(data_root, "train", 6)
+    whole = TrainingBatches(dataset, 6, 1, "random").clips(3)
+    parts = [TrainingBatches(dataset, 6, 1, "random", World(rank, 3).share(6)).clips(3) for rank in range(3)]
+    assert [clip for part in parts for clip in part] == whole and {len(part) for part in parts} == {2}
+
+
+def test_a_split_that_does_not_fit_into_memory(data_root, monkeypatch):
+    monkeypatch.setattr(runtime, "free_memory", lambda device: 2_000_000)
+    batches = TrainingBatches(SequenceDataset(data_root, "train", 6), 4, 1, "random")
+    with pytest.raises(
+        InputError, match=r"--data_device cpu: found 0\.0 GB free, expected 0\.0 GB .* train split of .*leave the flag out"
+    ):
+        ResidentBatches(batches, CPU)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
