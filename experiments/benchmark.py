@@ -1,7 +1,6 @@
-"""``svg-benchmark``: measures the data path on this machine, beside the straightforward way of PIL and NumPy.
+"""``svg-benchmark``: measures data path, training, sampling, evaluation and scoring on this machine.
 
-Everything runs on one core. Both ways of a comparison take turns, so that a busy machine slows both; medians are reported. The
-recordings are made for it: discs that drift over a table under a noisy camera, which as PNG are about as large as BAIR's.
+Medians of repeated measurements, with the published implementation's in turns where a clone of github.com/edenton/svg is given.
 """
 
 import argparse
@@ -9,280 +8,101 @@ import json
 import os
 import platform
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
 
 from data_tools import layout
 from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
 
-FRAMES, WIDTH, CLIP, BATCH = 30, 64, 12, 32
-CONDITIONS = 7
-BAIR_SEQUENCES = 43_520
-MEMORY_SIZES = (1_000, 40_000)
+from . import measurement
+
+PARTS = ("data", "model", "cost")
 
 
-def make_sequence(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """uint8 frames [30,64,64,3] of drifting discs under a noisy camera, actions float32 [30,4] and positions float32 [30,3]."""
-    generator = np.random.default_rng(number)
-    y, x = np.mgrid[:WIDTH, :WIDTH]
-    slopes = generator.uniform(-0.5, 0.5, (2, 3))
-    table = generator.uniform(120, 200, 3) + x[..., None] * slopes[0] + y[..., None] * slopes[1]
-    centres, radii = generator.uniform(0, WIDTH, (20, 2)), generator.uniform(3, 12, 20)
-    drifts, colours = generator.normal(size=(20, 2)), generator.uniform(0, 255, (20, 3))
-    frames = []
-    for time_step in range(FRAMES):
-        image = table.copy()
-        for centre, radius, drift, colour in zip(centres, radii, drifts, colours, strict=True):
-            image[np.hypot(x - centre[0] - drift[0] * time_step, y - centre[1] - drift[1] * time_step) < radius] = colour
-        blurred = (image + np.roll(image, 1, 0) + np.roll(image, 1, 1) + np.roll(image, (1, 1), (0, 1))) / 4
-        frames.append(blurred + generator.normal(0, 2, (WIDTH, WIDTH, 1)) + generator.normal(0, 0.7, blurred.shape))
-    actions, positions = generator.normal(size=(FRAMES, 4)), generator.normal(size=(FRAMES, 3))
-    return np.clip(frames, 0, 255).astype(np.uint8), actions.astype(np.float32), positions.astype(np.float32)
-
-
-# -------------------------------------------------------------------------------------------------- the straightforward way
-
-
-def save_with_pillow(folder: Path, frames: np.ndarray, actions: np.ndarray, positions: np.ndarray) -> None:
-    """One sequence, frame after frame."""
-    from PIL import Image
-
-    folder.mkdir(parents=True)
-    for number, frame in enumerate(frames):
-        Image.fromarray(frame).save(folder / f"{number}.png")
-    np.savetxt(folder / layout.ACTIONS_FILE, actions, delimiter=",")
-    np.savetxt(folder / layout.POSITIONS_FILE, positions, delimiter=",")
-
-
-def read_with_pillow(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A clip as the published loader reads it, one frame after the other."""
-    from PIL import Image
-
-    frames = np.stack([np.array(Image.open(folder / f"{number}.png")) for number in range(CLIP)])
-    tables = [np.loadtxt(folder / name, delimiter=",") for name in (layout.ACTIONS_FILE, layout.POSITIONS_FILE)]
-    return frames, np.concatenate(tables, axis=1)[:CLIP]
-
-
-# ------------------------------------------------------------------------------------------------------------ measuring
-
-
-def in_turns(repeats: int, *ways: Callable[[int], object]) -> list[list[float]]:
-    """Seconds of each way in each repetition, the ways taking turns; the first turn warms up and is not counted."""
-    seconds = [[] for _ in ways]
-    for turn in range(repeats + 1):
-        for way, found in zip(ways, seconds, strict=True):
-            start = time.perf_counter()
-            way(turn)
-            if turn:
-                found.append(time.perf_counter() - start)
-    return seconds
-
-
-def measure_conversion(folder: Path, repeats: int) -> dict:
-    """Frames a second from a BAIR-shaped shard to sequences, beside reading it likewise and saving with Pillow."""
-    from data_tools import bair
-    from data_tools.tfrecord import parse_example, read_records
-
-    sequences = [make_sequence(number) for number in range(16)]
-    shard = folder / "bair" / "train" / "traj_0_to_15.tfrecords"
-    shard.parent.mkdir(parents=True)
-    shard.write_bytes(b"".join(bair_record(*sequence) for sequence in sequences))
-
-    def ours(turn: int) -> None:
-        bair.convert(folder / "bair", folder / f"ours_{turn}", validate_shards=0, workers=1)
-
-    def reference(turn: int) -> None:
-        for record in read_records(shard):
-            sequence = bair.read_recording(parse_example(record.data), "image_aux1")
-            save_with_pillow(folder / f"reference_{turn}" / "train" / str(record.number), *sequence)
-
-    reference_seconds, our_seconds = in_turns(repeats, reference, ours)
-    return compare(
-        "conversion, frames/s",
-        [len(sequences) * FRAMES / s for s in our_seconds],
-        [len(sequences) * FRAMES / s for s in reference_seconds],
-    )
-
-
-def bair_record(frames: np.ndarray, actions: np.ndarray, positions: np.ndarray) -> bytes:
-    """One TFRecord of BAIR's form with two cameras."""
-    from data_tools.tfrecord import masked_crc32c
-
-    def varint(value: int) -> bytes:
-        return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
-
-    def field(number: int, content: bytes) -> bytes:
-        return bytes([number << 3 | 2]) + varint(len(content)) + content
-
-    features = b""
-    for time_step, frame in enumerate(frames):
-        for name, kind, value in (
-            ("image_aux1/encoded", 1, frame.tobytes()), ("image_main/encoded", 1, frame.tobytes()),
-            ("action", 2, actions[time_step].tobytes()), ("endeffector_pos", 2, positions[time_step].tobytes()),
-        ):  # fmt: skip
-            features += field(1, field(1, f"{time_step}/{name}".encode()) + field(2, field(kind, field(1, value))))
-    data = field(1, features)
-    length = len(data).to_bytes(8, "little")
-    return length + masked_crc32c(length).to_bytes(4, "little") + data + masked_crc32c(data).to_bytes(4, "little")
-
-
-def measure_reading(folder: Path, repeats: int) -> list[dict]:
-    """One 12-frame item from PNG and from the packed store, and batches from the packed store."""
-    from data_tools.index import build_index
-    from data_tools.pack import pack
-    from svg.sequences import SequenceDataset, TrainingBatches
-
-    count = 64
-    for number in range(count):  # written as everybody writes them, not in our own faster form
-        save_with_pillow(folder / "png" / "train" / str(number), *make_sequence(number))
-    build_index(folder / "png")
-    pack(folder / "png", folder / "packed", workers=1)
-    from_png, from_pack = (SequenceDataset(folder / name, "train", CLIP) for name in ("png", "packed"))
-    reference, png, packed = in_turns(
-        20 * repeats,
-        lambda turn: read_with_pillow(folder / "png" / "train" / str(turn % count)),
-        lambda turn: from_png[turn % count],
-        lambda turn: from_pack[turn % count, turn % (FRAMES - CLIP)],
-    )
-    batches, steps = TrainingBatches(from_pack, BATCH, seed=0, clip_start="random"), 100
-
-    def load(turn: int) -> None:
-        for _ in batches.iterate(range(turn * steps, (turn + 1) * steps), workers=0, pin_memory=False):
-            pass
-
-    (loading,) = in_turns(repeats, load)
-    return [
-        compare("12-frame item from PNG, us", [1e6 * s for s in png], [1e6 * s for s in reference]),
-        compare("12-frame item from the packed store, us", [1e6 * s for s in packed], [1e6 * s for s in reference]),
-        compare("loader, packed store, 12-frame clips/s", [steps * BATCH / s for s in loading]),
-    ]
-
-
-def measure_opening(folder: Path, repeats: int) -> dict:
-    """Opening a data set of BAIR's size, whose frames are not there, as a Dataset."""
-    from svg.sequences import SequenceDataset
-
-    write_linked_index(folder, BAIR_SEQUENCES)
-    (seconds,) = in_turns(repeats, lambda turn: SequenceDataset(folder, "train", CLIP))
-    return compare(f"opening {BAIR_SEQUENCES:,} sequences, s", seconds)
-
-
-def write_linked_index(root: Path, sequences: int, store: str = "folders") -> None:
-    import pandas as pd
-
-    root.mkdir(parents=True, exist_ok=True)
-    names = [f"traj_{number // 256 * 256}_to_{number // 256 * 256 + 255}.tfrecords/{number % 256}" for number in range(sequences)]
-    index = pd.DataFrame({"split": "train", "sequence": names, "path": [f"train/{name}" for name in names], "frames": FRAMES})
-    index = index.assign(height=WIDTH, width=WIDTH, channels=3, action_dim=4, position_dim=3)
-    zeros, ones = [0.0] * CONDITIONS, [1.0] * CONDITIONS
-    layout.write_index(root, index, layout.DatasetInfo("benchmark", "", 4, 3, zeros, ones, store))
-
-
-def write_links(root: Path, real: list[Path]) -> None:
-    """Sequence folders that are links to a few real ones."""
-    for number, path in enumerate(layout.read_index(root)["path"]):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).symlink_to(real[number % len(real)])
-
-
-def write_hollow_arrays(root: Path, sequences: int) -> None:
-    """The files of a packed training split, of full length but without content: the file system stores no zeros."""
-    from data_tools.store import npy_header
-
-    (root / "train").mkdir()
-    for name, dtype, shape in (("frames", np.uint8, (WIDTH, WIDTH, 3)), ("conditions", np.float32, (CONDITIONS,))):
-        shape = (sequences * FRAMES, *shape)
-        header = npy_header(np.dtype(dtype), shape)
-        with open(root / "train" / f"{name}.npy", "wb") as file:
-            file.write(header)
-            file.truncate(len(header) + int(np.prod(shape)) * np.dtype(dtype).itemsize)
-
-
-def measure_memory(folder: Path) -> list[dict]:
-    """Resident memory of a process that has read 3,000 clips from all over a small and a large data set (on Linux)."""
-    from data_tools.folders import write_sequence
-
-    if not Path("/proc/self/status").exists():
-        return []
-    real = [folder / "real" / str(number) for number in range(8)]
-    for number, path in enumerate(real):
-        write_sequence(path, *make_sequence(number))
-    rows = []
-    for store in layout.STORES:
-        for sequences in MEMORY_SIZES:
-            root = folder / f"{store}_{sequences}"
-            write_linked_index(root, sequences, store)
-            if store == "folders":
-                write_links(root, real)
-            else:
-                write_hollow_arrays(root, sequences)
-            rows.append(compare(f"resident memory, {store}, {sequences:,} sequences, MB", [resident_after_reading(root)]))
-    return rows
-
-
-def resident_after_reading(root: Path) -> float:
-    code = f"""
-from svg.sequences import SequenceDataset, TrainingBatches
-batches = TrainingBatches(SequenceDataset({str(root)!r}, "train", {CLIP}), 30, 0, "random")
-for batch in batches.iterate(range(100), 0, False):
-    pass
-print(int(open("/proc/self/status").read().split("VmRSS:")[1].split()[0]) / 1024)
-"""
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-
-
-def compare(what: str, ours: list[float], reference: list[float] | None = None) -> dict:
-    """Medians of both ways and their ratio."""
-    row = {"what": what, "ours": statistics.median(ours), "spread": [min(ours), max(ours)]}
-    if reference:
-        row |= {"reference": statistics.median(reference), "ratio": statistics.median(ours) / statistics.median(reference)}
-    return row
-
-
-def table(rows: list[dict]) -> str:
-    lines = [f"{'':<56}{'ours':>10}{'min':>10}{'max':>10}{'PIL+NumPy':>12}{'ratio':>8}"]
-    for row in rows:
-        line = f"{row['what']:<56}" + "".join(f"{value:>10.4g}" for value in (row["ours"], *row["spread"]))
-        lines.append(line + (f"{row['reference']:>12.4g}{row['ratio']:>8.2f}" if "reference" in row else ""))
-    return "\n".join(lines)
-
-
-def benchmark(args: argparse.Namespace) -> None:
-    if args.repeats < 1:
-        raise InputError(f"--repeats: found {args.repeats}, expected 1 or more")
-    import torch
-
-    torch.set_num_threads(1)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    folder = Path(tempfile.mkdtemp(prefix="svg-benchmark-", dir=args.folder))
-    try:
-        rows = [
-            measure_conversion(folder / "conversion", args.repeats), *measure_reading(folder / "reading", args.repeats),
-            measure_opening(folder / "opening", args.repeats), *measure_memory(folder / "memory"),
-        ]  # fmt: skip
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    print(table(rows))
-    if args.json:
-        machine = {"machine": platform.platform(), "python": platform.python_version(), "torch": torch.__version__}
-        layout.write_text(args.json, json.dumps(machine | {"rows": rows}, indent=2) + "\n")
-
-
-def main(argv: list[str] | None = None) -> int:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="svg-benchmark", description=__doc__.replace("`", ""))
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="data, model (both by default), cost: a sweep over sizes, with a plot"
+    )
     parser.add_argument("--repeats", type=int, default=9, help="repetitions of each measurement (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where its data are written for a while (default: the system's)")
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
-    return run_command("svg-benchmark", lambda: benchmark(parser.parse_args(argv)))
+    parser.add_argument("--compare", type=Path, help="show the figures of this earlier file beside")
+    parser.add_argument("--published", type=Path, help="a clone of github.com/edenton/svg, to be measured in turns with ours")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--batch_size", type=int, help="default: 4 and 16 (published and quickstart size), on a GPU 100 and 256")
+    parser.add_argument("--n_sample", type=int, default=10, help="sampled futures of each clip (default: %(default)s)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the models")
+    parser.add_argument("--plot", type=Path, default=Path("cost.png"), help="picture that cost draws (default: %(default)s)")
+    args = parser.parse_args(argv)
+    for name in ("repeats", "batch_size", "n_sample"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name}: found {value}, expected 1 or more")
+    for part in args.parts:
+        if part not in PARTS:
+            raise InputError(f"PART: found {part!r}, expected {', '.join(PARTS)}")
+    if args.published and not (args.published / "train_svg_lp.py").exists():
+        raise InputError(f"--published: no train_svg_lp.py in {args.published}; git clone https://github.com/edenton/svg")
+    args.parts = args.parts or ["data", "model"]
+    return args
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    import torch
+
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [
+            line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+        ]
+        processor = names[0] if names else processor
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "processor": processor, "cores": str(cores), "gpu": gpu, "system": platform.system(), "python": platform.python_version(),
+        "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def benchmark(args: argparse.Namespace) -> None:
+    from svg import runtime
+
+    from . import benchmark_data, benchmark_model
+
+    before = measurement.load(args.compare) if args.compare else []
+    device = str(runtime.choose_device(args.device))
+    print(", ".join(f"{name} {value}" for name, value in machine().items()))
+    folder = Path(tempfile.mkdtemp(prefix="svg-benchmark-", dir=args.folder))
+    published = args.published.resolve() if args.published else None
+    settings = benchmark_model.Settings(
+        folder / "model", args.repeats, device, args.batch_size, args.n_sample, args.compile, published
+    )
+    rows, costs = [], None
+    try:
+        if "model" in args.parts:
+            rows += benchmark_model.measure(settings)
+        if "cost" in args.parts:
+            costs = benchmark_model.measure_costs(settings)
+        if "data" in args.parts:  # the last: it keeps this process on one core
+            rows += benchmark_data.measure(folder / "data", args.repeats)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if rows:
+        print(measurement.table(rows, before))
+    if args.json:
+        measurement.save(args.json, machine(), rows)
+    if costs:
+        benchmark_model.plot_costs(costs, args.plot)
+        layout.write_text(args.plot.with_suffix(".json"), json.dumps({"machine": machine(), "costs": costs}, indent=2) + "\n")
+        print(f"{args.plot} and {args.plot.with_suffix('.json').name}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command("svg-benchmark", lambda: benchmark(parse(argv)))
 
 
 if __name__ == "__main__":

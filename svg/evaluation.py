@@ -9,6 +9,7 @@ Methods
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from data_tools.layout import InputError, write_text
 
 from . import runtime
 from .metrics import psnr, ssim
-from .model import VideoPredictor, as_images
+from .model import Observation, VideoPredictor, as_images
 from .sequences import SequenceDataset, evaluation_batches
 
 METRICS = ("psnr", "ssim")
@@ -128,6 +129,19 @@ def latent_noise(model: VideoPredictor, sequences: range, n_sample: int, n_futur
     return torch.stack([torch.randn(shape, generator=runtime.generator(cpu, seed, number)) for number in sequences])
 
 
+def imagine_in_chunks(
+    model: VideoPredictor, start: Observation, conditions: Tensor, noise: Tensor, memory: float = 0.0
+) -> Iterator[Tensor]:
+    """`VideoPredictor.imagine` for as many of the futures [S,B,F,C,H,W] at a time as fit into `memory` GB.
+
+    0: 1 GB on a CPU, half of what is free on a GPU.
+    """
+    room = 1e9 * memory or (runtime.free_memory(noise.device) / 2 if noise.is_cuda else 1e9)
+    at_once = int(room / model.future_bytes(noise.shape[2]))
+    for some in noise.split(max(1, at_once // len(noise)), dim=1):
+        yield model.imagine(start, conditions, some)
+
+
 @torch.no_grad()
 def evaluate(
     model: VideoPredictor,
@@ -147,13 +161,10 @@ def evaluate(
 
     `weights` says in the protocol where the model comes from. `model` is best one of `svg.inference.freeze`.
 
-    The past is observed once for all samples, and as many futures are imagined at a time as fit into `memory` GB (0: 1 GB on a
-    CPU, half of what is free on a GPU). With `n_sample` 0 nothing is sampled.
+    The past is observed once for all samples; `memory` is that of `imagine_in_chunks`. With `n_sample` 0 nothing is sampled.
     """
     n_future = dataset.clip_length - n_past
     metrics = {"psnr": psnr, "ssim": partial(ssim, window=ssim_window)}
-    room = 1e9 * memory or (runtime.free_memory(device) / 2 if device.type == "cuda" else 1e9)
-    at_once = int(room / model.future_bytes(n_future))
     parts = []
     total = min(limit, len(dataset)) if limit else len(dataset)
     with tqdm(total=total, desc="evaluate", unit="sequence", disable=None, leave=False) as bar:
@@ -169,8 +180,7 @@ def evaluate(
                 future = conditions[:, n_past - 1 :]
                 zeros = torch.zeros(len(frames), 1, n_future, *model.latent_shape, device=device)
                 videos["pred"] = model.imagine(start, future, zeros)[0]
-                for some in noise.split(max(1, at_once // len(frames)), dim=1) if n_sample else ():
-                    futures = model.imagine(start, future, some)  # [S,B,F,C,H,W]
+                for futures in imagine_in_chunks(model, start, future, noise, memory) if n_sample else ():
                     for name, metric in metrics.items():
                         sampled[name].append(metric(futures, target))
             scores = {method: {name: metric(video, target) for name, metric in metrics.items()} for method, video in videos.items()}

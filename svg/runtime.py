@@ -51,8 +51,9 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
-    trim_threshold, mmap_max = -1, -4  # malloc.h
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
     mallopt(mmap_max, 0)
+    mallopt(arena_max, 1)  # what one thread has freed serves another
     mallopt(trim_threshold, 2**31 - 1)
 
 

@@ -133,7 +133,8 @@ class Training:
             progress = min(1.0, max(progress, self.progress["minutes"] / train.max_minutes))
         return schedules.learning_rate(train, progress)
 
-    def _batches(self, steps: range) -> Iterator[Batch]:
+    def batches_of(self, steps: range) -> Iterator[Batch]:
+        """The batches of `steps`, wherever they lie."""
         if self.resident is not None:
             return self.resident.iterate(steps)
         return self.batches.iterate(steps, self.config.data.workers, pin_memory=self.device.type == "cuda")
@@ -144,7 +145,7 @@ class Training:
         beta = train.beta * schedules.kl_annealing(train, epoch)
         tfr = schedules.teacher_forcing_ratio(train, epoch)
         last = (epoch + 1) * train.epoch_size
-        batches = self._batches(range(first * train.accumulate, last * train.accumulate))
+        batches = self.batches_of(range(first * train.accumulate, last * train.accumulate))
         self.model.train()
         sums, began, frames = defaultdict(float), time.monotonic(), 0
         quiet = None if self.world.first else True  # None: where there is no terminal

@@ -1,0 +1,234 @@
+"""Training, sampling and scoring, ours and the published implementation's in turns, each in a process of its own."""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from data_tools.layout import InputError
+
+from .benchmark_data import make_sequence
+from .measurement import Row
+
+RECIPES = Path(__file__).parent / "recipes"
+SIZES = {"published": RECIPES / "bair_svg_lp.args", "quickstart": RECIPES / "quickstart.args"}
+SEQUENCES = 128
+MATRIX_SIZES = (1024, 2048, 4096)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all measurements of a sitting share."""
+
+    folder: Path
+    repeats: int
+    device: str
+    batch_size: int | None
+    n_sample: int
+    compile: bool
+    published: Path | None  # the clone of edenton/svg
+
+    def batch(self, size: str) -> int:
+        on_gpu = self.device.startswith("cuda")
+        return self.batch_size or ({"published": 100, "quickstart": 256} if on_gpu else {"published": 4, "quickstart": 16})[size]
+
+    def spec(self, size: str, batch: int, width: int = 64, n_future: int = 10, **more: Any) -> dict:
+        """What a workload of ours is told; the data set is made when it is first asked for."""
+        flags = ["--data_root", str(packed_data(self.folder, width)), "--log_dir", str(self.folder / f"run_{time.monotonic_ns()}")]
+        flags += ["--batch_size", batch, "--n_future", n_future, "--n_eval", n_future + 2, "--image_width", width]
+        flags += ["--device", self.device, *(["--compile"] if self.compile else []), *more.pop("flags", [])]
+        return {"recipe": str(SIZES[size]), "flags": [str(flag) for flag in flags], "batch": batch, "device": self.device, **more}
+
+
+def packed_data(folder: Path, width: int) -> Path:
+    """A packed data set of synthetic recordings."""
+    from data_tools.folders import write_sequence
+    from data_tools.index import build_index
+    from data_tools.pack import pack
+
+    root = folder / f"packed_{width}"
+    if not root.exists():
+        for number in range(SEQUENCES):
+            write_sequence(folder / f"sequences_{width}" / "train" / str(number), *make_sequence(number, width))
+        build_index(folder / f"sequences_{width}")
+        pack(folder / f"sequences_{width}", root, workers=1)
+    return root
+
+
+@dataclass
+class Worker:
+    """A workload in its process."""
+
+    process: subprocess.Popen
+    errors: IO[str]
+    seconds: list[float] = field(default_factory=list)
+    frames: int = 0
+    memory_mb: float = 0.0
+    flops: int = 0
+
+    def turn(self) -> float:
+        self.process.stdin.write("turn\n")
+        self.process.stdin.flush()
+        return self.report()["seconds"]
+
+    def report(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            self.errors.seek(0)
+            cause = self.errors.read().strip().splitlines()
+            raise InputError(f"a measurement ended early: {cause[-1] if cause else 'no reason was given'}")
+        return json.loads(line)
+
+    @property
+    def rates(self) -> list[float]:
+        """Frames a second of each turn."""
+        return [self.frames / seconds for seconds in self.seconds]
+
+    @property
+    def tflops(self) -> float:
+        return self.flops / statistics.median(self.seconds) / 1e12
+
+
+@contextmanager
+def worker(name: str, spec: dict) -> Iterator[Worker]:
+    command = [sys.executable, "-m", "experiments.workloads", name, json.dumps(spec)]
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": Path(__file__).parent.parent}
+    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(command, stderr=errors, **options) as process:
+        try:
+            started = Worker(process, errors)
+            started.frames = started.report()["frames"]
+            yield started
+        finally:
+            process.kill()
+
+
+def take_turns(repeats: int, *works: tuple[str, dict]) -> list[Worker]:
+    """Runs the workloads in turns, the first two of each uncounted: they warm up."""
+    with ExitStack() as stack:
+        workers = [stack.enter_context(worker(*work)) for work in works]
+        for turn in range(repeats + 2):
+            for each in workers:
+                seconds = each.turn()
+                if turn >= 2:
+                    each.seconds.append(seconds)
+        for each in workers:
+            each.process.stdin.close()
+            report = each.report()
+            each.memory_mb, each.flops = report["memory_mb"], report["flops"]
+    return workers
+
+
+def compare(what: str, settings: Settings, ours: tuple[str, dict], reference: tuple[str, dict] | None, peak: float) -> Row:
+    """A row of frames a second; `reference` only where there is a clone of the published code."""
+    works = [ours, reference] if reference and settings.published else [ours]
+    workers = take_turns(settings.repeats, *works)
+    first, others = workers[0], workers[1:]
+    more: dict[str, float | None] = {"memory_mb": first.memory_mb}
+    if first.flops:
+        more |= {"tflops": first.tflops, "peak_share": first.tflops / peak}
+    if others:
+        more["reference_memory_mb"] = others[0].memory_mb
+    return Row.of(f"{what}, frames/s", first.rates, others[0].rates if others else None, **more)
+
+
+def matrix_peak(settings: Settings) -> Row:
+    """TFLOP/s of the fastest of some square matrix products in the precision in which training computes."""
+    import torch
+
+    from svg import runtime
+
+    device = runtime.choose_device(settings.device)
+    kind = torch.bfloat16 if runtime.uses_bfloat16(device, "auto") else torch.float32
+    found = []
+    for size in MATRIX_SIZES if device.type == "cpu" else (4096, 8192, 16384):
+        a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+        rates = []
+        for _ in range(settings.repeats + 1):
+            start = time.perf_counter()
+            (a @ b)[0, 0].item()
+            rates.append(2 * size**3 / (time.perf_counter() - start) / 1e12)
+        found.append(rates[1:])
+    return Row.of(f"matrix product, {str(kind).removeprefix('torch.')}, TFLOP/s", max(found, key=statistics.median))
+
+
+def measure(settings: Settings) -> list[Row]:
+    rows = [matrix_peak(settings)]
+    peak = rows[0].ours
+    for size in SIZES:
+        batch = settings.batch(size)
+        theirs = {"clone": str(settings.published), "batch": batch, "n_sample": settings.n_sample} if size == "published" else None
+
+        def row(what: str, ours: str, published: str | None, size=size, batch=batch, theirs=theirs, **more: Any) -> Row:
+            reference = (published, theirs) if published and theirs else None
+            return compare(f"{what}, {size} size", settings, (ours, settings.spec(size, batch, **more)), reference, peak)
+
+        rows.append(row(f"training, batch {batch}", "Training", "PublishedTraining"))
+        if size == "published":
+            rows.append(row(f"free-running training, batch {batch}", "Training", None, flags=["--tfr", "0"]))
+        futures = f"{settings.n_sample} futures of {batch}"
+        rows.append(row(f"sampling {futures}", "Sampling", "PublishedSampling", n_sample=settings.n_sample))
+        rows.append(row(f"evaluating {futures}", "Evaluation", None, n_sample=settings.n_sample))
+    for window, by in (("uniform", "scikit-image"), ("gaussian", "SciPy")):
+        spec = {"batch": 4, "n_sample": 25, "window": window, "device": settings.device}
+        theirs = spec | {"clone": str(settings.published)}
+        what = f"PSNR and SSIM of 25 futures of 4, {window} window ({by})"
+        rows.append(compare(what, settings, ("Scoring", spec), ("PublishedScoring", theirs), peak))
+    return rows
+
+
+# -------------------------------------------------------------------------------------------------- cost against size
+
+SWEEPS = {  # what is changed, and its values at the published size and at the quickstart's
+    "batch size": {"published": (1, 2, 4, 8), "quickstart": (4, 8, 16, 32, 64)},
+    "frames in a clip": {"published": (4, 8, 12, 20, 30), "quickstart": (4, 8, 12, 20, 30)},
+    "image width": {"published": (64, 128), "quickstart": (64, 128)},
+    "sampled futures": {"published": (1, 3, 10, 30), "quickstart": (1, 3, 10, 30, 100)},
+}
+
+
+def measure_costs(settings: Settings) -> dict[str, dict[str, list[dict]]]:
+    """{what is changed: {size: [{value, seconds, memory_mb}]}}: of a training step, and of sampling for a batch."""
+    costs: dict[str, dict[str, list[dict]]] = {}
+    for what, values in SWEEPS.items():
+        for size in SIZES:
+            points = []
+            for value in values[size]:
+                batch = value if what == "batch size" else settings.batch(size)
+                options = {"frames in a clip": {"n_future": value - 2}, "image width": {"width": value}}.get(what, {})
+                name = "Training"
+                if what == "sampled futures":
+                    name, options = "Sampling", {"n_sample": value}
+                (done,) = take_turns(settings.repeats, (name, settings.spec(size, batch, **options)))
+                points.append({"value": value, "seconds": statistics.median(done.seconds), "memory_mb": done.memory_mb})
+            costs.setdefault(what, {})[size] = points
+    return costs
+
+
+def plot_costs(costs: dict[str, dict[str, list[dict]]], path: Path) -> None:
+    """Time and peak memory over batch size, clip length, image width and number of futures."""
+    from matplotlib.figure import Figure
+
+    from svg.plotting import COLOURS
+
+    figure = Figure(figsize=(13, 6), layout="constrained")
+    axes = figure.subplots(2, len(costs), sharex="col")
+    for column, (what, sizes) in zip(axes.T, costs.items(), strict=True):
+        step = "sampling for a batch" if what == "sampled futures" else "training step"
+        for axis, key, label in zip(column, ("seconds", "memory_mb"), (f"{step} (s)", "peak memory (MB)"), strict=True):
+            for colour, (size, points) in zip(COLOURS, sizes.items(), strict=False):
+                axis.plot([p["value"] for p in points], [p[key] for p in points], "o-", color=colour, label=f"{size} size", ms=4)
+            axis.set_ylabel(label)
+            axis.set_ylim(bottom=0)
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+        column[1].set_xlabel(what)
+        column[1].set_xticks([point["value"] for point in max(sizes.values(), key=len)])
+    axes[0, 0].legend(frameon=False, fontsize=9)
+    figure.savefig(path, dpi=120)
