@@ -31,7 +31,7 @@ def run_command(name: str, work: Callable[[], int | None], on_interrupt: str = "
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for --help
             raise
-        print(f"{name}: out of memory on the GPU; lower --batch_size, --chunk or --width", file=sys.stderr)
+        print(f"{name}: out of memory on the GPU; lower --batch_size, --memory or --width", file=sys.stderr)
         return 2
     except MemoryError as error:
         print(f"{name}: out of memory ({error}); close other programs or ask for less at a time", file=sys.stderr)

@@ -50,9 +50,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def machine() -> dict[str, str]:
+def machine(device: str) -> dict[str, str]:
     """What the figures depend on."""
     import torch
+
+    from svg import runtime
+
+    precision = "bfloat16" if runtime.uses_bfloat16(torch.device(device), "auto") else "float32"
+    precision += " (published code: float32)"
 
     processor = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
@@ -64,7 +69,7 @@ def machine() -> dict[str, str]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "processor": processor, "cores": str(cores), "gpu": gpu, "system": platform.system(), "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": torch.__version__, "precision": precision,
     }  # fmt: skip
 
 
@@ -75,8 +80,9 @@ def benchmark(args: argparse.Namespace) -> None:
 
     before = measurement.load(args.compare) if args.compare else []
     device = str(runtime.choose_device(args.device))
-    print(", ".join(f"{name} {value}" for name, value in machine().items()))
-    folder = Path(tempfile.mkdtemp(prefix="svg-benchmark-", dir=args.folder))
+    here = machine(device)
+    print(", ".join(f"{name} {value}" for name, value in here.items()))
+    folder = Path(tempfile.mkdtemp(prefix="svg-benchmark-", dir=args.folder)).resolve()
     published = args.published.resolve() if args.published else None
     settings = benchmark_model.Settings(
         folder / "model", args.repeats, device, args.batch_size, args.n_sample, args.compile, published
@@ -94,10 +100,10 @@ def benchmark(args: argparse.Namespace) -> None:
     if rows:
         print(measurement.table(rows, before))
     if args.json:
-        measurement.save(args.json, machine(), rows)
+        measurement.save(args.json, here, rows)
     if costs:
         benchmark_model.plot_costs(costs, args.plot)
-        layout.write_text(args.plot.with_suffix(".json"), json.dumps({"machine": machine(), "costs": costs}, indent=2) + "\n")
+        layout.write_text(args.plot.with_suffix(".json"), json.dumps({"machine": here, "costs": costs}, indent=2) + "\n")
         print(f"{args.plot} and {args.plot.with_suffix('.json').name}")
 
 

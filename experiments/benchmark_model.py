@@ -19,7 +19,7 @@ from .measurement import Row
 
 RECIPES = Path(__file__).parent / "recipes"
 SIZES = {"published": RECIPES / "bair_svg_lp.args", "quickstart": RECIPES / "quickstart.args"}
-SEQUENCES = 128
+SEQUENCES = 256
 MATRIX_SIZES = (1024, 2048, 4096)
 
 
@@ -41,13 +41,18 @@ class Settings:
 
     def spec(self, size: str, batch: int, width: int = 64, n_future: int = 10, **more: Any) -> dict:
         """What a workload of ours is told; the data set is made when it is first asked for."""
-        flags = ["--data_root", str(packed_data(self.folder, width)), "--log_dir", str(self.folder / f"run_{time.monotonic_ns()}")]
+        flags = [
+            "--data_root",
+            str(packed_data(self.folder, width, max(SEQUENCES, self.batch_size or 0))),
+            "--log_dir",
+            str(self.folder / f"run_{time.monotonic_ns()}"),
+        ]
         flags += ["--batch_size", batch, "--n_future", n_future, "--n_eval", n_future + 2, "--image_width", width]
         flags += ["--device", self.device, *(["--compile"] if self.compile else []), *more.pop("flags", [])]
         return {"recipe": str(SIZES[size]), "flags": [str(flag) for flag in flags], "batch": batch, "device": self.device, **more}
 
 
-def packed_data(folder: Path, width: int) -> Path:
+def packed_data(folder: Path, width: int, sequences: int) -> Path:
     """A packed data set of synthetic recordings."""
     from data_tools.folders import write_sequence
     from data_tools.index import build_index
@@ -55,7 +60,7 @@ def packed_data(folder: Path, width: int) -> Path:
 
     root = folder / f"packed_{width}"
     if not root.exists():
-        for number in range(SEQUENCES):
+        for number in range(sequences):
             write_sequence(folder / f"sequences_{width}" / "train" / str(number), *make_sequence(number, width))
         build_index(folder / f"sequences_{width}")
         pack(folder / f"sequences_{width}", root, workers=1)
@@ -163,7 +168,9 @@ def measure(settings: Settings) -> list[Row]:
     peak = rows[0].ours
     for size in SIZES:
         batch = settings.batch(size)
-        theirs = {"clone": str(settings.published), "batch": batch, "n_sample": settings.n_sample} if size == "published" else None
+        theirs = None
+        if size == "published":
+            theirs = {"clone": str(settings.published), "batch": batch, "n_sample": settings.n_sample, "device": settings.device}
 
         def row(what: str, ours: str, published: str | None, size=size, batch=batch, theirs=theirs, **more: Any) -> Row:
             reference = (published, theirs) if published and theirs else None

@@ -41,8 +41,7 @@ def train(args: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         print("\nsvg-train: what is after the last whole epoch is lost; add --resume to go on from there")
         raise
-    finally:
-        distributed.leave()
+    distributed.leave()
     if training.world.first:
         print(f"{run}: evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`")
 

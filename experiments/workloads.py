@@ -53,7 +53,7 @@ class Training:
 
     def turn(self) -> None:
         train = self.config.train
-        self.training.step(self.step, [next(self.batches)], train.lr, train.beta, train.tfr).tolist()
+        self.training.step(self.step, [next(self.batches)], train.lr, train.beta, train.tfr)()
         self.step += 1
 
 
@@ -69,24 +69,28 @@ def random_model(spec: dict) -> tuple[VideoPredictor, Config, torch.device]:
 
 
 class Sampling:
-    """Futures sampled for a batch of clips whose two first frames were observed."""
+    """Futures sampled for a batch of clips whose two first frames were observed, and their reconstruction; all to the host.
+
+    That is what the published code does in one go; the rate counts the sampled frames.
+    """
 
     def __init__(self, spec: dict):
         self.model, self.config, self.device = random_model(spec)
         data, batch = self.config.data, self.config.train.batch_size
         dataset = SequenceDataset(data.data_root, "train", data.n_past + data.n_future)
         clips = dataset.batch([(number, 0) for number in range(batch)])
-        self.past, self.conditions = clips["frames"][:, :N_PAST].to(self.device), clips["conditions"].to(self.device)
+        self.frames_of_clips, self.conditions = clips["frames"].to(self.device), clips["conditions"].to(self.device)
         self.shape = (batch, spec["n_sample"], data.n_future, *self.model.latent_shape)
         self.frames = math.prod(self.shape[:3])
 
     @torch.no_grad()
     def turn(self) -> None:
-        with runtime.autocast(self.device, self.config.train.precision):
-            start = self.model.observe(self.past, self.conditions)
-            noise = torch.randn(self.shape, device=self.device)
-            for futures in imagine_in_chunks(self.model, start, self.conditions[:, N_PAST - 1 :], noise):
-                futures.flatten()[0].item()
+        self.model.reconstruct(self.frames_of_clips, self.conditions, N_PAST).cpu()
+        start = self.model.observe(self.frames_of_clips[:, :N_PAST], self.conditions)
+        noise = torch.randn(self.shape, device=self.device)
+        future = self.conditions[:, N_PAST - 1 :]
+        for futures in imagine_in_chunks(self.model, start, future, noise, self.config.train.precision):
+            futures.cpu()
 
 
 class Evaluation:
@@ -132,9 +136,8 @@ class Published:
     """Parts of a clone of edenton/svg, whose functions are run as they stand there."""
 
     def __init__(self, spec: dict):
-        self.root = Path(spec["clone"])
-        if not torch.cuda.is_available():
-            torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # it asks for a GPU wherever it makes a tensor
+        self.root, self.device = Path(spec["clone"]), runtime.choose_device(spec["device"])
+        torch.Tensor.cuda = lambda tensor, *_, **__: tensor.to(self.device)  # it asks for a GPU wherever it makes a tensor
         self.batch = spec["batch"]
         self.options = types.SimpleNamespace(
             n_past=N_PAST, n_future=10, n_eval=12, batch_size=self.batch, beta=1e-4, last_frame_skip=False, log_dir="",
@@ -167,13 +170,12 @@ class Published:
         self.take("utils.py", "init_weights")
         for name, part in parts.items():
             part.apply(self.names["init_weights"])
-            part.cuda() if torch.cuda.is_available() else None
+            part.to(self.device)
             self.names[f"{name}_optimizer"] = torch.optim.Adam(part.parameters(), lr=0.002, betas=(0.9, 0.999))
         self.names |= parts
 
     def clip(self) -> list[torch.Tensor]:
-        frames = [torch.rand(self.batch, 3, 64, 64) for _ in range(12)]
-        return [frame.cuda() for frame in frames]
+        return [torch.rand(self.batch, 3, 64, 64).to(self.device) for _ in range(12)]
 
 
 class PublishedTraining(Published):
@@ -245,15 +247,18 @@ WORKLOADS = {
 }
 
 
-def synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def peak_memory() -> float:
-    """MB: of the GPU's memory where there is one, else of the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+def peak_memory(device: torch.device) -> float:
+    """MB: of the GPU's memory, or on a CPU of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():  # what the system counts as used by a process includes its parent at the time of the fork
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -266,16 +271,16 @@ def count_flops(work) -> int:
     return counter.get_total_flops()
 
 
-def serve(work, requests: Iterator[str], report) -> None:
+def serve(work, device: torch.device, requests: Iterator[str], report) -> None:
     """A turn for each request; at the end what it took."""
     report({"frames": work.frames})
     for _ in requests:
-        synchronise()
+        synchronise(device)
         start = time.perf_counter()
         work.turn()
-        synchronise()
+        synchronise(device)
         report({"seconds": time.perf_counter() - start})
-    memory = peak_memory()  # before counting, which takes its own
+    memory = peak_memory(device)  # before counting, which takes its own
     report({"memory_mb": memory, "flops": count_flops(work)})
 
 
@@ -284,9 +289,12 @@ def main() -> None:
     os.dup2(2, 1)
     with contextlib.redirect_stdout(sys.stderr):
         name, spec = sys.argv[1], json.loads(sys.argv[2])
-        if spec.get("threads"):
-            torch.set_num_threads(spec["threads"])
-        serve(WORKLOADS[name](spec), sys.stdin, lambda values: print(json.dumps(values), file=channel, flush=True))
+        serve(
+            WORKLOADS[name](spec),
+            torch.device(spec["device"]),
+            sys.stdin,
+            lambda values: print(json.dumps(values), file=channel, flush=True),
+        )
 
 
 if __name__ == "__main__":

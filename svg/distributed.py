@@ -7,6 +7,7 @@ processes changes nothing but the speed.
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -63,11 +64,14 @@ def join(device: torch.device) -> World:
     if size == 1:
         return World()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+        # the others wait while the first one scores the validation split
+        dist.init_process_group(backend, timeout=timedelta(hours=2), device_id=own)
     return World(dist.get_rank(), size)
 
 
 def leave() -> None:
+    """At the end of a run that went well; after an error, closing would wait for processes that cannot answer."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -76,7 +80,8 @@ def wrap(model: nn.Module, world: World, device: torch.device) -> nn.Module:
     """The model for training steps: its gradients are averaged over the processes."""
     if world.size == 1:
         return model
-    return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    devices = [device] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, devices, broadcast_buffers=False)  # they are the same anyway
 
 
 def without_exchange(model: nn.Module, last: bool) -> AbstractContextManager:
@@ -103,17 +108,16 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        floats = x.float()
-        sums = torch.stack([floats.sum((0, 2, 3)), (floats**2).sum((0, 2, 3)), torch.full_like(self.weight, x[:, 0].numel())])
-        total, squares, count = SumOverProcesses.apply(sums)
-        mean = total / count
-        variance = (squares / count - mean**2).clamp(min=0)
+        floats, count = x.float(), dist.get_world_size() * x[:, 0].numel()  # shares of a batch are equal
+        mean = SumOverProcesses.apply(floats.sum((0, 2, 3))) / count
+        centred = floats - mean[:, None, None]
+        variance = SumOverProcesses.apply((centred**2).sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (floats * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
 class SumOverProcesses(torch.autograd.Function):

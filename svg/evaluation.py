@@ -130,16 +130,18 @@ def latent_noise(model: VideoPredictor, sequences: range, n_sample: int, n_futur
 
 
 def imagine_in_chunks(
-    model: VideoPredictor, start: Observation, conditions: Tensor, noise: Tensor, memory: float = 0.0
+    model: VideoPredictor, start: Observation, conditions: Tensor, noise: Tensor, precision: str, memory: float = 0.0
 ) -> Iterator[Tensor]:
     """`VideoPredictor.imagine` for as many of the futures [S,B,F,C,H,W] at a time as fit into `memory` GB.
 
-    0: 1 GB on a CPU, half of what is free on a GPU.
+    0: 1 GB on a CPU, half of what is free on a GPU. The numbers of futures are powers of two, lest they differ a little each time.
     """
     room = 1e9 * memory or (runtime.free_memory(noise.device) / 2 if noise.is_cuda else 1e9)
-    at_once = int(room / model.future_bytes(noise.shape[2]))
-    for some in noise.split(max(1, at_once // len(noise)), dim=1):
-        yield model.imagine(start, conditions, some)
+    fitting = max(1, int(room / model.future_bytes(noise.shape[2]) / len(noise)))
+    for some in noise.split(1 << (fitting.bit_length() - 1), dim=1):
+        with runtime.autocast(noise.device, precision):
+            futures = model.imagine(start, conditions, some)
+        yield futures
 
 
 @torch.no_grad()
@@ -174,15 +176,15 @@ def evaluate(
             noise = latent_noise(model, numbers, n_sample, n_future, seed).to(device)
             videos = {"copy": past[:, -1:].expand_as(target)}
             sampled = {name: [] for name in metrics}
-            with runtime.autocast(device, precision):
+            with runtime.autocast(device, precision):  # the model alone: scores are taken in float32
                 videos["rec"] = model.reconstruct(frames, conditions, n_past)[:, n_past - 1 :]
                 start = model.observe(past, conditions)
                 future = conditions[:, n_past - 1 :]
                 zeros = torch.zeros(len(frames), 1, n_future, *model.latent_shape, device=device)
                 videos["pred"] = model.imagine(start, future, zeros)[0]
-                for futures in imagine_in_chunks(model, start, future, noise, memory) if n_sample else ():
-                    for name, metric in metrics.items():
-                        sampled[name].append(metric(futures, target))
+            for futures in imagine_in_chunks(model, start, future, noise, precision, memory) if n_sample else ():
+                for name, metric in metrics.items():
+                    sampled[name].append(metric(futures, target))
             scores = {method: {name: metric(video, target) for name, metric in metrics.items()} for method, video in videos.items()}
             if n_sample:
                 scores["pred_best"], scores["pred_mean"] = _best_and_mean({k: torch.cat(v) for k, v in sampled.items()})

@@ -15,7 +15,8 @@ def freeze(model: VideoPredictor, precision: str = "auto", compile: bool = False
 
     Batch norms, which are fixed scales and shifts by now, are folded into the convolutions before them, and with bfloat16
     (`precision` as in `runtime.uses_bfloat16`) weights are cast once instead of at every call. Predictions are the same up to
-    rounding. Gradients flow to actions as before. `compile` compiles the parts of a step with torch.compile.
+    rounding, and the copy sees to the precision itself. Gradients flow to actions as before. `compile` compiles the parts of a
+    step with torch.compile.
     """
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     device = frozen.condition_mean.device
@@ -31,6 +32,11 @@ def freeze(model: VideoPredictor, precision: str = "auto", compile: bool = False
         for module in frozen.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.LSTM):
                 module.bfloat16()
+        for method in ("forward", "observe", "imagine", "predict"):
+            setattr(frozen, method, runtime.autocast(device, precision)(getattr(frozen, method)))
+    for module in frozen.modules():
+        if isinstance(module, nn.LSTM):
+            module.flatten_parameters()  # copies lie apart, which cuDNN would mend at every call
     if compile:
         for part in filter(None, (frozen.encoder, frozen.decoder, frozen.predictor, frozen.posterior, frozen.prior)):
             part.compile()

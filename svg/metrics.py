@@ -27,7 +27,8 @@ def ssim(predicted: Tensor, target: Tensor, window: str = "uniform") -> Tensor:
 
     Data range 1, K1 = 0.01, K2 = 0.03, windows wholly inside the image: what ``skimage.metrics.structural_similarity`` computes
     with ``channel_axis=0, data_range=1`` and, for ``window="gaussian"``, ``gaussian_weights=True, use_sample_covariance=False``.
-    `target` may lack leading dimensions of `predicted`, such as one of samples: its own moments are then computed once for all.
+    In float32; not differentiable. `target` may lack leading dimensions of `predicted`, such as one of samples: its own moments
+    are then computed once for all.
     """
     shape = predicted.shape
     if target.shape != shape[-target.dim() :]:  # dimensions that only `predicted` has must be the leading ones
@@ -73,7 +74,7 @@ def _ssim_of_planes(predicted: Tensor, target: Tensor, window: str) -> Tensor:
         means = torch.addcmul(of_means, mean_x, mean_x)
         variances = torch.add(of_variances, mean_xx, alpha=unbiased).sub_(means, alpha=unbiased)
         torch.div(product.mul_(2).add_(c1).mul_(covariance), means.mul_(variances), out=similarity[: len(product)])
-        found.append(similarity.unflatten(0, (len(plane), -1)) @ inside.flatten())
+        found.append((similarity.unflatten(0, plane.shape) * inside).sum((1, 2)))
     return torch.stack(found)
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -15,11 +16,10 @@ def choose_device(name: str) -> torch.device:
 
     Raises `InputError` for a device that is not there.
     """
-    local = os.environ.get("LOCAL_RANK")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and local is not None:
-        name = f"cuda:{local}"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -78,11 +78,27 @@ def generator(device: torch.device, *key: int) -> torch.Generator:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be had on `device`."""
+    """Bytes that can be had on `device`: of the machine's memory, this process's share among those that torchrun has started."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch's own, to be used again
+        return torch.cuda.mem_get_info(device)[0] + cached
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     try:
         with open("/proc/meminfo") as file:
-            return 1024 * int(next(line for line in file if line.startswith("MemAvailable:")).split()[1])
+            return 1024 * int(next(line for line in file if line.startswith("MemAvailable:")).split()[1]) // processes
     except (OSError, StopIteration):  # not Linux
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes
+
+
+def fetch(values: torch.Tensor) -> Callable[[], list[float]]:
+    """Starts to bring `values` to the host; the returned function waits for them, and not for work that is given out later."""
+    if not values.is_cuda:
+        return values.tolist
+    on_host, arrived = values.to("cpu", non_blocking=True), torch.cuda.Event()
+    arrived.record()
+
+    def read() -> list[float]:
+        arrived.synchronize()
+        return on_host.tolist()
+
+    return read

@@ -165,9 +165,12 @@ class ResidentBatches:
         rows = rows.to(self.frames.device, non_blocking=True)
         return {"frames": self.frames[rows].permute(0, 1, 4, 2, 3), "conditions": self.conditions[rows]}
 
-    def iterate(self, steps: range) -> Iterator[Batch]:
+    def iterate(self, steps: range, pin_memory: bool) -> Iterator[Batch]:
         """The batches of `steps` in order."""
-        return (self[step] for step in steps)
+        for step in steps:
+            batch = self[step]
+            pin = pin_memory and not self.frames.is_cuda
+            yield {name: values.pin_memory() for name, values in batch.items()} if pin else batch
 
 
 @lru_cache(maxsize=2)

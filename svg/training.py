@@ -4,7 +4,7 @@ import dataclasses
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -74,9 +74,11 @@ class Training:
         )
         if self.world.size > 1:
             self.model = distributed.synchronise_norms(self.model, self.device)
-        self.predictor = distributed.wrap(self.model, self.world, self.device)
+        self.predictor = self.parallel = distributed.wrap(self.model, self.world, self.device)
         if train.compile:
-            self.predictor = torch.compile(self.predictor, mode="reduce-overhead" if self.device.type == "cuda" else "default")
+            # CUDA graphs write the gradients of each batch where those of the batch before still lie
+            graphs = self.device.type == "cuda" and train.accumulate == 1
+            self.predictor = torch.compile(self.parallel, mode="reduce-overhead" if graphs else "default")
         self.optimizer = make_optimizer(train, self.model.parameters())
         if resume and checkpoint.exists(self.run, "last"):
             options = [{key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups]
@@ -111,6 +113,7 @@ class Training:
         while self.progress["step"] < total and not self._out_of_time():
             metrics = self._epoch()
             metrics |= self.score() if self.world.first else {}
+            self._look_at_the_clock()
             self._check_finite(metrics)
             if self.world.first:
                 self._finish_epoch(metrics)
@@ -135,9 +138,10 @@ class Training:
 
     def batches_of(self, steps: range) -> Iterator[Batch]:
         """The batches of `steps`, wherever they lie."""
+        pin_memory = self.device.type == "cuda"
         if self.resident is not None:
-            return self.resident.iterate(steps)
-        return self.batches.iterate(steps, self.config.data.workers, pin_memory=self.device.type == "cuda")
+            return self.resident.iterate(steps, pin_memory)
+        return self.batches.iterate(steps, self.config.data.workers, pin_memory)
 
     def _epoch(self) -> dict[str, float]:
         train, first = self.config.train, self.progress["step"]
@@ -150,7 +154,7 @@ class Training:
         sums, began, frames = defaultdict(float), time.monotonic(), 0
         quiet = None if self.world.first else True  # None: where there is no terminal
         bar = tqdm(range(first, last), desc=f"epoch {epoch + 1}", unit="step", disable=quiet, leave=False)
-        before = None  # losses of the step before, still on their way while the device works on the next one
+        before = None  # losses of the step before, read while the device works on the next one
         for step in bar:
             lr = self._learning_rate(step)
             losses = self.step(step, [next(batches) for _ in range(train.accumulate)], lr, beta, tfr)
@@ -171,16 +175,16 @@ class Training:
         rate = frames / (time.monotonic() - began)
         return {**means, "beta": beta, "tfr": tfr, "lr": lr, "frames_per_second": round(rate, 1)}
 
-    def _count(self, sums: dict[str, float], losses: torch.Tensor, step: int) -> None:
-        """Adds a step's losses, mean over the processes, to `sums`."""
-        values = dict(zip(("loss", "mse", "kl"), self.world.mean(losses).tolist(), strict=True))
+    def _count(self, sums: dict[str, float], losses: Callable[[], list[float]], step: int) -> None:
+        """Adds a step's losses to `sums`."""
+        values = dict(zip(("loss", "mse", "kl"), losses(), strict=True))
         if not np.isfinite(values["loss"]):
             raise self._diverged(f"the loss is {values['loss']} (mse {values['mse']}, kl {values['kl']}) at step {step}")
         for name, value in values.items():
             sums[name] += value
 
-    def step(self, step: int, batches: list[Batch], lr: float, beta: float, tfr: float) -> torch.Tensor:
-        """One optimiser step over `batches`, whose gradients are averaged. Returns loss, mse and kl [3], on the device."""
+    def step(self, step: int, batches: list[Batch], lr: float, beta: float, tfr: float) -> Callable[[], list[float]]:
+        """One optimiser step over `batches`, whose gradients are averaged. Returns what waits for its loss, mse and kl."""
         config = self.config
         teacher_forcing = bool(np.random.default_rng((config.train.seed, step, 2)).random() < tfr)
         random = runtime.generator(self.device, config.train.seed, step)
@@ -190,7 +194,7 @@ class Training:
             # drawn for the whole batch, so that it does not depend on the number of processes
             shape = config.train.batch_size, frames.shape[1] - 1, *self.model.latent_shape
             noise = torch.randn(shape, generator=random, device=self.device)[self.share]
-            with distributed.without_exchange(self.predictor, number == len(batches)):
+            with distributed.without_exchange(self.parallel, number == len(batches)):
                 with runtime.autocast(self.device, config.train.precision):
                     rollout = self.predictor(frames, conditions, config.data.n_past, teacher_forcing, noise)
                 mse = mean_squared_error(rollout.frames, as_images(frames[:, 1:]))
@@ -204,7 +208,7 @@ class Training:
             group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return sums
+        return runtime.fetch(self.world.mean(sums))
 
     def _check_finite(self, metrics: dict[str, float]) -> None:
         """A step that ruins the weights shows in the loss of the next one only: look before they are saved."""

@@ -158,4 +158,4 @@ def test_a_measurement_that_fails_says_why(tmp_path):
     from experiments.benchmark_model import take_turns
 
     with pytest.raises(InputError, match=r"a measurement ended early: .*nowhere"):
-        take_turns(1, ("PublishedTraining", {"clone": str(tmp_path / "nowhere"), "batch": 1}))
+        take_turns(1, ("PublishedTraining", {"clone": str(tmp_path / "nowhere"), "batch": 1, "device": "cpu"}))

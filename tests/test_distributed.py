@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 
 from svg.checkpoint import load_model
 from svg.config import Config, flag_values
+from svg.distributed import World
+from svg.sequences import SequenceDataset, TrainingBatches
 
 ROOT = Path(__file__).parent.parent
 LOSSES = ("loss", "mse", "kl", "val_rec_psnr", "val_pred_psnr")
@@ -48,18 +51,34 @@ def train(config: Config, run: Path, processes: int, **changes) -> subprocess.Co
     ],
 )
 def test_two_processes_train_as_one(small_config, tmp_path, changes):
+    """The two stop after the first epoch and are resumed."""
     lines, states = [], []
     for processes in (1, 2):
         run = tmp_path / f"of_{processes}"
-        done = train(small_config, run, processes, **changes)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("epoch   1") == 1
+        goes = [{}] if processes == 1 else [{"niter": 1}, {"niter": 2, "resume": True}]
+        for go in goes:
+            done = train(small_config, run, processes, **changes | go)
+            assert done.returncode == 0, done.stderr
+        assert done.stdout.count("epoch   2") == 1 and done.stdout.count("evaluate with") == 1
         lines.append([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()])
         states.append(load_model(run, "last")[0].state_dict())
     for one, two in zip(*lines, strict=True):
         assert {name: two[name] for name in LOSSES} == pytest.approx({name: one[name] for name in LOSSES}, rel=2e-4)
     for name, weight in states[0].items():
         torch.testing.assert_close(states[1][name], weight, rtol=1e-2, atol=2e-3, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_the_failure_of_one_process_ends_all(small_config, data_root, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root)
+    dataset = SequenceDataset(root, "train", 6)
+    share = World(1, 2).share(4)  # the second process finds this in its first batch
+    sequence, start = TrainingBatches(dataset, 4, small_config.train.seed, "random", share).clips(0)[0]
+    broken = root / dataset.index["path"].iloc[sequence] / f"{start}.png"
+    broken.write_bytes(b"x")
+    done = train(small_config, tmp_path / "run", 2, data_root=str(root))
+    assert done.returncode != 0
+    assert f"{broken.name}: not a PNG image (1 bytes)" in done.stderr
 
 
 def test_a_batch_that_cannot_be_shared(small_config, tmp_path):

@@ -1,6 +1,7 @@
 """The layers that save time or memory compute what their plain forms compute, forward and backward."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -106,6 +107,28 @@ def test_a_stage_keeps_one_tensor():
     assert recipe.uses == 2
     total.backward()
     assert recipe.uses == 0 and recipe.value is None
+
+
+def test_a_stage_is_what_it_was_at_its_forward_pass():
+    """The mode may change before the backward pass; weights must not, and that is checked."""
+    torch.manual_seed(0)
+    block, x = conv_block(3, 4, "batch").eval(), torch.randn(2, 3, 8, 8, requires_grad=True)
+    (expected,) = torch.autograd.grad(block(x).square().sum(), x)
+    y, keep = stage(x, *block)
+    with keep:
+        total = y.square().sum()
+    block.train()
+    close(torch.autograd.grad(total, x, retain_graph=True)[0], expected)
+    with torch.no_grad():
+        block[1].bias += 1
+    with pytest.raises(RuntimeError, match=r"a tensor of shape \(4,\) that the backward pass needs was changed in place"):
+        torch.autograd.grad(total, x)
+
+
+def test_nothing_is_kept_where_nothing_needs_a_gradient():
+    block = conv_block(3, 4, "batch").requires_grad_(False)
+    _, keep = stage(torch.randn(2, 3, 8, 8), *block)
+    assert isinstance(keep, nullcontext)
 
 
 class PlainModel:

@@ -115,7 +115,7 @@ def test_batches_do_not_depend_on_workers(data_root):
 @pytest.mark.parametrize("share", [slice(None), slice(2, 4)])
 def test_batches_from_memory_are_those_from_disk(data_root, share):
     batches = TrainingBatches(SequenceDataset(data_root, "train", 6, "actions"), 4, 1, "random", share)
-    for a, b in zip(batches.iterate(range(7), 0, False), ResidentBatches(batches, CPU).iterate(range(7)), strict=True):
+    for a, b in zip(batches.iterate(range(7), 0, False), ResidentBatches(batches, CPU).iterate(range(7), False), strict=True):
         assert torch.equal(a["frames"], b["frames"]) and torch.equal(a["conditions"], b["conditions"])
         assert a["frames"].stride() == b["frames"].stride()
 

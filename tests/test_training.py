@@ -11,6 +11,7 @@ from conftest import small_model
 
 from data_tools.layout import InputError
 from svg import checkpoint, runtime
+from svg import training as training_module
 from svg.checkpoint import load_model, read_metrics
 from svg.config import Config
 from svg.losses import mean_squared_error
@@ -122,6 +123,22 @@ def test_an_epoch_cut_by_time_goes_on_where_it_was(small_config, tmp_path, monke
     assert "nothing left to do after 8 steps" in capsys.readouterr().out
     Training(changed(config, epoch_size=1, niter=10), resume=True).fit()  # other lengths are taken from where it stands
     assert read_metrics(resumed)[-1]["step"] == 10
+
+
+def test_time_that_scoring_takes_counts(small_config, monkeypatch):
+    """Ten minutes; an epoch of three steps takes nine, scoring two more: there is no second epoch."""
+    clock = [0.0]
+    monkeypatch.setattr(training_module.time, "monotonic", lambda: clock[0])
+    training = Training(changed(small_config, max_minutes=10.0))
+    for name, minutes in (("step", 3), ("score", 2)):
+
+        def slow(*args, work=getattr(training, name), minutes=minutes):
+            clock[0] += 60 * minutes
+            return work(*args)
+
+        monkeypatch.setattr(training, name, slow)
+    run = training.fit()
+    assert [(line["step"], line["minutes"]) for line in read_metrics(run)] == [(3, 11.0)]
 
 
 def test_killed_before_or_between_checkpoints(small_config, tmp_path, monkeypatch):

@@ -65,6 +65,14 @@ def test_metrics_broadcast_over_samples():
     assert ssim(samples, truth)[1, 0, 2].item() == pytest.approx(ssim(samples[1, 0, 2], truth[0, 2]).item(), abs=1e-6)
 
 
+def test_metrics_do_not_depend_on_autocast():
+    truth, other = torch.rand(2, 3, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = [ssim(other, truth), ssim(other, truth, "gaussian"), psnr(other, truth)]
+    for found, expected in zip(inside, [ssim(other, truth), ssim(other, truth, "gaussian"), psnr(other, truth)], strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_metrics_by_hand():
     black, grey = torch.zeros(1, 8, 8), torch.full((1, 8, 8), 0.1)
     assert psnr(grey, black).item() == pytest.approx(20)  # MSE 0.01
