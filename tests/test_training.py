@@ -130,13 +130,16 @@ def test_time_that_scoring_takes_counts(small_config, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(training_module.time, "monotonic", lambda: clock[0])
     training = Training(changed(small_config, max_minutes=10.0))
-    for name, minutes in (("step", 3), ("score", 2)):
 
-        def slow(*args, work=getattr(training, name), minutes=minutes):
+    def slower(work, minutes):
+        def slow(*args):
             clock[0] += 60 * minutes
             return work(*args)
 
-        monkeypatch.setattr(training, name, slow)
+        return slow
+
+    monkeypatch.setattr(training, "step", slower(training.step, 3))
+    monkeypatch.setattr(training, "score", slower(training.score, 2))
     run = training.fit()
     assert [(line["step"], line["minutes"]) for line in read_metrics(run)] == [(3, 11.0)]
 
