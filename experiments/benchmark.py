@@ -18,13 +18,16 @@ from data_tools.layout import InputError
 
 from . import measurement
 
-PARTS = ("data", "model", "cost")
+PARTS = ("training", "sampling", "scoring", "data", "cost")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="svg-benchmark", description=__doc__.replace("`", ""))
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="data, model (both by default), cost: a sweep over sizes, with a plot"
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help="training, sampling, scoring, data (all by default); cost: a sweep over sizes, with a plot",
     )
     parser.add_argument("--repeats", type=int, default=9, help="repetitions of each measurement (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where its data are written for a while (default: the system's)")
@@ -46,7 +49,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             raise InputError(f"PART: found {part!r}, expected {', '.join(PARTS)}")
     if args.published and not (args.published / "train_svg_lp.py").exists():
         raise InputError(f"--published: no train_svg_lp.py in {args.published}; git clone https://github.com/edenton/svg")
-    args.parts = args.parts or ["data", "model"]
+    args.parts = args.parts or ["training", "sampling", "scoring", "data"]
     return args
 
 
@@ -89,8 +92,7 @@ def benchmark(args: argparse.Namespace) -> None:
     )
     rows, costs = [], None
     try:
-        if "model" in args.parts:
-            rows += benchmark_model.measure(settings)
+        rows += benchmark_model.measure(settings, args.parts)
         if "cost" in args.parts:
             costs = benchmark_model.measure_costs(settings)
         if "data" in args.parts:  # the last: it keeps this process on one core

@@ -163,30 +163,54 @@ def matrix_peak(settings: Settings) -> Row:
     return Row.of(f"matrix product, {str(kind).removeprefix('torch.')}, TFLOP/s", max(found, key=statistics.median))
 
 
-def measure(settings: Settings) -> list[Row]:
-    rows = [matrix_peak(settings)]
-    peak = rows[0].ours
-    for size in SIZES:
-        batch = settings.batch(size)
-        theirs = None
-        if size == "published":
-            theirs = {"clone": str(settings.published), "batch": batch, "n_sample": settings.n_sample, "device": settings.device}
+def measure(settings: Settings, parts: list[str]) -> list[Row]:
+    """The rows of `parts`: training, sampling, scoring."""
+    rows = [matrix_peak(settings)] if {"training", "sampling"} & set(parts) else []
+    peak = rows[0].ours if rows else 0.0
+    if "training" in parts:
+        rows += [row for size in SIZES for row in measure_training(settings, size, peak)]
+    if "sampling" in parts:
+        rows += [row for size in SIZES for row in measure_sampling(settings, size, peak)]
+    if "scoring" in parts:
+        rows += measure_scoring(settings)
+    return rows
 
-        def row(what: str, ours: str, published: str | None, size=size, batch=batch, theirs=theirs, **more: Any) -> Row:
-            reference = (published, theirs) if published and theirs else None
-            return compare(f"{what}, {size} size", settings, (ours, settings.spec(size, batch, **more)), reference, peak)
 
-        rows.append(row(f"training, batch {batch}", "Training", "PublishedTraining"))
-        if size == "published":
-            rows.append(row(f"free-running training, batch {batch}", "Training", None, flags=["--tfr", "0"]))
-        futures = f"{settings.n_sample} futures of {batch}"
-        rows.append(row(f"sampling {futures}", "Sampling", "PublishedSampling", n_sample=settings.n_sample))
-        rows.append(row(f"evaluating {futures}", "Evaluation", None, n_sample=settings.n_sample))
+def published(settings: Settings, size: str, workload: str, **more: Any) -> tuple[str, dict] | None:
+    """The published code's workload; it has one size."""
+    spec = {"clone": str(settings.published), "device": settings.device, "batch": settings.batch(size), **more}
+    return (workload, spec) if size == "published" else None
+
+
+def measure_training(settings: Settings, size: str, peak: float) -> list[Row]:
+    batch = settings.batch(size)
+    what, theirs = f"training, batch {batch}, {size} size", published(settings, size, "PublishedTraining")
+    rows = [compare(what, settings, ("Training", settings.spec(size, batch)), theirs, peak)]
+    if size == "published":
+        rows.append(
+            compare(f"free-running {what}", settings, ("Training", settings.spec(size, batch, flags=["--tfr", "0"])), None, peak)
+        )
+    return rows
+
+
+def measure_sampling(settings: Settings, size: str, peak: float) -> list[Row]:
+    batch, futures = settings.batch(size), {"n_sample": settings.n_sample}
+    what = f"{settings.n_sample} futures of {batch}, {size} size"
+    theirs = published(settings, size, "PublishedSampling", **futures)
+    return [
+        compare(f"sampling {what}", settings, ("Sampling", settings.spec(size, batch, **futures)), theirs, peak),
+        compare(f"evaluating {what}", settings, ("Evaluation", settings.spec(size, batch, **futures)), None, peak),
+    ]
+
+
+def measure_scoring(settings: Settings) -> list[Row]:
+    rows = []
     for window, by in (("uniform", "scikit-image"), ("gaussian", "SciPy")):
-        spec = {"batch": 4, "n_sample": 25, "window": window, "device": settings.device}
-        theirs = spec | {"clone": str(settings.published)}
-        what = f"PSNR and SSIM of 25 futures of 4, {window} window ({by})"
-        rows.append(compare(what, settings, ("Scoring", spec), ("PublishedScoring", theirs), peak))
+        spec = {"batch": 4, "n_sample": 25, "window": window, "device": settings.device, "compile": settings.compile}
+        theirs = ("PublishedScoring", spec | {"clone": str(settings.published)})
+        how = "compiled, " if settings.compile else ""
+        what = f"PSNR and SSIM of 25 futures of 4, {how}{window} window ({by})"
+        rows.append(compare(what, settings, ("Scoring", spec), theirs, 0.0))
     return rows
 
 

@@ -32,7 +32,7 @@ def evaluate(args: argparse.Namespace) -> None:
     model, config, dataset, device = open_run(args)
     result = evaluate(
         model, dataset, config.data.n_past, args.n_sample, device, config.train.precision,
-        batch_size=args.batch_size, memory=args.memory, ssim_window=args.ssim_window,
+        batch_size=args.batch_size, memory=args.memory, ssim_window=args.ssim_window, compile=args.compile,
         seed=args.seed, limit=args.limit, weights=f"{args.run}, {args.checkpoint} checkpoint",
     )  # fmt: skip
     protocol = result.protocol

@@ -104,7 +104,16 @@ class Evaluation:
         self.frames = self.sequences * self.n_sample * data.n_future
 
     def turn(self) -> None:
-        evaluate(self.model, self.dataset, N_PAST, self.n_sample, self.device, self.config.train.precision, limit=self.sequences)
+        evaluate(
+            self.model,
+            self.dataset,
+            N_PAST,
+            self.n_sample,
+            self.device,
+            self.config.train.precision,
+            limit=self.sequences,
+            compile=self.config.train.compile,
+        )
 
 
 def sampled_scores(spec: dict) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,11 +131,11 @@ class Scoring:
         device = runtime.choose_device(spec["device"])
         runtime.prepare(device)
         self.truth, self.futures = (frames.to(device) for frames in sampled_scores(spec))
-        self.window, self.frames = spec["window"], math.prod(self.futures.shape[:3])
+        self.window, self.compile, self.frames = spec["window"], spec["compile"], math.prod(self.futures.shape[:3])
 
     def turn(self) -> None:
         psnr(self.futures, self.truth).sum().item()
-        ssim(self.futures, self.truth, self.window).sum().item()
+        ssim(self.futures, self.truth, self.window, self.compile).sum().item()
 
 
 # ------------------------------------------------------------------------------------------- the published implementation

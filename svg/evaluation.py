@@ -155,6 +155,7 @@ def evaluate(
     batch_size: int = 16,
     memory: float = 0.0,
     ssim_window: str = "uniform",
+    compile: bool = False,
     seed: int = 1,
     limit: int = 0,
     weights: str = "",
@@ -163,10 +164,11 @@ def evaluate(
 
     `weights` says in the protocol where the model comes from. `model` is best one of `svg.inference.freeze`.
 
-    The past is observed once for all samples; `memory` is that of `imagine_in_chunks`. With `n_sample` 0 nothing is sampled.
+    `compile` is for SSIM. The past is observed once for all samples; `memory` is that of `imagine_in_chunks`. With `n_sample` 0
+    nothing is sampled.
     """
     n_future = dataset.clip_length - n_past
-    metrics = {"psnr": psnr, "ssim": partial(ssim, window=ssim_window)}
+    metrics = {"psnr": psnr, "ssim": partial(ssim, window=ssim_window, compile=compile)}
     parts = []
     total = min(limit, len(dataset)) if limit else len(dataset)
     with tqdm(total=total, desc="evaluate", unit="sequence", disable=None, leave=False) as bar:

@@ -1,7 +1,14 @@
 """PSNR and SSIM of images in [0,1] as batched torch operations, with the conventions of scikit-image."""
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+C1, C2 = 0.01**2, 0.03**2
+"""SSIM's constants for images in [0,1]."""
 
 WINDOWS = {
     # weights of one side, from the centre out, before they are normalised; and whether covariances are those of a sample
@@ -22,13 +29,13 @@ def psnr(predicted: Tensor, target: Tensor) -> Tensor:
     return -10 * torch.log10(((predicted - target) ** 2).mean((-3, -2, -1)).clamp(min=1e-10))
 
 
-def ssim(predicted: Tensor, target: Tensor, window: str = "uniform") -> Tensor:
+def ssim(predicted: Tensor, target: Tensor, window: str = "uniform", compile: bool = False) -> Tensor:
     """Structural similarity (Wang et al. 2004) of each image: [...,C,H,W] -> [...], mean over pixels and channels.
 
     Data range 1, K1 = 0.01, K2 = 0.03, windows wholly inside the image: what ``skimage.metrics.structural_similarity`` computes
     with ``channel_axis=0, data_range=1`` and, for ``window="gaussian"``, ``gaussian_weights=True, use_sample_covariance=False``.
-    In float32; not differentiable. `target` may lack leading dimensions of `predicted`, such as one of samples: its own moments
-    are then computed once for all.
+    In float32. `target` may lack leading dimensions of `predicted`, such as one of samples: its own moments are then computed
+    once for all. `compile` takes some seconds at first and then a third of the time.
     """
     shape = predicted.shape
     if target.shape != shape[-target.dim() :]:  # dimensions that only `predicted` has must be the leading ones
@@ -37,11 +44,19 @@ def ssim(predicted: Tensor, target: Tensor, window: str = "uniform") -> Tensor:
     planes = target.reshape(-1, *shape[-2:]).float()
     each = predicted.reshape(-1, *planes.shape).float()  # [S,N,H,W]: S images for each target
     size = len(planes) if each.is_cuda else max(1, CACHE // planes[0].numel())
-    values = [_ssim_of_planes(some, of, window) for some, of in zip(each.split(size, 1), planes.split(size), strict=True)]
+    similarity = _compiled_similarity() if compile else _similarity
+    values = [
+        _ssim_of_planes(some, of, window, similarity) for some, of in zip(each.split(size, 1), planes.split(size), strict=True)
+    ]
     return torch.cat(values, 1).reshape(shape[:-2]).mean(-1)
 
 
-def _ssim_of_planes(predicted: Tensor, target: Tensor, window: str) -> Tensor:
+@cache
+def _compiled_similarity() -> Callable[..., Tensor]:
+    return torch.compile(_similarity)
+
+
+def _ssim_of_planes(predicted: Tensor, target: Tensor, window: str, similarity: Callable[..., Tensor]) -> Tensor:
     """[S,N,H,W] and [N,H,W] -> [S,N].
 
     Planes lie one after the other as a single row of pixels; a window's sum is then a sum of shifted rows, in which the places
@@ -54,28 +69,31 @@ def _ssim_of_planes(predicted: Tensor, target: Tensor, window: str) -> Tensor:
     if min(height, width) <= reach:
         raise ValueError(f"images of {height}x{width}, expected more than {reach} pixels a side for the {window} window of SSIM")
     unbiased = (reach + 1) ** 2 / ((reach + 1) ** 2 - 1) if sample else 1.0
-    c1, c2 = 0.01**2, 0.03**2
     inside = target.new_zeros(height, width)
     inside[: height - reach, : width - reach] = 1 / ((height - reach) * (width - reach))
     y = target.flatten()
     mean_y, mean_yy = _window_means(torch.stack([y, y * y]), side, width)
-    of_means = mean_y**2 + c1
-    of_variances = unbiased * mean_yy + (unbiased * c1 + c2)  # c1 undoes that of `of_means`, which is subtracted below
-    moments, similarity = y.new_empty(3, len(y)), torch.zeros_like(y)
-    found = []
-    for plane in predicted:
-        x = plane.flatten()
-        moments[0] = x
-        torch.mul(x, x, out=moments[1])
-        torch.mul(x, y, out=moments[2])
-        mean_x, mean_xx, mean_xy = _window_means(moments, side, width)
-        product = mean_x * mean_y
-        covariance = mean_xy.sub_(product).mul_(2 * unbiased).add_(c2)
-        means = torch.addcmul(of_means, mean_x, mean_x)
-        variances = torch.add(of_variances, mean_xx, alpha=unbiased).sub_(means, alpha=unbiased)
-        torch.div(product.mul_(2).add_(c1).mul_(covariance), means.mul_(variances), out=similarity[: len(product)])
-        found.append((similarity.unflatten(0, plane.shape) * inside).sum((1, 2)))
-    return torch.stack(found)
+    of_means = mean_y**2 + C1
+    of_variances = unbiased * mean_yy + (unbiased * C1 + C2)  # C1 undoes that of `of_means`, which is subtracted from it
+    of_target = (y, mean_y, of_means, of_variances)
+    return torch.stack([similarity(plane.flatten(), *of_target, inside, side, unbiased) for plane in predicted])
+
+
+def _similarity(
+    x: Tensor, y: Tensor, mean_y: Tensor, of_means: Tensor, of_variances: Tensor, inside: Tensor, side: list[float], unbiased: float
+) -> Tensor:
+    """SSIM [N] of N planes `x` with `y`, both in a row [N*H*W]; `inside` [H,W] are the weights of the places in a plane's mean."""
+    moments = x.repeat(3, 1)
+    moments[1].mul_(x)
+    moments[2].mul_(y)
+    mean_x, mean_xx, mean_xy = _window_means(moments, side, inside.shape[1])
+    product = mean_x * mean_y
+    covariance = mean_xy.sub_(product).mul_(2 * unbiased).add_(C2)
+    means = torch.addcmul(of_means, mean_x, mean_x)
+    variances = torch.add(of_variances, mean_xx, alpha=unbiased).sub_(means, alpha=unbiased)
+    similarity = product.mul_(2).add_(C1).mul_(covariance).div_(means.mul_(variances))
+    similarity = F.pad(similarity, (0, len(x) - len(similarity)))
+    return (similarity.unflatten(0, (-1, *inside.shape)) * inside).sum((1, 2))
 
 
 def _window_means(x: Tensor, side: list[float], width: int) -> Tensor:

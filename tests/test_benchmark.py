@@ -97,8 +97,8 @@ futures, batches = {{"published": (1, 2), "quickstart": (1,)}}, {{"published": (
 benchmark_model.SWEEPS = {{"sampled futures": futures, "batch size": batches}}
 flags = ["--repeats", "1", "--n_sample", "2", "--batch_size", "2", "--device", "cpu", "--folder", {str(tmp_path)!r}]
 figures = {str(tmp_path / "figures.json")!r}
-done = benchmark.main(["model", *flags, "--json", figures, "--published", {str(tmp_path / "clone")!r}])
-raise SystemExit(done or benchmark.main(["cost", "model", *flags, "--compare", figures, "--plot", {str(tmp_path / "cost.png")!r}]))
+done = benchmark.main(["training", "sampling", "scoring", *flags, "--json", figures, "--published", {str(tmp_path / "clone")!r}])
+raise SystemExit(done or benchmark.main(["cost", "scoring", *flags, "--compare", figures, "--plot", {str(tmp_path / "cost.png")!r}]))
 """
     done = run(code)
     assert done.returncode == 0, done.stderr
@@ -141,7 +141,7 @@ def test_table_and_comparison(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["speed"], "PART: found 'speed', expected data, model, cost"),
+        (["speed"], "PART: found 'speed', expected training, sampling, scoring, data, cost"),
         (["--repeats", "0"], "--repeats: found 0, expected 1 or more"),
         (["--published", "."], "--published: no train_svg_lp.py in .; git clone https://github.com/edenton/svg"),
         (["--compare", "setup.py"], "--compare: setup.py is not a file that svg-benchmark --json has written"),

@@ -7,6 +7,7 @@ from torch import nn
 
 from svg.distributed import SynchronisedBatchNorm
 from svg.inference import freeze
+from svg.metrics import ssim
 
 
 @pytest.fixture(params=[("vgg", "vector"), ("dcgan", "vector"), ("vgg", "spatial"), ("dcgan", "spatial")], ids="-".join)
@@ -80,3 +81,6 @@ def test_compiled_model_trains_and_predicts_alike():
     with torch.no_grad():
         expected, found = future(model, actions[:1]), future(freeze(model, "float32", compile=True), actions[:1])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    for window in ("uniform", "gaussian"):
+        eager, compiled = (ssim(found, frames[:1, 1:], window, compile) for compile in (False, True))
+        torch.testing.assert_close(compiled, eager, atol=1e-5, rtol=1e-5)
