@@ -17,7 +17,7 @@ WINDOWS = {
 }
 """7x7 uniform with sample covariance (scikit-image's default), and 11x11 Gaussian of sigma 1.5 (Wang et al.)."""
 
-CACHE = 150_000
+CACHE = 100_000
 """Pixels that are worked on at a time on a CPU: intermediate results then stay in its cache."""
 
 

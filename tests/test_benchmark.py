@@ -98,7 +98,8 @@ benchmark_model.SWEEPS = {{"sampled futures": futures, "batch size": batches}}
 flags = ["--repeats", "1", "--n_sample", "2", "--batch_size", "2", "--device", "cpu", "--folder", {str(tmp_path)!r}]
 figures = {str(tmp_path / "figures.json")!r}
 done = benchmark.main(["training", "sampling", "scoring", *flags, "--json", figures, "--published", {str(tmp_path / "clone")!r}])
-raise SystemExit(done or benchmark.main(["cost", "scoring", *flags, "--compare", figures, "--plot", {str(tmp_path / "cost.png")!r}]))
+flags += ["--compare", figures, "--plot", {str(tmp_path / "cost.png")!r}]
+raise SystemExit(done or benchmark.main(["cost", "scoring", *flags]))
 """
     done = run(code)
     assert done.returncode == 0, done.stderr
