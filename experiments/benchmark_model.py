@@ -245,6 +245,7 @@ def measure_costs(settings: Settings) -> dict[str, dict[str, list[dict]]]:
 def plot_costs(costs: dict[str, dict[str, list[dict]]], path: Path) -> None:
     """Time and peak memory over batch size, clip length, image width and number of futures."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 
     from svg.plotting import COLOURS
 
@@ -256,10 +257,17 @@ def plot_costs(costs: dict[str, dict[str, list[dict]]], path: Path) -> None:
             for colour, (size, points) in zip(COLOURS, sizes.items(), strict=False):
                 axis.plot([p["value"] for p in points], [p[key] for p in points], "o-", color=colour, label=f"{size} size", ms=4)
             axis.set_ylabel(label)
-            axis.set_ylim(bottom=0)
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
+        column[0].set_yscale("log")
+        column[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        column[0].yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
+        column[0].yaxis.set_minor_locator(NullLocator())
+        column[1].set_ylim(bottom=0)
+        column[1].set_xscale("log")
+        column[1].set_xticks(sorted({point["value"] for points in sizes.values() for point in points}))
+        column[1].xaxis.set_major_formatter(ScalarFormatter())
+        column[1].xaxis.set_minor_locator(NullLocator())
         column[1].set_xlabel(what)
-        column[1].set_xticks([point["value"] for point in max(sizes.values(), key=len)])
-    axes[0, 0].legend(frameon=False, fontsize=9)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path, dpi=120)

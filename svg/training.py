@@ -54,20 +54,33 @@ class Training:
         if checkpoint.exists(self.run, "last"):
             self._check_resumable(config, resume)
         self.world.wait()
-        data = config.data
-        clip_length = data.n_past + data.n_future
-        self.training_data = SequenceDataset(data.data_root, "train", clip_length, data.conditions)
+        self._open_data(config)
+        self._build_model()
+        if resume and checkpoint.exists(self.run, "last"):
+            options = [{key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups]
+            self.progress |= checkpoint.load(self.run, "last", self.model, self.optimizer)
+            for group, given in zip(self.optimizer.param_groups, options, strict=True):
+                group.update(given)  # flags given anew count
+        if self.world.first:
+            checkpoint.truncate_metrics(self.run, self.progress["step"])
+            checkpoint.save_config(self.run, self.config)
+
+    def _open_data(self, config: Config) -> None:
+        data, train = config.data, config.train
+        if data.data_device == "cuda" and self.device.type != "cuda":
+            raise InputError(f"--data_device cuda: the training runs on the {self.device.type}; use --data_device cpu")
+        self.training_data = SequenceDataset(data.data_root, "train", data.n_past + data.n_future, data.conditions)
         self.config = complete_config(config, self.training_data)
         self.validation_data = None
         if (layout.read_index(Path(data.data_root))["split"] == "validate").any():
             self.validation_data = SequenceDataset(data.data_root, "validate", data.n_eval, data.conditions)
-        train = self.config.train
         self.batches = TrainingBatches(self.training_data, train.batch_size, train.seed, data.clip_start, self.share)
         self.resident = None
         if data.data_device != "disk":
-            if data.data_device == "cuda" and self.device.type != "cuda":
-                raise InputError(f"--data_device cuda: the training runs on the {self.device.type}; use --data_device cpu")
             self.resident = ResidentBatches(self.batches, self.device if data.data_device == "cuda" else torch.device("cpu"))
+
+    def _build_model(self) -> None:
+        train = self.config.train
         torch.manual_seed(train.seed)
         self.model = VideoPredictor(self.config.model, self.training_data.condition_mean, self.training_data.condition_std).to(
             self.device, memory_format=torch.channels_last
@@ -80,14 +93,6 @@ class Training:
             graphs = self.device.type == "cuda" and train.accumulate == 1
             self.predictor = torch.compile(self.parallel, mode="reduce-overhead" if graphs else "default")
         self.optimizer = make_optimizer(train, self.model.parameters())
-        if resume and checkpoint.exists(self.run, "last"):
-            options = [{key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups]
-            self.progress |= checkpoint.load(self.run, "last", self.model, self.optimizer)
-            for group, given in zip(self.optimizer.param_groups, options, strict=True):
-                group.update(given)  # flags given anew count
-        if self.world.first:
-            checkpoint.truncate_metrics(self.run, self.progress["step"])
-            checkpoint.save_config(self.run, self.config)
 
     def _check_resumable(self, config: Config, resume: bool) -> None:
         if not resume:
