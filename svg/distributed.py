@@ -80,8 +80,7 @@ def wrap(model: nn.Module, world: World, device: torch.device) -> nn.Module:
     """The model for training steps: its gradients are averaged over the processes."""
     if world.size == 1:
         return model
-    devices = [device] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, devices, broadcast_buffers=False)  # they are the same anyway
+    return nn.parallel.DistributedDataParallel(model, [device] if device.type == "cuda" else None)
 
 
 def without_exchange(model: nn.Module, last: bool) -> AbstractContextManager:
