@@ -76,12 +76,13 @@ class Worker:
     seconds: list[float] = field(default_factory=list)
     frames: int = 0
     memory_mb: float = 0.0
-    flops: int = 0
+    flops: float = 0.0
 
-    def turn(self) -> float:
-        self.process.stdin.write("turn\n")
+    def ask(self, request: str) -> float:
+        """Seconds of a ``turn``, ``memory`` in MB, or the ``flops`` of a turn."""
+        self.process.stdin.write(f"{request}\n")
         self.process.stdin.flush()
-        return self.report()["seconds"]
+        return self.report()[request]
 
     def report(self) -> dict:
         line = self.process.stdout.readline()
@@ -115,18 +116,17 @@ def worker(name: str, spec: dict) -> Iterator[Worker]:
 
 
 def take_turns(repeats: int, *works: tuple[str, dict]) -> list[Worker]:
-    """Runs the workloads in turns, the first two of each uncounted: they warm up."""
+    """Runs the workloads in turns, the first two of each uncounted: they warm up. Operations are counted of the first one."""
     with ExitStack() as stack:
         workers = [stack.enter_context(worker(*work)) for work in works]
         for turn in range(repeats + 2):
             for each in workers:
-                seconds = each.turn()
+                seconds = each.ask("turn")
                 if turn >= 2:
                     each.seconds.append(seconds)
         for each in workers:
-            each.process.stdin.close()
-            report = each.report()
-            each.memory_mb, each.flops = report["memory_mb"], report["flops"]
+            each.memory_mb = each.ask("memory")
+        workers[0].flops = workers[0].ask("flops")
     return workers
 
 

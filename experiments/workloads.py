@@ -1,7 +1,7 @@
 """The work that ``svg-benchmark`` times: ours, and the published implementation's from a clone of github.com/edenton/svg.
 
-Each runs in a process of its own, ``python -m experiments.workloads NAME JSON``, which does a turn for every line that it
-reads and reports each as a line of JSON: so two of them can take turns and each has its own peak of memory.
+Each runs in a process of its own, ``python -m experiments.workloads NAME JSON``, which does what every line that it reads
+asks for and reports it as a line of JSON: so two of them can take turns and each has its own peak of memory.
 """
 
 import ast
@@ -283,10 +283,16 @@ def count_flops(work) -> int:
 
 
 def serve(work, device: torch.device, requests: Iterator[str], report) -> None:
-    """A turn for each request, again and again for half a second if it is short; at the end what it took."""
+    """Answers requests: a turn, again and again for half a second if it is short; the peak of memory; a turn's operations."""
     report({"frames": work.frames})
     repeats = 1
-    for _ in requests:
+    for request in map(str.strip, requests):
+        if request == "memory":
+            report({"memory": peak_memory(device)})
+            continue
+        if request == "flops":  # to be asked for last: counting takes memory, too
+            report({"flops": count_flops(work)})
+            continue
         synchronise(device)
         start = time.perf_counter()
         for _ in range(repeats):
@@ -294,9 +300,7 @@ def serve(work, device: torch.device, requests: Iterator[str], report) -> None:
         synchronise(device)
         seconds = (time.perf_counter() - start) / repeats
         repeats = max(repeats, math.ceil(SHORTEST / seconds))
-        report({"seconds": seconds})
-    memory = peak_memory(device)  # before counting, which takes its own
-    report({"memory_mb": memory, "flops": count_flops(work)})
+        report({"turn": seconds})
 
 
 def main() -> None:
