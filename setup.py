@@ -9,6 +9,8 @@ COMMANDS = {
     "svg-evaluate": "experiments.evaluate",
     "svg-render": "experiments.render",
     "svg-plot": "experiments.plot",
+    "svg-report": "experiments.report",
+    "svg-compare": "experiments.compare",
     "svg-benchmark": "experiments.benchmark",
 }
 
@@ -21,7 +23,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=["data_tools", "svg", "experiments"],
-    package_data={"experiments": ["recipes/*.args"]},
+    package_data={"experiments": ["recipes/*.args"], "svg": ["report.html"]},
     install_requires=[
         "torch>=2.11",
         "numpy>=1.26",
@@ -37,6 +39,7 @@ setup(
     extras_require={
         "sim": ["mujoco-core>=4"],
         "video": ["imageio-ffmpeg>=0.5"],
+        "metrics": ["lpips>=0.1.4"],
         "dev": ["pytest>=8", "hypothesis>=6.100", "scikit-image>=0.22", "ruff>=0.6"],
     },
     entry_points={"console_scripts": [f"{command}={module}:main" for command, module in COMMANDS.items()]},

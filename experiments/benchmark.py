@@ -5,8 +5,6 @@ Medians of repeated measurements, with the published implementation's in turns w
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -60,20 +58,7 @@ def machine(device: str) -> dict[str, str]:
     from svg import runtime
 
     precision = "bfloat16" if runtime.uses_bfloat16(torch.device(device), "auto") else "float32"
-    precision += " (published code: float32)"
-
-    processor = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        names = [
-            line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
-        ]
-        processor = names[0] if names else processor
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {
-        "processor": processor, "cores": str(cores), "gpu": gpu, "system": platform.system(), "python": platform.python_version(),
-        "torch": torch.__version__, "precision": precision,
-    }  # fmt: skip
+    return runtime.machine() | {"precision": f"{precision} (published code: float32)"}
 
 
 def benchmark(args: argparse.Namespace) -> None:

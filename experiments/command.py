@@ -2,15 +2,19 @@
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_tools.layout import InputError
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of commands that use a trained run on a split."""
-    parser.add_argument("run", type=Path, help="run folder that svg-train has written")
+def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """The flags of commands that use a trained run, or `several`, on a split."""
+    if several:
+        parser.add_argument("runs", type=Path, nargs="+", help="run folders that svg-train has written")
+    else:
+        parser.add_argument("run", type=Path, help="run folder that svg-train has written")
     parser.add_argument("--split", default="test", help="train, validate or test (default test)")
     parser.add_argument("--data_root", help="another data set than the run was trained on")
     parser.add_argument("--n_future", type=int, help="frames to predict (default: n_eval - n_past of the run)")
@@ -21,21 +25,36 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, help="seed of the sampled futures (default 1)")
 
 
-def open_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
-    """(model, configuration, dataset of the split, device); the dataset's clips hold given and predicted frames."""
+@dataclass(frozen=True)
+class Run:
+    """A trained run on a split; the dataset's clips hold the protocol's given and predicted frames."""
+
+    model: Any
+    config: Any
+    dataset: Any
+    device: Any
+    protocol: Any
+
+
+def open_run(args: argparse.Namespace, run: Path | None = None, **changes: int | str | None) -> Run:
+    """The run that `args` name, or `run`, under ``args.protocol`` (else this project's own) with `changes`."""
     from svg import runtime
     from svg.checkpoint import load_model
     from svg.inference import freeze
+    from svg.protocols import OWN, get_protocol
     from svg.sequences import SequenceDataset
 
+    run = run or args.run
+    protocol = get_protocol(getattr(args, "protocol", OWN)).changed(n_future=args.n_future, **changes)
+    if (args.n_future is not None and args.n_future < 1) or args.batch_size < 1 or args.seed < 0:
+        raise InputError("--n_future, --batch_size: expected at least 1; --seed: expected at least 0")
     device = runtime.choose_device(args.device)
     runtime.prepare(device)
-    model, config = load_model(args.run, args.checkpoint, device)
+    model, config = load_model(run, args.checkpoint, device)
     data = config.data
-    n_future = args.n_future if args.n_future is not None else data.n_eval - data.n_past
-    if n_future < 1 or args.batch_size < 1 or args.seed < 0:
-        raise InputError("--n_future, --batch_size: expected at least 1; --seed: expected at least 0")
-    dataset = SequenceDataset(args.data_root or data.data_root, args.split, data.n_past + n_future, data.conditions)
+    protocol = protocol.for_run(data.n_past, data.n_eval - data.n_past)
+    clip = protocol.n_past + protocol.n_future
+    dataset = SequenceDataset(args.data_root or data.data_root, args.split, clip, data.conditions)
     report_left_out(dataset)
     height, width, channels = dataset.frame_size
     found = (height, width, channels, len(dataset.condition_mean))
@@ -43,9 +62,14 @@ def open_run(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     if found != expected:
         raise InputError(
             f"{dataset.root}: found frames {found[0]}x{found[1]}x{found[2]} and {found[3]} condition columns, "
-            f"expected {expected[0]}x{expected[1]}x{expected[2]} and {expected[3]}, on which {args.run} was trained"
+            f"expected {expected[0]}x{expected[1]}x{expected[2]} and {expected[3]}, on which {run} was trained"
         )
-    return freeze(model, config.train.precision, args.compile), config, dataset, device
+    return Run(freeze(model, config.train.precision, args.compile), config, dataset, device, protocol)
+
+
+def label_runs(runs: list[Path]) -> dict[str, Path]:
+    """The runs by the names that tables and legends give them: their folders' names, or paths where these are not enough."""
+    return {str(run) if len({r.name for r in runs}) < len(runs) else run.name: run for run in runs}
 
 
 def report_left_out(dataset: Any) -> None:
@@ -54,3 +78,12 @@ def report_left_out(dataset: Any) -> None:
         total = dataset.left_out + len(dataset)
         where, frames = dataset.root / dataset.split, dataset.clip_length
         print(f"{where}: {dataset.left_out} of {total} sequences are shorter than {frames} frames and left out", file=sys.stderr)
+
+
+def named_sequences(dataset: Any, names: list[str]) -> dict[str, int]:
+    """The numbers of sequences by their names in the index."""
+    numbers = {name: number for number, name in enumerate(dataset.index["sequence"])}
+    for name in names:
+        if name not in numbers:
+            raise InputError(f"--sequences: found no sequence {name!r} in split {dataset.split} of {dataset.root}")
+    return {name: numbers[name] for name in names}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from data_tools.command import OneLineParser, run_command
 
+from .command import label_runs
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="svg-plot", description=__doc__.replace("`", ""))
@@ -13,7 +15,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--scores",
         default="test",
-        help="which scores of svg-evaluate are drawn: evaluation/NAME.csv (default test)",
+        help="which scores of svg-evaluate are drawn: evaluation/NAME.json (default test)",
         metavar="NAME",
     )
     parser.add_argument("--out", type=Path, help="folder of the pictures (default: figures of the first run)")
@@ -22,23 +24,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def plot(args: argparse.Namespace) -> None:
     from svg.checkpoint import FIGURES, read_metrics
-    from svg.evaluation import read_per_frame
     from svg.plotting import plot_frames, plot_training
+    from svg.results import load_evaluation
 
     folder = args.out or args.runs[0] / FIGURES
-    labels = {str(run) if len({r.name for r in args.runs}) < len(args.runs) else run.name: run for run in args.runs}
+    labels = label_runs(args.runs)
     metrics = {label: read_metrics(run) for label, run in labels.items()}
     folder.mkdir(parents=True, exist_ok=True)
     plot_training(metrics, folder / "training.png")
     print(folder / "training.png")
-    scores = {label: read_per_frame(run, args.scores) for label, run in labels.items()}
-    missing = [str(labels[label]) for label, frames in scores.items() if frames is None]
-    scores = {label: frames for label, frames in scores.items() if frames is not None}
+    scores = {label: load_evaluation(run, args.scores) for label, run in labels.items()}
+    missing = [str(labels[label]) for label, found in scores.items() if found is None]
+    scores = {label: found for label, found in scores.items() if found is not None}
     if scores:
         plot_frames(scores, folder / f"{args.scores}_frames.png")
         print(folder / f"{args.scores}_frames.png")
     for run in missing:
-        print(f"no curve over predicted frames for {run}: svg-evaluate has written no evaluation/{args.scores}.csv there")
+        print(f"no curve over predicted frames for {run}: svg-evaluate has written no evaluation/{args.scores}.json there")
 
 
 def main(argv: list[str] | None = None) -> int:

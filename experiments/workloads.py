@@ -26,6 +26,7 @@ from svg.evaluation import evaluate, imagine_in_chunks
 from svg.inference import freeze
 from svg.metrics import psnr, ssim
 from svg.model import VideoPredictor
+from svg.protocols import OWN, PROTOCOLS
 from svg.sequences import SequenceDataset
 
 N_PAST = 2
@@ -106,16 +107,9 @@ class Evaluation:
         self.frames = self.sequences * self.n_sample * data.n_future
 
     def turn(self) -> None:
-        evaluate(
-            self.model,
-            self.dataset,
-            N_PAST,
-            self.n_sample,
-            self.device,
-            self.config.train.precision,
-            limit=self.sequences,
-            compile=self.config.train.compile,
-        )
+        train = self.config.train
+        protocol = PROTOCOLS[OWN].changed(n_sample=self.n_sample).for_run(N_PAST, self.config.data.n_future)
+        evaluate(self.model, self.dataset, protocol, self.device, train.precision, limit=self.sequences, compile=train.compile)
 
 
 def sampled_scores(spec: dict) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,7 +131,7 @@ class Scoring:
 
     def turn(self) -> None:
         psnr(self.futures, self.truth).sum().item()
-        ssim(self.futures, self.truth, self.window, self.compile).sum().item()
+        ssim(self.futures, self.truth, self.window, compile=self.compile).sum().item()
 
 
 # ------------------------------------------------------------------------------------------- the published implementation

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from data_tools.layout import InputError, write_text
+from data_tools.layout import InputError, read_json, write_text
 
 from .config import SCHEMA_VERSION, Config
 
@@ -72,6 +72,15 @@ def load(run: Path, name: str, model: nn.Module, optimizer: torch.optim.Optimize
     except Exception as error:  # torch.load raises what the bytes provoke: struct.error, UnpicklingError, RuntimeError ...
         raise InputError(f"{path}: damaged or of another model ({_first_line(error)}); restore it") from None
     return progress
+
+
+def read_step(run: Path, name: str) -> int:
+    """The training step of a checkpoint. Raises `InputError` naming a missing or damaged file."""
+    path = Path(run) / FOLDER / f"{name}.json"
+    step = read_json(path, f"is {run} a run folder that svg-train has written?").get("step")
+    if not isinstance(step, int):
+        raise InputError(f"{path}: damaged (no step); restore it")
+    return step
 
 
 def _first_line(error: Exception) -> str:

@@ -1,125 +1,132 @@
-"""Scores of a trained predictor on a split: PSNR and SSIM of each predicted frame of each sequence, by method.
+"""Scores of a trained predictor on a split under a protocol: every predicted frame of every sequence, by method.
 
 Methods
-    copy       the last observed frame, held
-    rec        reconstruction: latents at the posterior's mean, which sees the true frames
-    pred       prediction: latents at the prior's mean
-    pred_best  best of N futures sampled from the prior, chosen for each sequence and each metric by its mean over frames
-    pred_mean  mean over the scores of the N futures
+    copy        the last observed frame, held
+    rec         reconstruction: latents at the posterior's mean, which sees the true frames
+    pred        prediction: latents at the prior's mean
+    pred_best   best of N futures sampled from the prior, chosen as the protocol says
+    pred_mean   mean over the scores of the N futures
+    pred_other  as pred, but with the conditions of another sequence from the last observed frame on
+    pred_zero   as pred, but with actions of zero and the end effector where it was last observed
 """
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
-from data_tools.layout import InputError, write_text
-
 from . import runtime
-from .metrics import psnr, ssim
+from .distances import frechet_distance, kernel_distance
+from .metrics import psnr_of_errors, squared_errors, ssim
 from .model import Observation, VideoPredictor, as_images
+from .protocols import HIGHER_IS_BETTER, Protocol
+from .results import SAMPLE_COLUMNS, Evaluation, Setting
 from .sequences import SequenceDataset, evaluation_batches
 
-METRICS = ("psnr", "ssim")
-FOLDER = "evaluation"
+BLOCKS = 8
+"""The rank of the truth among futures is taken on so many blocks a side: where things are, not their texture."""
 
-
-SSIM = {
-    "uniform": "7x7 uniform window, data range 1, sample covariance, mean over channels (scikit-image's defaults)",
-    "gaussian": "11x11 Gaussian window of sigma 1.5, data range 1, mean over channels (Wang et al. 2004)",
-}
+Scores = dict[str, Tensor]
+"""By metric, [...,F]."""
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What a score means; printed and stored with every result."""
-
-    data: str
-    split: str
-    n_past: int
-    n_future: int
-    n_sample: int
-    sequences: int
-    seed: int
-    precision: str
-    weights: str = ""
-    clip: str = "first frames of each sequence"
-    psnr: str = "dB for each frame over its channels, images in [0,1], at most 100; then the mean over frames and sequences"
-    ssim: str = SSIM["uniform"]
-    best: str = "for each sequence and metric the sampled future with the best mean over frames"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """`scores` has one row for each sequence, method and predicted frame: sequence, method, frame (from 1), psnr, ssim."""
+class Scorer:
+    """Takes a protocol's metrics of frames [...,C,H,W] in [0,1] with the true ones, which may lack leading dimensions."""
 
     protocol: Protocol
-    scores: pd.DataFrame
+    lpips: Callable[[Tensor, Tensor], Tensor] | None = None
+    compile: bool = False
 
-    def means(self) -> pd.DataFrame:
-        """Mean PSNR and SSIM of each method."""
-        return self.scores.groupby("method", sort=False)[[*METRICS]].mean()
-
-    def per_frame(self) -> pd.DataFrame:
-        """Mean PSNR and SSIM of each method at each predicted frame."""
-        return self.scores.groupby(["method", "frame"], sort=False)[[*METRICS]].mean()
-
-    def per_sequence(self, method: str) -> pd.DataFrame:
-        """Mean PSNR and SSIM of each sequence by one method, in the order of the index."""
-        return self.scores[self.scores["method"] == method].groupby("sequence", sort=False)[[*METRICS]].mean()
-
-    def table(self) -> str:
-        """The means as text, one method a line, and the gain over copying the last frame."""
-        means, names = self.means(), method_names(self.protocol.n_sample)
-        lines = [f"{'':34s}{'PSNR dB':>9s}{'SSIM':>9s}{'gain dB':>9s}"]
-        for method, row in means.iterrows():
-            gain = "" if method == "copy" else f"{row.psnr - means.psnr['copy']:+9.2f}"
-            lines.append(f"{names[method]:34s}{row.psnr:9.2f}{row.ssim:9.4f}{gain}")
-        return "\n".join(lines)
-
-    def save(self, run: Path, name: str) -> Path:
-        """Writes ``evaluation/<name>.json`` (protocol and means) and ``.csv`` (all scores); returns the JSON's path."""
-        folder = Path(run) / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        frames = self.per_frame()
-        methods = {
-            method: {name: {"mean": float(row[name]), "per_frame": frames.loc[method][name].tolist()} for name in METRICS}
-            for method, row in self.means().iterrows()
+    def __call__(self, predicted: Tensor, target: Tensor) -> Scores:
+        protocol, errors = self.protocol, squared_errors(predicted, target)
+        mse = errors.mean(-1)
+        scores = {
+            "psnr": psnr_of_errors(errors, protocol.psnr, protocol.psnr_epsilon),
+            "ssim": ssim(predicted, target, protocol.ssim_window, protocol.ssim_range, self.compile),
+            "mse": mse if protocol.mse == "mean" else mse * predicted.shape[-3:].numel(),
         }
-        write_text(folder / f"{name}.csv", self.scores.to_csv(index=False, float_format="%.6g"))
-        path = folder / f"{name}.json"
-        write_text(path, json.dumps({"protocol": asdict(self.protocol), "methods": methods}, indent=2) + "\n")
-        return path
+        return scores | ({"lpips": self.lpips(predicted, target)} if self.lpips is not None else {})
 
 
-def method_names(n_sample: int | str = "N") -> dict[str, str]:
-    """The methods as they are written in tables and legends."""
-    return {
-        "copy": "copy the last frame",
-        "rec": "rec (posterior)",
-        "pred": "pred (mean latent)",
-        "pred_best": f"pred (best of {n_sample})",
-        "pred_mean": f"pred (mean over {n_sample})",
-    }
+class SampledFutures:
+    """Scores and statistics of the futures of a batch of sequences, which come a few at a time."""
+
+    def __init__(self, protocol: Protocol, target: Tensor):
+        self.protocol, self.target = protocol, target  # [B,F,C,H,W]
+        self.total = torch.zeros_like(target)
+        self.scores: list[Scores] = []
+        self.blocks: list[Tensor] = []
+
+    def add(self, futures: Tensor, scores: Scores) -> None:
+        """`futures` [S,B,F,C,H,W] with their `scores` [S,B,F]."""
+        self.total += futures.sum(0)
+        self.scores.append(scores)
+        self.blocks.append(_blocks(futures))
+
+    def by_method(self) -> dict[str, Scores]:
+        """Scores [B,F] of the mean future (``pred_mean``) and, where the protocol asks for it, of the best (``pred_best``)."""
+        best, scores = self.protocol.best, self._all_scores()
+        found = {"pred_mean": {name: values.mean(0) for name, values in scores.items()}}
+        if best != "none" and self.protocol.n_sample > 1:
+            chosen = {name: self._choose(name, values) for name, values in scores.items()}
+            rows = torch.arange(len(self.target), device=self.target.device)
+            choice = {name: chosen[name if best == "each" else best] for name in scores}
+            found["pred_best"] = {name: values[choice[name], rows] for name, values in scores.items()}
+        return found
+
+    def _all_scores(self) -> Scores:
+        return {name: torch.cat([some[name] for some in self.scores]) for name in self.scores[0]}
+
+    @staticmethod
+    def _choose(metric: str, values: Tensor) -> Tensor:
+        """[S,B,F] -> the best future of each sequence [B]."""
+        means = values.mean(2)
+        return means.argmax(0) if HIGHER_IS_BETTER[metric] else means.argmin(0)
+
+    def statistics(self) -> Scores:
+        """`SAMPLE_COLUMNS`, [B,F] each."""
+        errors = self._all_scores()["mse"] / (self.target.shape[-3:].numel() if self.protocol.mse == "sum" else 1)
+        count, error = len(errors), errors.mean(0)
+        # The mean squared distance of a future and the truth is that of the futures' mean and the truth, and their variance.
+        variance = (error - squared_errors(self.total / count, self.target).mean(-1)).clamp(min=0)
+        members = torch.cat([_blocks(self.target)[None], *self.blocks])
+        # Who is nearer to all others, by the mean squared distance, is nearer to the middle.
+        distances = ((members - members.mean(0)) ** 2).mean(-1)
+        truth, futures = distances[0], distances[1:]
+        nearer = (futures < truth).float().mean(0) + 0.5 * (futures == truth).float().mean(0)
+        return dict(zip(SAMPLE_COLUMNS, (2 * count / max(1, count - 1) * variance, error, nearer), strict=True))
 
 
-def read_per_frame(run: Path, name: str) -> pd.DataFrame | None:
-    """(method, frame) -> mean psnr and ssim from an evaluation that `Evaluation.save` wrote; None if there is none."""
-    path = Path(run) / FOLDER / f"{name}.csv"
-    if not path.exists():
-        return None
-    try:
-        scores = pd.read_csv(path)
-        return scores.groupby(["method", "frame"], sort=False)[[*METRICS]].mean()
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path}: damaged ({error}); run svg-evaluate again") from None
+def _blocks(frames: Tensor) -> Tensor:
+    """Means over a grid of blocks: [...,C,H,W] -> [...,C*64]."""
+    return F.adaptive_avg_pool2d(frames.flatten(0, -4), BLOCKS).reshape(*frames.shape[:-3], -1)
+
+
+@dataclass
+class VideoDistances:
+    """Features of true and predicted videos, for FVD and KVD."""
+
+    network: Callable[[Tensor], Tensor]
+    features: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def add(self, method: str, past: Tensor, future: Tensor) -> None:
+        """Videos by their given [B,n_past,C,H,W] and predicted [B,F,C,H,W] frames."""
+        self.features.setdefault(method, []).append(self.network(torch.cat([past, future.to(past)], 1)).cpu())
+
+    def table(self, metrics: tuple[str, ...]) -> pd.DataFrame:
+        """`metrics` (fvd, kvd) by method, against those that were added as ``truth``."""
+        functions = {"fvd": frechet_distance, "kvd": kernel_distance}
+        features = {method: torch.cat(parts).numpy() for method, parts in self.features.items()}
+        truth = features.pop("truth")
+        return pd.DataFrame(
+            {metric: {method: functions[metric](values, truth) for method, values in features.items()} for metric in metrics}
+        )
 
 
 def latent_noise(model: VideoPredictor, sequences: range, n_sample: int, n_future: int, seed: int) -> Tensor:
@@ -144,79 +151,137 @@ def imagine_in_chunks(
         yield futures
 
 
+@dataclass(frozen=True)
+class SequenceFutures:
+    """What was, and what a model makes of it: float frames in [0,1], `past` [n_past,C,H,W], the others [F,C,H,W]."""
+
+    past: Tensor
+    truth: Tensor
+    rec: Tensor
+    pred: Tensor
+    samples: list[Tensor]
+
+
+@torch.no_grad()
+def predict_sequence(
+    model: VideoPredictor,
+    dataset: SequenceDataset,
+    protocol: Protocol,
+    number: int,
+    device: torch.device,
+    precision: str,
+    n_sample: int,
+    seed: int,
+) -> SequenceFutures:
+    """The sequence `number` of `dataset` with `n_sample` of the futures that `evaluate` scores with the same seed."""
+    n_past = protocol.n_past
+    batch = dataset.batch([(number, 0)])
+    frames, conditions = as_images(batch["frames"].to(device)), batch["conditions"].to(device)
+    noise = latent_noise(model, range(number, number + 1), n_sample, protocol.n_future, seed).to(device)
+    mean = torch.zeros(1, 1, protocol.n_future, *model.latent_shape, device=device)
+    noise = torch.cat([mean, noise], 1)
+    with runtime.autocast(device, precision):
+        rec = model.reconstruct(frames, conditions, n_past)[0, n_past - 1 :].float()
+        start = model.observe(frames[:, :n_past], conditions)
+    futures = torch.cat(list(imagine_in_chunks(model, start, conditions[:, n_past - 1 : -1], noise, precision)))[:, 0].float()
+    return SequenceFutures(frames[0, :n_past], frames[0, n_past:], rec, futures[0], list(futures[1:]))
+
+
+def changed_conditions(dataset: SequenceDataset, numbers: range, total: int, future: Tensor) -> dict[str, Tensor]:
+    """The conditions `future` [B,F,D], which begin at the last observed frame, as an action test has them, by method.
+
+    ``pred_other`` takes those of the sequence after it among the `total` that are scored, ``pred_zero`` actions of zero and the
+    first of `future`'s positions. Empty where there is nothing to change: no conditions, or a single sequence.
+    """
+    if not future.shape[2] or total < 2:
+        return {}
+    others = dataset.batch([((number + 1) % total, 0) for number in numbers])["conditions"][:, -1 - future.shape[1] : -1]
+    held = future[:, :1].expand_as(future).clone()
+    held[..., : dataset.action_columns] = 0
+    return {"pred_other": others.to(future), "pred_zero": held}
+
+
 @torch.no_grad()
 def evaluate(
     model: VideoPredictor,
     dataset: SequenceDataset,
-    n_past: int,
-    n_sample: int,
+    protocol: Protocol,
     device: torch.device,
     precision: str = "auto",
     batch_size: int = 16,
     memory: float = 0.0,
-    ssim_window: str = "uniform",
     compile: bool = False,
     seed: int = 1,
     limit: int = 0,
     weights: str = "",
+    action_tests: bool = False,
+    lpips: Callable[[Tensor, Tensor], Tensor] | None = None,
+    video_features: Callable[[Tensor], Tensor] | None = None,
+    distances: tuple[str, ...] = ("fvd", "kvd"),
 ) -> Evaluation:
-    """Scores all sequences of `dataset` (or the first `limit`); its clips hold the observed and the predicted frames.
+    """Scores all sequences of `dataset` (or the first `limit`), whose clips hold the protocol's given and predicted frames.
 
-    `weights` says in the protocol where the model comes from. `model` is best one of `svg.inference.freeze`.
-
-    `compile` is for SSIM. The past is observed once for all samples; `memory` is that of `imagine_in_chunks`. With `n_sample` 0
-    nothing is sampled.
+    `model` is best one of `svg.inference.freeze`; `weights` says in the result where it comes from. The past is observed once for
+    all samples; `memory` is that of `imagine_in_chunks`. `action_tests` adds ``pred_other`` and ``pred_zero``. `compile` is for
+    SSIM. `lpips` takes (predicted, target) as `svg.perceptual.Lpips` does, `video_features` videos [B,T,C,H,W], for `distances`.
     """
-    n_future = dataset.clip_length - n_past
-    metrics = {"psnr": psnr, "ssim": partial(ssim, window=ssim_window, compile=compile)}
-    parts = []
+    n_past, n_future, n_sample = protocol.n_past, protocol.n_future, protocol.n_sample
+    score = Scorer(protocol, lpips, compile)
+    videos_seen = VideoDistances(video_features) if video_features is not None else None
+    parts, sample_parts = [], []
     total = min(limit, len(dataset)) if limit else len(dataset)
     with tqdm(total=total, desc="evaluate", unit="sequence", disable=None, leave=False) as bar:
         for numbers, batch in evaluation_batches(dataset, batch_size, limit):
             frames, conditions = as_images(batch["frames"].to(device)), batch["conditions"].to(device)
-            past, target = frames[:, :n_past], frames[:, n_past:]
+            past, target, future = frames[:, :n_past], frames[:, n_past:], conditions[:, n_past - 1 : -1]
+            tried = {"pred": future} | (changed_conditions(dataset, numbers, total, future) if action_tests else {})
             noise = latent_noise(model, numbers, n_sample, n_future, seed).to(device)
             videos = {"copy": past[:, -1:].expand_as(target)}
-            sampled = {name: [] for name in metrics}
             with runtime.autocast(device, precision):  # the model alone: scores are taken in float32
                 videos["rec"] = model.reconstruct(frames, conditions, n_past)[:, n_past - 1 :]
                 start = model.observe(past, conditions)
-                future = conditions[:, n_past - 1 :]
                 zeros = torch.zeros(len(frames), 1, n_future, *model.latent_shape, device=device)
-                videos["pred"] = model.imagine(start, future, zeros)[0]
+                videos |= {method: model.imagine(start, some, zeros)[0] for method, some in tried.items()}
+            scores = {method: score(video.float(), target) for method, video in videos.items()}
+            sampled = SampledFutures(protocol, target)
             for futures in imagine_in_chunks(model, start, future, noise, precision, memory) if n_sample else ():
-                for name, metric in metrics.items():
-                    sampled[name].append(metric(futures, target))
-            scores = {method: {name: metric(video, target) for name, metric in metrics.items()} for method, video in videos.items()}
+                futures = futures.float()
+                videos.setdefault("pred_mean", futures[0])
+                sampled.add(futures, score(futures, target))
+            names = dataset.index["sequence"].iloc[numbers.start : numbers.stop]
             if n_sample:
-                scores["pred_best"], scores["pred_mean"] = _best_and_mean({k: torch.cat(v) for k, v in sampled.items()})
-            sequence_names = dataset.index["sequence"].iloc[numbers.start : numbers.stop]
-            parts += [_rows(sequence_names, method, values) for method, values in scores.items()]
+                scores |= sampled.by_method()
+            if n_sample > 1:
+                sample_parts.append(_rows(names, sampled.statistics()))
+            if videos_seen is not None:
+                for method, video in {"truth": target, **videos}.items():
+                    videos_seen.add(method, past, video)
+            parts += [_rows(names, values).assign(method=method) for method, values in scores.items()]
             bar.update(len(numbers))
     computed = f"{'bfloat16' if runtime.uses_bfloat16(device, precision) else 'float32'} on {device.type}"
-    protocol = Protocol(
-        str(dataset.root), dataset.split, n_past, n_future, n_sample, total, seed, computed, weights, ssim=SSIM[ssim_window]
+    return Evaluation(
+        protocol,
+        Setting(str(dataset.root), dataset.split, total, seed, computed, weights, runtime.machine()),
+        _ordered(pd.concat(parts, ignore_index=True)),
+        pd.concat(sample_parts, ignore_index=True) if sample_parts else None,
+        videos_seen.table(distances) if videos_seen is not None else None,
     )
-    return Evaluation(protocol, pd.concat(parts, ignore_index=True))
 
 
-def _best_and_mean(samples: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Scores [S,B,F] of S futures -> those of the best future of each sequence [B,F], chosen for each metric; and their mean."""
-    best, mean = {}, {}
-    for name, values in samples.items():
-        chosen = values.mean(2).argmax(0)  # [B]
-        best[name] = values[chosen, torch.arange(values.shape[1], device=values.device)]
-        mean[name] = values.mean(0)
-    return best, mean
-
-
-def _rows(sequences: pd.Series, method: str, values: dict[str, Tensor]) -> pd.DataFrame:
-    n_future = values["psnr"].shape[1]
+def _rows(sequences: pd.Series, values: Scores) -> pd.DataFrame:
+    n_future = next(iter(values.values())).shape[1]
     return pd.DataFrame(
         {
             "sequence": np.repeat(sequences.to_numpy(), n_future),
-            "method": method,
             "frame": np.tile(np.arange(1, n_future + 1), len(sequences)),
             **{name: value.float().cpu().numpy().ravel() for name, value in values.items()},
         }
     )
+
+
+def _ordered(scores: pd.DataFrame) -> pd.DataFrame:
+    """Rows by method, in the order of the module's list, and columns from names to values."""
+    methods = ["copy", "rec", "pred", "pred_best", "pred_mean", "pred_other", "pred_zero"]
+    names = ["sequence", "method", "frame"]
+    scores = scores[[*names, *(column for column in scores if column not in names)]]
+    return pd.concat([scores[scores["method"] == method] for method in methods], ignore_index=True)

@@ -2,17 +2,25 @@
 
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import pandas as pd
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .evaluation import method_names
+from .results import TITLES, Evaluation, method_names
 
 # Okabe & Ito's colours: told apart by the colour-blind too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLES = {"rec": "--", "pred": "-", "copy": ":", "pred_best": "-.", "pred_mean": (0, (1, 1))}
+GREY = "#777777"
+STYLES = {
+    "rec": "--",
+    "copy": ":",
+    "pred_best": "-.",
+    "pred_mean": (0, (1, 1)),
+    "pred_other": (0, (4, 2)),
+    "pred_zero": (0, (2, 2)),
+}
 PANELS = {
     "loss": ["loss"],
     "MSE": ["mse"],
@@ -25,7 +33,7 @@ OVERLAID = ("copy", "pred", "pred_best")  # methods shown of each of several run
 FROM_ZERO = ("KL weight beta", "teacher-forcing ratio")
 
 
-def plot_training(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
+def plot_training(runs: dict[str, list[dict[str, Any]]], file: Path | BinaryIO, form: str = "png") -> None:
     """Loss, MSE, KL, PSNR, beta and teacher-forcing ratio over epochs; `runs` gives the metrics of each run by its label."""
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(2, 3).flat, PANELS.items(), strict=True):
@@ -44,25 +52,30 @@ def plot_training(runs: dict[str, list[dict[str, Any]]], path: Path) -> None:
         elif title in FROM_ZERO:
             axes.set_ylim(bottom=0)
         _finish(axes, title, "epoch")
-    figure.savefig(path, dpi=130)
+    figure.savefig(file, dpi=130, format=form)
 
 
-def plot_frames(runs: dict[str, pd.DataFrame], path: Path) -> None:
-    """PSNR and SSIM at each predicted frame; `runs` gives (method, frame) -> psnr, ssim of each run by its label."""
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(1, 2), {"psnr": "PSNR (dB)", "ssim": "SSIM"}.items(), strict=True):
+def plot_frames(runs: dict[str, Evaluation], file: Path | BinaryIO, form: str = "png") -> None:
+    """Each metric at each predicted frame with its 95 % interval over sequences; `runs` gives a run's scores by its label."""
+    metrics = [name for name in next(iter(runs.values())).metrics if name != "mse"]  # PSNR says the same
+    figure = Figure(figsize=(2.4 + 4.8 * len(metrics), 4.2), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
         for number, (label, scores) in enumerate(runs.items()):
-            methods = [method for method in scores.index.unique(0) if len(runs) == 1 or method in OVERLAID]
+            # Copying is the same for all runs.
+            overlaid = OVERLAID if number == 0 else OVERLAID[1:]
+            methods = [method for method in scores.methods if len(runs) == 1 or method in overlaid]
             for order, method in enumerate(methods):
                 # Several runs: a colour each. One run: a colour for each method.
-                colour = COLOURS[(number if len(runs) > 1 else order) % len(COLOURS)]
-                name_shown = method_names().get(method, method)
-                legend = f"{label}: {name_shown}" if len(runs) > 1 else name_shown
-                line = scores.loc[method][name]
-                axes.plot(line.index, line, linestyle=STYLES.get(method, "-"), color=colour, label=legend, marker="o", ms=3)
-        _finish(axes, title, "predicted frame", legend=False)
+                colour = GREY if method == "copy" else COLOURS[(number if len(runs) > 1 else order - 1) % len(COLOURS)]
+                shown = method_names(scores.protocol.n_sample)[method]
+                legend = f"{label}: {shown}" if len(runs) > 1 and method != "copy" else shown
+                mean, low, high = (np.where(np.isfinite(line), line, np.nan) for line in scores.curve(method, name))
+                frames = np.arange(1, len(mean) + 1)
+                axes.plot(frames, mean, linestyle=STYLES.get(method, "-"), color=colour, label=legend, marker="o", ms=3)
+                axes.fill_between(frames, low, high, color=colour, alpha=0.13, linewidth=0)
+        _finish(axes, TITLES[name], "predicted frame", legend=False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
-    figure.savefig(path, dpi=130)
+    figure.savefig(file, dpi=130, format=form)
 
 
 def _finish(axes: Any, title: str, x: str, legend: bool = True) -> None:

@@ -3,12 +3,15 @@
 Videos are uint8 ``[T,H,W,3]``; frames before `n_past` are given (green border), the rest are predicted (red border).
 """
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from data_tools.layout import InputError
 
 GIVEN, PREDICTED = (0, 158, 85), (213, 52, 40)
 INK, PAPER = (40, 40, 40), (255, 255, 255)
@@ -89,15 +92,39 @@ def common_palette(pictures: list[Image.Image]) -> Image.Image:
     return palette
 
 
-def render_sequence(folder: Path, name: str, videos: dict[str, np.ndarray], n_past: int, fps: float) -> list[Path]:
-    """Writes ``<name>_<label>.gif`` for each video, ``<name>.gif`` side by side and ``<name>.png``, the strip."""
+def require_mp4() -> None:
+    """Raises `InputError` if the package that writes MP4 is missing."""
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise InputError("--mp4 needs imageio-ffmpeg: pip install '.[video]' (or pip install imageio-ffmpeg)")
+
+
+def save_mp4(pictures: list[Image.Image], path: Path, fps: float) -> None:
+    """Writes an MP4 (H.264) that any browser plays; the last picture stays for four times as long, as in the GIF."""
+    from imageio_ffmpeg import write_frames
+
+    width, height = (side - side % 2 for side in pictures[0].size)  # H.264 halves the colours' resolution
+    writer = write_frames(str(path), (width, height), fps=fps, quality=8, macro_block_size=2, ffmpeg_log_level="error")
+    writer.send(None)
+    for picture in [*pictures, *[pictures[-1]] * 3]:
+        writer.send(np.ascontiguousarray(np.asarray(picture)[:height, :width]))
+    writer.close()
+
+
+def render_sequence(
+    folder: Path, name: str, videos: dict[str, np.ndarray], n_past: int, fps: float, mp4: bool = False
+) -> list[Path]:
+    """Writes ``<name>_<label>.gif`` for each video, side by side ``<name>.gif`` (and ``.mp4``), and ``<name>.png``, the strip."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for label, video in videos.items():
         written.append(folder / f"{name}_{label.split()[0]}.gif")
         save_gif([panel(frame, time < n_past, 192) for time, frame in enumerate(video)], written[-1], fps)
     written.append(folder / f"{name}.gif")
-    save_gif(side_by_side(videos, n_past), written[-1], fps)
+    pictures = side_by_side(videos, n_past)
+    save_gif(pictures, written[-1], fps)
+    if mp4:
+        written.append(folder / f"{name}.mp4")
+        save_mp4(pictures, written[-1], fps)
     written.append(folder / f"{name}.png")
     strip(videos, n_past).save(written[-1])
     return written

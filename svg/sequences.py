@@ -66,6 +66,11 @@ class SequenceDataset(Dataset):
         return self.info.mean[self.columns]
 
     @property
+    def action_columns(self) -> int:
+        """How many of the conditions' columns, the first ones, are actions."""
+        return max(0, self.info.action_dim - self.columns.start) if self.columns.stop else 0
+
+    @property
     def condition_std(self) -> list[float]:
         return self.info.std[self.columns]
 

@@ -21,6 +21,7 @@ from .inference import freeze
 from .losses import kl_divergence, mean_squared_error
 from .model import VideoPredictor, as_images
 from .optimizers import make_optimizer
+from .protocols import OWN, PROTOCOLS
 from .sequences import Batch, ResidentBatches, SequenceDataset, TrainingBatches
 
 
@@ -230,12 +231,17 @@ class Training:
         if self.validation_data is None:
             return {}
         train = self.config.train
+        data = self.config.data
+        protocol = dataclasses.replace(PROTOCOLS[OWN], n_sample=0).for_run(data.n_past, data.n_eval - data.n_past)
         result = evaluate(
-            freeze(self.model, train.precision), self.validation_data, self.config.data.n_past, 0, self.device, train.precision,
+            freeze(self.model, train.precision), self.validation_data, protocol, self.device, train.precision,
             batch_size=max(train.batch_size, 16), limit=train.validate_sequences,
         )  # fmt: skip
-        means = result.means()
-        return {f"val_{method}_{name}": float(means.loc[method, name]) for method in ("rec", "pred") for name in means.columns}
+        return {
+            f"val_{method}_{metric}": float(result.per_sequence(method, metric).mean())
+            for method in ("rec", "pred")
+            for metric in ("psnr", "ssim")
+        }
 
     def _to_device(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         return batch["frames"].to(self.device, non_blocking=True), batch["conditions"].to(self.device, non_blocking=True)

@@ -82,5 +82,5 @@ def test_compiled_model_trains_and_predicts_alike():
         expected, found = future(model, actions[:1]), future(freeze(model, "float32", compile=True), actions[:1])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
     for window in ("uniform", "gaussian"):
-        eager, compiled = (ssim(found, frames[:1, 1:], window, compile) for compile in (False, True))
+        eager, compiled = (ssim(found, frames[:1, 1:], window, compile=compile) for compile in (False, True))
         torch.testing.assert_close(compiled, eager, atol=1e-5, rtol=1e-5)

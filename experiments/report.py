@@ -1,0 +1,113 @@
+"""``svg-report``: one self-contained HTML page about a run, with videos, curves, tables and how they were made.
+
+Scores that svg-evaluate has written under the same flags are taken, others are computed first.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from data_tools.command import OneLineParser, run_command
+from data_tools.layout import InputError
+
+from .command import Run, add_run_arguments, named_sequences, open_run
+from .evaluate import add_evaluation_arguments, evaluate_run, protocol_changes
+
+SHOWN = 7
+"""Sampled futures that are shown of each sequence, from the best to the worst in equal steps."""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(prog="svg-report", description=__doc__.replace("`", ""))
+    add_run_arguments(parser)
+    add_evaluation_arguments(parser)
+    parser.add_argument("--sequences", nargs="+", metavar="NAME", help="show these sequences instead of the best, median and worst")
+    parser.add_argument("--fps", type=float, default=5.0, help="frames a second (default 5)")
+    parser.add_argument("--out", type=Path, help="file of the page (default RUN/report.html)")
+    return parser.parse_args(argv)
+
+
+def choose_sequences(evaluation) -> dict[str, int]:
+    """Best, median and worst sequence by the PSNR of the prediction with the mean latent: {title: number}."""
+    order = np.argsort(evaluation.per_sequence("pred", "psnr"))
+    chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
+    titles = {}
+    for kind, number in chosen.items():
+        titles.setdefault(int(number), []).append(kind)
+    return {f"{' and '.join(kinds)} sequence": number for number, kinds in titles.items()}
+
+
+def shown_sequence(run: Run, evaluation, title: str, number: int):
+    """The sequence's videos with their scores."""
+    from svg.evaluation import Scorer, predict_sequence
+    from svg.rendering import to_video
+    from svg.report import Panel, ShownSequence, error_map
+
+    protocol = evaluation.protocol
+    found = predict_sequence(
+        run.model, run.dataset, protocol, number, run.device, run.config.train.precision, protocol.n_sample, evaluation.setting.seed
+    )
+    score, given = Scorer(protocol), [""] * protocol.n_past
+
+    def panel(label: str, future, with_mean: bool = False) -> Panel:
+        psnr = score(future, found.truth)["psnr"]
+        label = f"{label}, {psnr.mean():.2f} dB" if with_mean else label
+        return Panel(label, to_video(found.past, future), [*given, *(f"{value:.1f} dB" for value in psnr.tolist())])
+
+    truth = Panel("truth", to_video(found.past, found.truth), [])
+    rec, pred = panel("rec (posterior)", found.rec), panel("pred (mean latent)", found.pred)
+    errors = Panel("error of pred", error_map(pred.frames, truth.frames), [])
+    copied = panel("copy the last frame", found.past[-1:].expand_as(found.truth))
+    samples = []
+    if found.samples:
+        order = np.argsort([-score(future, found.truth)["psnr"].mean().item() for future in found.samples])
+        ranks = sorted({round(rank) for rank in np.linspace(0, len(order) - 1, SHOWN)})
+        names = {0: "best", len(order) - 1: "worst"} if len(order) > 1 else {0: "sample"}
+        samples = [panel(names.get(rank, f"{rank + 1} of {len(order)}"), found.samples[order[rank]], True) for rank in ranks]
+    name = run.dataset.index["sequence"].iloc[number]
+    return ShownSequence(f"{title}: {name}", [truth, pred, errors, rec, copied], samples)
+
+
+def report(args: argparse.Namespace) -> None:
+    if not 0.1 <= args.fps <= 50:
+        raise InputError("--fps: expected a number from 0.1 to 50")
+
+    from data_tools.layout import write_text
+    from svg.checkpoint import read_metrics
+    from svg.config import flag_values
+    from svg.plotting import plot_frames, plot_training
+    from svg.report import build_report, figure_svg
+    from svg.tables import Table
+
+    run = open_run(args, **protocol_changes(args))
+    named = named_sequences(run.dataset, args.sequences) if args.sequences else None
+    evaluation = evaluate_run(args, args.run, reuse=True)
+    chosen = named or choose_sequences(evaluation)
+    sequences = [shown_sequence(run, evaluation, title, number) for title, number in chosen.items()]
+    figures = {"Scores, with 95 % intervals over sequences": figure_svg(plot_frames, {args.run.name: evaluation})}
+    metrics = read_metrics(args.run)
+    if metrics:
+        figures["Training"] = figure_svg(plot_training, {args.run.name: metrics})
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    flags = {**flag_values(run.config), "parameters": f"{parameters:,}"}
+    setting = evaluation.setting
+    environment = {**setting.machine, "precision": setting.precision, "seed": setting.seed}
+    tables = {
+        "Configuration": Table(["flag", "value"], [[name, str(value)] for name, value in flags.items()]),
+        "Environment": Table(["", "value"], [[name, str(value)] for name, value in environment.items()]),
+    }
+    out = args.out or args.run / "report.html"
+    page = build_report(f"Video prediction: {args.run.resolve().name}", evaluation, sequences, figures, tables, args.fps)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, page)
+    print(f"written: {out} ({len(page) / 1e6:.1f} MB; opens in any browser, without a network)")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command("svg-report", lambda: report(parse(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Several evaluations of the same sequences side by side, with the significance of their paired differences."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from data_tools.layout import InputError
+
+from .results import FORMATS, TITLES, Evaluation, Interval, interval, method_names
+from .statistics import holm, paired_differences, sign_flip_p
+from .tables import Table
+
+COMPARED = ("rec", "pred", "pred_best", "pred_mean")
+"""Methods that are compared between runs, where all have them."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Evaluations by the labels of their runs; the first is what the others are compared with.
+
+    Raises `InputError` if they were not taken under the same protocol of the same sequences.
+    """
+
+    evaluations: dict[str, Evaluation]
+
+    def __post_init__(self):
+        (label, first), *others = self.evaluations.items()
+        for other_label, other in others:
+            if other.protocol != first.protocol:
+                found, expected = other.protocol.describe(), first.protocol.describe()
+                name = next((name for name in found if found[name] != expected[name]), "protocol")
+                raise InputError(
+                    f"{other_label} and {label} differ in {name}: {found[name]} / {expected[name]}; name --protocol or --n_future"
+                )
+            if other.sequences != first.sequences or other.metrics != first.metrics:
+                raise InputError(
+                    f"{other_label} and {label} were not scored on the same sequences; use the same --data_root for all"
+                )
+
+    @property
+    def first(self) -> Evaluation:
+        return next(iter(self.evaluations.values()))
+
+    @property
+    def methods(self) -> list[str]:
+        return [method for method in COMPARED if all(method in some.methods for some in self.evaluations.values())]
+
+    def rows(self) -> pd.DataFrame:
+        """A row for each run, method and metric.
+
+        run, method, metric, mean, low, high; difference to the first run with its interval (difference_low, difference_high) and
+        the p-value of a sign-flip test, corrected after Holm for the number of other runs. The mean of a difference is that over
+        sequences of their means over frames.
+        """
+        rows = [_row("", "copy", metric, self.first.mean("copy", metric)) for metric in self.first.metrics]
+        for method, metric in product(self.methods, self.first.metrics):
+            reference = self.first.per_sequence(method, metric)
+            found = {}
+            for label, evaluation in list(self.evaluations.items())[1:]:
+                differences = paired_differences(evaluation.per_sequence(method, metric), reference)
+                found[label] = interval(differences), sign_flip_p(differences)
+            corrected = dict(zip(found, holm([p for _, p in found.values()]), strict=True))
+            for label, evaluation in self.evaluations.items():
+                row = _row(label, method, metric, evaluation.mean(method, metric))
+                if label in found:
+                    difference = found[label][0]
+                    row |= {"difference": difference.mean, "difference_low": difference.low, "difference_high": difference.high}
+                    row |= {"p": corrected[label]}
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    def tables(self) -> tuple[Table, Table]:
+        """Means with intervals; and differences to the first run with intervals and p-values."""
+        rows, metrics = self.rows(), self.first.metrics
+        names = method_names(self.first.protocol.n_sample)
+        means, differences = [], []
+        for (run, method), cells in rows.groupby(["run", "method"], sort=False):
+            cells = cells.set_index("metric")
+            label = f"{run}: {names[method]}" if run else names[method]
+            means.append([label, *(_interval(cells.loc[metric]).text(FORMATS[metric]) for metric in metrics)])
+            if "difference" in cells and cells["difference"].notna().all():
+                texts = []
+                for metric in metrics:
+                    p = cells.loc[metric, "p"]
+                    shown = f"p {p:.4f}" if p >= 0.0001 else "p < 0.0001"
+                    texts.append(f"{_interval(cells.loc[metric], 'difference').text('+' + FORMATS[metric])}, {shown}")
+                differences.append([label, *texts])
+        titles = [TITLES[metric] for metric in metrics]
+        base = next(iter(self.evaluations))
+        return Table(["", *titles], means), Table([f"difference to {base}", *titles], differences)
+
+
+def _row(run: str, method: str, metric: str, mean: Interval) -> dict:
+    return {"run": run, "method": method, "metric": metric, "mean": mean.mean, "low": mean.low, "high": mean.high}
+
+
+def _interval(row: pd.Series, name: str = "") -> Interval:
+    columns = ("mean", "low", "high") if not name else (name, f"{name}_low", f"{name}_high")
+    return Interval(*(float(np.float64(row[column])) for column in columns))

@@ -1,0 +1,103 @@
+"""One self-contained HTML page about a run: videos with play, pause and a slider, curves, tables."""
+
+import base64
+import html
+import io
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .results import Evaluation
+from .tables import Table
+
+HEAT_LIMIT = 0.5
+"""Error of a pixel, mean over its colours, at which the heat maps are at their brightest."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One video: uint8 `frames` [T,H,W,3], and its score at every frame in words, or nothing."""
+
+    label: str
+    frames: np.ndarray
+    scores: list[str]
+
+
+@dataclass(frozen=True)
+class ShownSequence:
+    """The videos of a sequence: the `main` ones in a row, its sampled futures from best to worst below."""
+
+    title: str
+    main: list[Panel]
+    samples: list[Panel]
+
+
+def error_map(video: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Absolute difference of two videos uint8 [T,H,W,3], mean over colours, in colours from black to light yellow."""
+    from matplotlib import colormaps
+
+    error = np.abs(video.astype(np.float32) - truth).mean(-1) / 255
+    return colormaps["inferno"](np.clip(error / HEAT_LIMIT, 0, 1), bytes=True)[..., :3]
+
+
+def figure_svg(draw: Any, *args: Any) -> str:
+    """What a function of `svg.plotting` draws, as an SVG element."""
+    file = io.BytesIO()
+    draw(*args, file, "svg")
+    text = file.getvalue().decode()
+    return text[text.index("<svg") :]
+
+
+def build_report(
+    title: str,
+    evaluation: Evaluation,
+    sequences: list[ShownSequence],
+    figures: dict[str, str],
+    tables: dict[str, Table],
+    fps: float,
+) -> str:
+    """The page. `figures` are SVG elements and `tables` details, by their headings."""
+    measured = (*evaluation.metrics, *(evaluation.distances.columns if evaluation.distances is not None else ()))
+    protocol = Table(["protocol", ""], [[name, line] for name, line in evaluation.protocol.describe(measured).items()])
+    data = {
+        "fps": fps,
+        "given": evaluation.protocol.n_past,
+        "sequences": [
+            {"title": shown.title, "main": [_panel(p) for p in shown.main], "samples": [_panel(p) for p in shown.samples]}
+            for shown in sequences
+        ],
+    }
+    setting = evaluation.setting
+    parts = {
+        "TITLE": html.escape(title),
+        "LEAD": html.escape(
+            f"{setting.sequences} sequences of {setting.data}/{setting.split}, {evaluation.protocol.n_past} frames given, "
+            f"{evaluation.protocol.n_future} predicted. {setting.weights}."
+        ),
+        "HEAT_LIMIT": f"{HEAT_LIMIT:g}",
+        "SCORES": evaluation.table().html(),
+        "FINDINGS": "".join(f"<li>{html.escape(line)}</li>" for line in evaluation.findings()),
+        "PROTOCOL": protocol.html(),
+        "FIGURES": "".join(f"<figure><figcaption>{html.escape(name)}</figcaption>{svg}</figure>" for name, svg in figures.items()),
+        "DETAILS": "".join(
+            f"<details><summary>{html.escape(name)}</summary>{table.html()}</details>" for name, table in tables.items()
+        ),
+        "DATA": json.dumps(data).replace("</", "<\\/"),
+    }
+    page = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
+    for name, value in parts.items():
+        page = page.replace(f"<!--{name}-->", value)
+    return page
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    """For the page: the frames side by side in one PNG."""
+    frames, height, width, _ = panel.frames.shape
+    file = io.BytesIO()
+    Image.fromarray(panel.frames.transpose(1, 0, 2, 3).reshape(height, frames * width, 3)).save(file, "PNG", optimize=True)
+    sprite = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return {"label": panel.label, "sprite": sprite, "frames": frames, "width": width, "height": height, "scores": panel.scores}

@@ -1,0 +1,270 @@
+"""What an evaluation found: scores of every frame with their protocol, their averages with intervals, on disk and in tables."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_tools.layout import InputError, read_json, write_text
+
+from .protocols import FRAME_METRICS, Protocol
+from .statistics import bootstrap_interval, paired_differences
+from .tables import Table
+
+FOLDER = "evaluation"
+SCHEMA_VERSION = 2
+TITLES = {"psnr": "PSNR dB", "ssim": "SSIM", "mse": "MSE", "lpips": "LPIPS", "fvd": "FVD", "kvd": "KVD"}
+FORMATS = {"psnr": ".2f", "ssim": ".4f", "mse": ".3g", "lpips": ".4f", "fvd": ".1f", "kvd": ".3g"}
+SAMPLE_COLUMNS = ("pairwise_mse", "error_mse", "rank")
+
+
+def method_names(n_sample: int | str = "N") -> dict[str, str]:
+    """The methods as they are written in tables and legends."""
+    return {
+        "copy": "copy the last frame",
+        "rec": "rec (posterior)",
+        "pred": "pred (mean latent)",
+        "pred_best": f"pred (best of {n_sample})",
+        "pred_mean": f"pred (mean over {n_sample})" if n_sample != 1 else "pred (one sample)",
+        "pred_other": "pred, another's actions",
+        "pred_zero": "pred, zero actions",
+    }
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What was scored, and on what."""
+
+    data: str
+    split: str
+    sequences: int
+    seed: int
+    precision: str
+    weights: str = ""
+    machine: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over sequences and the bounds of its 95 % bootstrap interval; of a single sequence they are infinite."""
+
+    mean: float
+    low: float
+    high: float
+
+    def text(self, form: str) -> str:
+        """``26.51 [25.98, 27.03]``, or the mean alone where the bounds say nothing."""
+        if self.low == -np.inf:
+            return format(self.mean, form)
+        return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
+
+
+def interval(values: np.ndarray) -> Interval:
+    """Of the values of single sequences [N]."""
+    return Interval(float(values.mean()), *map(float, bootstrap_interval(values)))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a model.
+
+    scores      a row for each sequence, method and predicted frame: sequence, method, frame (from 1) and a column for each metric
+    samples     a row for each sequence and predicted frame, None without samples: `SAMPLE_COLUMNS`, namely the mean squared
+                distance of two futures, that of a future and the truth, and the share of futures nearer to the rest than the truth
+    distances   FVD and KVD by method, where they were taken
+    """
+
+    protocol: Protocol
+    setting: Setting
+    scores: pd.DataFrame
+    samples: pd.DataFrame | None = None
+    distances: pd.DataFrame | None = None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return tuple(name for name in FRAME_METRICS if name in self.scores)
+
+    @property
+    def methods(self) -> list[str]:
+        return list(self.scores["method"].unique())
+
+    @property
+    def sequences(self) -> list[str]:
+        """Names of the sequences, in the order of `array`."""
+        return list(self.scores["sequence"].unique())
+
+    @cached_property
+    def _arrays(self) -> dict[tuple[str, str], np.ndarray]:
+        by_method = dict(iter(self.scores.groupby("method", sort=False)))
+        frames = self.protocol.n_future
+        return {
+            (method, metric): rows[metric].to_numpy(np.float64).reshape(-1, frames)
+            for method, rows in by_method.items()
+            for metric in self.metrics
+        }
+
+    def array(self, method: str, metric: str) -> np.ndarray:
+        """Scores [N,F] of all sequences and frames."""
+        return self._arrays[method, metric]
+
+    def per_sequence(self, method: str, metric: str) -> np.ndarray:
+        """Mean over frames of each sequence [N]."""
+        return self.array(method, metric).mean(1)
+
+    @cached_property
+    def _means(self) -> dict[tuple[str, str], Interval]:
+        values = np.stack([array.mean(1) for array in self._arrays.values()], 1)
+        bounds = zip(values.mean(0).tolist(), *(bound.tolist() for bound in bootstrap_interval(values)), strict=True)
+        return {key: Interval(*found) for key, found in zip(self._arrays, bounds, strict=True)}
+
+    def mean(self, method: str, metric: str) -> Interval:
+        """Mean over sequences and frames."""
+        return self._means[method, metric]
+
+    def curve(self, method: str, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean over sequences at each predicted frame and the bounds of its interval, [F] each."""
+        values = self.array(method, metric)
+        return values.mean(0), *bootstrap_interval(values)
+
+    def sample_statistics(self) -> dict[str, Interval]:
+        """Diversity and calibration of the sampled futures; empty without them.
+
+        spread       root of the mean squared distance of two futures of a sequence, in grey levels (0 to 1)
+        calibration  that mean squared distance over the mean squared distance of a future and the truth: 1 if the truth could be
+                     one more future, 0 if all are alike
+        rank         share of futures nearer to the middle of all than the truth: 0.5 if the truth could be one of them
+        outermost    share of frames in which the truth lies farther out than every future: 1 / (N + 1) if it could be one
+        """
+        if self.samples is None or self.protocol.n_sample < 2:
+            return {}
+        pairwise, error, rank = (
+            self.samples[name].to_numpy(np.float64).reshape(-1, self.protocol.n_future) for name in SAMPLE_COLUMNS
+        )
+        squares = np.stack([pairwise.mean(1), error.mean(1)], 1)
+
+        def ratio(means: np.ndarray) -> np.ndarray:
+            spread, miss = means[..., 0], means[..., 1]
+            return np.where(miss > 0, spread / np.where(miss > 0, miss, 1), 1.0)  # without any error the futures are the truth
+
+        spread = interval(squares[:, 0])
+        low, high = bootstrap_interval(squares, statistic=ratio)
+        return {
+            "spread": Interval(spread.mean**0.5, *(b**0.5 if b > 0 else b for b in (spread.low, spread.high))),
+            "calibration": Interval(float(ratio(squares.mean(0))), float(low), float(high)),
+            "rank": interval(rank.mean(1)),
+            "outermost": interval((rank > 1 - 1e-9).mean(1)),
+        }
+
+    def table(self) -> Table:
+        """A row for each method: its means with intervals, and the gain over copying the last frame."""
+        names = method_names(self.protocol.n_sample)
+        distances = list(self.distances.columns) if self.distances is not None else []
+        gain = "copy" in self.methods
+        rows = []
+        for method in self.methods:
+            cells = [self.mean(method, metric).text(FORMATS[metric]) for metric in self.metrics]
+            cells += [f"{self.distances.loc[method, n]:{FORMATS[n]}}" if method in self.distances.index else "" for n in distances]
+            if gain:
+                difference = self.mean(method, "psnr").mean - self.mean("copy", "psnr").mean if method != "copy" else np.nan
+                cells.append(f"{difference:+.2f}" if np.isfinite(difference) else "")
+            rows.append([names[method], *cells])
+        return Table(["", *(TITLES[name] for name in [*self.metrics, *distances]), *(["gain dB"] if gain else [])], rows)
+
+    def findings(self) -> list[str]:
+        """What the samples and the actions show, a line each."""
+        lines, found = [], self.sample_statistics()
+        if found:
+            by_chance = 1 / (self.protocol.n_sample + 1)
+            lines = [
+                f"futures differ by {found['spread'].text('.4f')} (root mean square, of values in [0,1])",
+                f"squared distance of futures / their error {found['calibration'].text('.2f')} (1: the truth could be one more; "
+                "0: all are alike)",
+                f"rank of the truth among the futures {found['rank'].text('.2f')} (0.5: it could be one more; 1: always outermost)",
+                f"the truth is outermost in {found['outermost'].text('.0%')} of the frames ({by_chance:.0%}: it could be one more)",
+            ]
+        if "pred_other" in self.methods:
+            lost = paired_differences(self.per_sequence("pred", "psnr"), self.per_sequence("pred_other", "psnr"))
+            lines.append(f"another sequence's actions cost {interval(lost).text('.2f')} dB (0: the actions are ignored)")
+        return lines
+
+    def report(self) -> str:
+        """Protocol, table and findings, as text."""
+        measured = (*self.metrics, *(self.distances.columns if self.distances is not None else ()))
+        lines = [f"{name:9s} {line}" for name, line in self.protocol.describe(measured).items()]
+        lines += ["intervals 95 % bootstrap over sequences", "", self.table().text()]
+        findings = self.findings()
+        return "\n".join([*lines, *([""] if findings else []), *findings])
+
+    def save(self, run: Path, name: str) -> Path:
+        """Writes ``evaluation/<name>.json`` (protocol and means), ``.csv`` (all scores) and, of samples, ``_samples.csv``.
+
+        Returns the JSON's path. Infinity is written as "inf".
+        """
+        folder = Path(run) / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        methods = {}
+        for method in self.methods:
+            methods[method] = {}
+            for metric in self.metrics:
+                curve = dict(zip(("per_frame", "per_frame_low", "per_frame_high"), self.curve(method, metric), strict=True))
+                methods[method][metric] = asdict(self.mean(method, metric)) | {k: v.tolist() for k, v in curve.items()}
+        values = {
+            "schema_version": SCHEMA_VERSION,
+            "protocol": asdict(self.protocol),
+            "in_words": self.protocol.describe(self.metrics),
+            "setting": asdict(self.setting),
+            "methods": methods,
+            "samples": {name: asdict(found) for name, found in self.sample_statistics().items()},
+            "distances": {} if self.distances is None else self.distances.to_dict("index"),
+        }
+        write_text(folder / f"{name}.csv", self.scores.to_csv(index=False, float_format="%.7g"))
+        if self.samples is not None:
+            write_text(folder / f"{name}_samples.csv", self.samples.to_csv(index=False, float_format="%.7g"))
+        path = folder / f"{name}.json"
+        write_text(path, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+        return path
+
+
+def _plain(value: Any) -> Any:
+    """With infinities as text, which JSON has no number for."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and np.isinf(value) else value
+
+
+def load_evaluation(run: Path, name: str) -> Evaluation | None:
+    """What `Evaluation.save` wrote, or None if there is none. Raises `InputError` naming a damaged file."""
+    folder = Path(run) / FOLDER
+    path = folder / f"{name}.json"
+    if not path.exists():
+        return None
+    again = "run svg-evaluate again"
+    values = read_json(path, again)
+    try:
+        if values["schema_version"] != SCHEMA_VERSION:
+            raise InputError(f"{path}: found schema version {values['schema_version']}, expected {SCHEMA_VERSION}; {again}")
+        protocol, setting = Protocol(**values["protocol"]), Setting(**values["setting"])
+        path = folder / f"{name}.csv"
+        scores = pd.read_csv(path, dtype={"sequence": str})
+        rows = protocol.n_future * setting.sequences * scores["method"].nunique()
+        if len(scores) != rows:
+            raise ValueError(f"found {len(scores)} rows, expected {rows}")
+        samples, distances = None, None
+        if values["samples"]:
+            path = folder / f"{name}_samples.csv"
+            samples = pd.read_csv(path, dtype={"sequence": str})
+        if values["distances"]:
+            distances = pd.DataFrame.from_dict(values["distances"], orient="index")
+        evaluation = Evaluation(protocol, setting, scores, samples, distances)
+        evaluation.table(), evaluation.sample_statistics()
+        return evaluation
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise InputError(f"{path}: damaged ({str(error)[:120]}); {again}") from None
