@@ -42,8 +42,14 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 
 def result_name(args: argparse.Namespace) -> str:
     """The name of the files of a result: split, and what sets it apart from the usual evaluation."""
-    parts = [args.split, args.protocol if args.protocol != "own" else "", "" if args.n_future is None else str(args.n_future)]
-    return "_".join(filter(None, [*parts, f"first_{args.limit}" if args.limit else ""]))
+    parts = [
+        args.split,
+        args.protocol if args.protocol != "own" else "",
+        "" if args.n_future is None else str(args.n_future),
+        f"first_{args.limit}" if args.limit else "",
+        "" if args.data_root is None else f"on_{Path(args.data_root).resolve().name}",
+    ]
+    return "_".join(filter(None, parts))
 
 
 def protocol_changes(args: argparse.Namespace) -> dict[str, int | str | None]:

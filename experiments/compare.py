@@ -1,0 +1,100 @@
+"""``svg-compare``: trains the settings that courses and papers compare and draws their curves side by side.
+
+Each study varies one thing of the same base (experiments/recipes/compare.args): KL annealing, teacher forcing, the prior, the
+form. Flags of svg-train change the base. Started again, it goes on where it was; finished runs are kept.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from data_tools.command import OneLineParser, run_command
+from data_tools.layout import InputError
+
+from . import evaluate, train
+
+RECIPE = Path(__file__).parent / "recipes" / "compare.args"
+BASE = "base"
+SPATIAL = {"recurrence": "spatial", "g_dim": 32, "z_dim": 4, "rnn_size": 32}
+
+
+def studies(niter: int) -> dict[str, dict[str, dict[str, str | int | float]]]:
+    """What is compared with the base, as changed flags by run and study; schedules are fitted to `niter` epochs."""
+    return {
+        "kl": {
+            "kl_monotonic": {"kl_anneal": "monotonic", "kl_anneal_cycle": 1},
+            "kl_cyclical": {"kl_anneal": "cyclical", "kl_anneal_cycle": min(4, niter)},
+        },
+        "tfr": {
+            "tfr_falling": {"tfr": 1.0, "tfr_start_decay_epoch": niter // 4, "tfr_decay_step": round(2 / niter, 6)},
+            "tfr_0": {"tfr": 0.0},
+        },
+        "prior": {"prior_fixed": {"prior": "fixed"}},
+        "form": {"spatial": SPATIAL},
+    }
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(prog="svg-compare", description=__doc__.replace("`", ""))
+    parser.add_argument("out", type=Path, help="folder of the runs and figures")
+    parser.add_argument("--data_root", required=True, help="root of the data set (svg-data simulate makes one)")
+    parser.add_argument("--studies", nargs="+", choices=tuple(studies(1)), default=tuple(studies(1)), help="default: all")
+    parser.add_argument("--n_sample", type=int, default=10, help="futures sampled for each test sequence (default 10)")
+    args, args.flags = parser.parse_known_args(argv)
+    return args
+
+
+def training_arguments(args: argparse.Namespace, name: str, changes: dict) -> argparse.Namespace:
+    """What svg-train gets for a run: the recipe, the flags given here, the run's own."""
+    own = {"data_root": args.data_root, "log_dir": args.out / name, **changes}
+    flags = [f"@{RECIPE}", *args.flags, *(str(word) for flag, value in own.items() for word in (f"--{flag}", value))]
+    return train.parse(flags)
+
+
+def train_run(wanted: argparse.Namespace) -> None:
+    """Trains one run to its end, from where it is. Raises `InputError` if its folder holds another."""
+    from svg.checkpoint import exists, load_config
+    from svg.config import config_from_arguments, flag_values
+
+    run = Path(wanted.log_dir)
+    wanted.resume = exists(run, "last")
+    if wanted.resume:
+        before, now = flag_values(load_config(run)), flag_values(config_from_arguments(wanted))
+        for flag in (flag for flag in now if now[flag] != before[flag]):
+            raise InputError(f"--{flag}: found {now[flag]}, but {run} was begun with {before[flag]}; choose another folder")
+    train.train(wanted)
+
+
+def compare(args: argparse.Namespace) -> None:
+    from svg.checkpoint import FIGURES, read_metrics
+    from svg.plotting import plot_frames, plot_training
+
+    niter = training_arguments(args, BASE, {}).niter
+    chosen = {name: runs for name, runs in studies(niter).items() if name in args.studies}
+    wanted = {BASE: {}} | {run: changes for runs in chosen.values() for run, changes in runs.items()}
+    parsed = {name: training_arguments(args, name, changes) for name, changes in wanted.items()}  # all flags before any work
+    for number, (name, arguments) in enumerate(parsed.items(), start=1):
+        changes = " ".join(f"--{flag} {value}" for flag, value in wanted[name].items())
+        print(f"{number}/{len(parsed)}  {name}: {changes or 'the base'}")
+        train_run(arguments)
+
+    paths = [str(args.out / name) for name in parsed]
+    evaluation = evaluate.parse([*paths, "--n_sample", str(args.n_sample), "--reuse", "--out", str(args.out)])
+    results = {name: evaluate.evaluate_run(evaluation, args.out / name, reuse=True) for name in parsed}
+    evaluate.compare(evaluation, results)
+    folder = args.out / FIGURES
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = {name: read_metrics(args.out / name) for name in parsed}
+    for study, runs in chosen.items():
+        shown = [BASE, *runs]
+        plot_training({name: metrics[name] for name in shown}, folder / f"{study}_training.png")
+        plot_frames({name: results[name] for name in shown}, folder / f"{study}_frames.png")
+        print(f"{folder / f'{study}_training.png'} and {study}_frames.png")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command("svg-compare", lambda: compare(parse(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
