@@ -66,10 +66,15 @@ def train_run(wanted: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
+    from data_tools.layout import read_index
     from svg.checkpoint import FIGURES, read_metrics
+    from svg.config import config_from_arguments
     from svg.plotting import plot_frames, plot_training
 
-    niter = training_arguments(args, BASE, {}).niter
+    base = training_arguments(args, BASE, {})
+    config_from_arguments(base)
+    read_index(Path(args.data_root))
+    niter = base.niter
     chosen = {name: runs for name, runs in studies(niter).items() if name in args.studies}
     wanted = {BASE: {}} | {run: changes for runs in chosen.values() for run, changes in runs.items()}
     parsed = {name: training_arguments(args, name, changes) for name, changes in wanted.items()}  # all flags before any work

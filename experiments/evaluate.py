@@ -111,6 +111,10 @@ def open_networks(args: argparse.Namespace, protocol, device) -> dict:
 
 
 def evaluate(args: argparse.Namespace) -> None:
+    from svg.checkpoint import load_config
+
+    for run in args.runs:
+        load_config(run)  # a mistyped one is named before hours of work on the others
     results = {}
     for label, run in label_runs(args.runs).items():
         results[label] = result = evaluate_run(args, run, args.reuse)

@@ -13,7 +13,7 @@ from .statistics import holm, paired_differences, sign_flip_p
 from .tables import Table
 
 COMPARED = ("rec", "pred", "pred_best", "pred_mean")
-"""Methods that are compared between runs, where all have them."""
+"""Methods that are compared between runs, where all have them; the mean over samples only where no best is chosen."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Comparison:
 
     @property
     def methods(self) -> list[str]:
-        return [method for method in COMPARED if all(method in some.methods for some in self.evaluations.values())]
+        shared = [method for method in COMPARED if all(method in some.methods for some in self.evaluations.values())]
+        return [method for method in shared if method != "pred_mean" or "pred_best" not in shared]
 
     def rows(self) -> pd.DataFrame:
         """A row for each run, method and metric.

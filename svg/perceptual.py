@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -152,7 +153,10 @@ def _read(path: Path) -> dict[str, Tensor]:
 def load_video_features(weights: Path | None, device: torch.device) -> partial:
     """A function from videos [B,T,C,H,W] in [0,1] to I3D's logits [B,400], as FVD takes them."""
     path = find_weights(I3D, weights)
-    return partial(video_features, torch.jit.load(path, map_location=device).eval())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the published file is TorchScript, which PyTorch would see replaced
+        network = torch.jit.load(path, map_location=device).eval()
+    return partial(video_features, network)
 
 
 @torch.no_grad()

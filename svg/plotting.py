@@ -36,22 +36,31 @@ FROM_ZERO = ("KL weight beta", "teacher-forcing ratio")
 def plot_training(runs: dict[str, list[dict[str, Any]]], file: Path | BinaryIO, form: str = "png") -> None:
     """Loss, MSE, KL, PSNR, beta and teacher-forcing ratio over epochs; `runs` gives the metrics of each run by its label."""
     figure = Figure(figsize=(12, 6.4), layout="constrained")
+    several = len(runs) > 1
     for axes, (title, names) in zip(figure.subplots(2, 3).flat, PANELS.items(), strict=True):
-        for colour, (label, lines) in zip(cycle(COLOURS), runs.items(), strict=False):
+        for number, (colour, (label, lines)) in enumerate(zip(cycle(COLOURS), runs.items(), strict=False)):
             for name in names:
                 points = [(line["epoch"], line[name]) for line in lines if name in line]
                 if not points:
                     continue
                 kind = name.split("_")[1] if name.startswith("val_") else ""
-                legend = " ".join(part for part in (label if len(runs) > 1 else "", kind) if part)
+                # Of several runs the legend shows the one line that every run has in this panel.
+                legend = (label if several else kind) if kind != "rec" or not several else ""
                 marker = "" if len(points) >= 12 else "x" if kind == "rec" else "o"
-                look = {"linestyle": STYLES.get(kind, "-"), "color": colour, "marker": marker, "ms": 4}
+                width = 1.2 + (len(runs) - 1 - number) if several and not kind else 1.5  # lines that coincide stay visible
+                look = {"linestyle": STYLES.get(kind, "-"), "color": colour, "marker": marker, "ms": 4, "lw": width}
                 axes.plot(*zip(*points, strict=True), label=legend, clip_on=False, **look)
         if title in ("loss", "MSE"):
             axes.set_yscale("log")
         elif title in FROM_ZERO:
             axes.set_ylim(bottom=0)
-        _finish(axes, title, "epoch")
+            axes.ticklabel_format(axis="y", scilimits=(-2, 3))
+        if several and any(name.startswith("val_") for name in names):
+            title += ": pred, rec dashed"
+        _finish(axes, title, "epoch", legend=not several)
+    if several:
+        handles, labels = figure.axes[3].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=9)
     figure.savefig(file, dpi=130, format=form)
 
 

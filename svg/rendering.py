@@ -1,6 +1,6 @@
 """What people look at: GIFs with given and predicted frames marked, and strips of every time step.
 
-Videos are uint8 ``[T,H,W,3]``; frames before `n_past` are given (green border), the rest are predicted (red border).
+Videos are uint8 ``[T,H,W,3]``; frames before `n_past` are given (green border), the rest are predicted (orange border).
 """
 
 import importlib.util
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from data_tools.layout import InputError
 
-GIVEN, PREDICTED = (0, 158, 85), (213, 52, 40)
+GIVEN, PREDICTED = (0, 158, 115), (213, 94, 0)
+"""Green and orange of Okabe & Ito, as in the plots: told apart by the colour-blind too."""
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 BORDER = 4
 MARGIN = 8
@@ -32,9 +33,16 @@ def panel(frame: np.ndarray, given: bool, size: int) -> Image.Image:
     return picture
 
 
+def text_font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of the plots."""
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+
 def side_by_side(videos: dict[str, np.ndarray], n_past: int, size: int = 192) -> list[Image.Image]:
     """One picture for each time step: the videos in a row, each under its label, and the time below."""
-    font = ImageFont.load_default(size=16)
+    font = text_font(15)
     cell, top, bottom = size + 2 * BORDER, 26, 24
     width = len(videos) * (cell + MARGIN) + MARGIN
     pictures = []
@@ -54,7 +62,7 @@ def side_by_side(videos: dict[str, np.ndarray], n_past: int, size: int = 192) ->
 
 def strip(videos: dict[str, np.ndarray], n_past: int, size: int = 96) -> Image.Image:
     """Every time step in one picture: a row for each video, a column for each frame."""
-    font = ImageFont.load_default(size=15)
+    font = text_font(14)
     cell, top, gap = size + 2 * BORDER, 22, 3
     left = 12 + max(int(font.getlength(label)) for label in videos)
     steps = len(next(iter(videos.values())))

@@ -255,6 +255,7 @@ def load_evaluation(run: Path, name: str) -> Evaluation | None:
         rows = protocol.n_future * setting.sequences * scores["method"].nunique()
         if len(scores) != rows:
             raise ValueError(f"found {len(scores)} rows, expected {rows}")
+        Evaluation(protocol, setting, scores).table()
         samples, distances = None, None
         if values["samples"]:
             path = folder / f"{name}_samples.csv"
@@ -262,7 +263,7 @@ def load_evaluation(run: Path, name: str) -> Evaluation | None:
         if values["distances"]:
             distances = pd.DataFrame.from_dict(values["distances"], orient="index")
         evaluation = Evaluation(protocol, setting, scores, samples, distances)
-        evaluation.table(), evaluation.sample_statistics()
+        evaluation.sample_statistics()
         return evaluation
     except InputError:
         raise

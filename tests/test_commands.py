@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_tools import folders, layout
 from data_tools.index import build_index
-from experiments import evaluate, plot, quickstart, render, train
+from experiments import compare, evaluate, plot, quickstart, render, report, train
 
 TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --feedback feature --tfr 0
 --n_past 2 --n_future 4 --n_eval 6 --batch_size 4 --niter 1 --epoch_size 2 --device cpu"""
@@ -56,10 +56,54 @@ def test_resume_takes_its_own_flags_and_new_ones(run, tmp_path):
 def test_evaluate(run, capsys):
     assert evaluate.main([str(run), "--n_sample", "3"]) == 0
     printed = capsys.readouterr().out
-    assert "5 sequences, 2 frames given, 4 predicted" in printed and "pred (best of 3)" in printed
+    assert "test: 5 sequences\n" in printed and "frames    2 given, 4 predicted" in printed and "pred (best of 3)" in printed
+    assert "another sequence's actions cost" in printed
     assert json.loads((run / "evaluation" / "test.json").read_text())["protocol"]["n_sample"] == 3
     assert evaluate.main([str(run), "--split", "validate", "--n_future", "9", "--n_sample", "0", "--checkpoint", "last"]) == 0
     assert len(json.loads((run / "evaluation" / "validate_9.json").read_text())["methods"]["pred"]["psnr"]["per_frame"]) == 9
+
+
+def test_evaluate_under_a_published_protocol(run, capsys):
+    assert evaluate.main([str(run), "--protocol", "lab", "--n_future", "4"]) == 0
+    assert "protocol  lab, changed: n_future 4 (finn_eval_seq" in capsys.readouterr().out
+    assert json.loads((run / "evaluation" / "test_lab_4.json").read_text())["protocol"]["ssim_window"] == "gaussian"
+
+
+def test_evaluate_several_runs(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    assert train.main(["--log_dir", str(other), "--resume", "--niter", "2"]) == 0
+    flags = [str(run), str(other), "--n_sample", "2", "--out", str(tmp_path / "tables"), "--reuse"]
+    assert evaluate.main(flags) == 0
+    printed = capsys.readouterr().out
+    assert "difference to run" in printed and "other: pred (best of 2)" in printed
+    written = {path.suffix: path.read_text() for path in (tmp_path / "tables").iterdir()}
+    assert written.keys() == {".csv", ".md", ".tex"} and all("own (this project's" in written[kind] for kind in (".md", ".tex"))
+    before = (other / "evaluation" / "test.csv").stat().st_mtime_ns
+    assert evaluate.main(flags) == 0  # again: what is there is taken, and the same comes out
+    assert (other / "evaluation" / "test.csv").stat().st_mtime_ns == before
+    assert (
+        capsys.readouterr().out.splitlines()[2:]
+        == [line for line in printed.splitlines() if "epoch" not in line and "evaluate with" not in line][2:]
+    )
+    assert evaluate.main([*flags[:-1], "--seed", "2", "--reuse"]) == 0
+    assert (other / "evaluation" / "test.csv").stat().st_mtime_ns != before
+
+
+def test_compare(data_root, tmp_path, capsys):
+    flags = [str(tmp_path), "--data_root", str(data_root), "--studies", "kl", "form", "--n_sample", "2", *TINY.split()]
+    flags = [word for word in flags if word not in ("--recurrence", "spatial")]  # the base is the vector form
+    flags[flags.index("--niter") + 1] = "4"
+    assert compare.main(flags) == 0
+    printed = capsys.readouterr().out
+    assert "4/4  spatial: --recurrence spatial --g_dim 32" in printed and "difference to base" in printed
+    figures = {f"{study}_{kind}.png" for study in ("kl", "form") for kind in ("training", "frames")}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == figures
+    for name, beta in {"base": 1e-4, "kl_cyclical": 0.0}.items():
+        assert json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0])["beta"] == beta
+    assert compare.main(flags) == 0 and "nothing left to do" in capsys.readouterr().out
+    assert compare.main([*flags, "--lr", "0.5"]) == 2
+    assert "--lr: found 0.5, but" in capsys.readouterr().err
 
 
 def duration(path: Path) -> float:
@@ -85,7 +129,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
     shutil.rmtree(other / "evaluation", ignore_errors=True)
     assert evaluate.main([str(run), "--n_sample", "1"]) == 0
     assert plot.main([str(run), str(other), "--out", str(tmp_path / "figures")]) == 0
-    assert f"{other}: svg-evaluate has written no evaluation/test.csv there" in capsys.readouterr().out
+    assert f"{other}: svg-evaluate has written no evaluation/test.json there" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"training.png", "test_frames.png"}
 
 
@@ -103,6 +147,16 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (evaluate, "{run} --split dev", "found no sequence of split 'dev'; splits here: "),
         (evaluate, "{run} --n_future 30", "found 15 frames, expected at least 32"),
         (evaluate, "{run} --n_sample -1", "--n_sample, --memory, --limit: expected at least 0"),
+        (evaluate, "{run} --protocol x", "--protocol: found 'x', expected one of own, svg, lab"),
+        (evaluate, "{run} --protocol srvp", "found 15 frames, expected at least 30"),
+        (evaluate, "{run} --metrics lpips", "--weights: needs alexnet-owt-7be5be79.pth; get it from https://"),
+        (evaluate, "{run} --metrics fvd --weights {tmp}", "--metrics fvd, kvd: found clips of 6 frames, expected 10"),
+        (evaluate, "{run} --metrics kvd --n_future 10 --weights {tmp}", "has no i3d_torchscript.pt; get it from"),
+        (evaluate, "{run} /nowhere", "/nowhere/config.json: not found"),
+        (report, "{run} --sequences 99", "--sequences: found no sequence '99' in split test"),
+        (report, "{run} --fps 0", "--fps: expected a number"),
+        (compare, "{tmp} --data_root /nowhere", "/nowhere: no such folder"),
+        (compare, "{tmp} --data_root {data} --niter 0", "--niter"),
         (render, "{run} --sequences 99", "--sequences: found no sequence '99' in split test"),
         (render, "{run} --fps 0", "--fps: expected a number"),
         (plot, "/nowhere --out {tmp}", "/nowhere/metrics.jsonl: not found"),

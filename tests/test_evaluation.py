@@ -1,19 +1,25 @@
-"""Scores against scikit-image, and what they must not depend on."""
+"""Scores of predictors against scikit-image, what they must not depend on, and predictors whose scores are known."""
 
-import json
+import dataclasses
 
 import numpy as np
 import pandas as pd
 import pytest
+import references
 import torch
 from conftest import small_model
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from reference_models import ConstantModel, CopyModel, TruthModel
 
-from svg.evaluation import evaluate, latent_noise, read_per_frame
+from svg.evaluation import changed_conditions, evaluate, latent_noise, predict_sequence
 from svg.model import VideoPredictor
+from svg.protocols import PROTOCOLS, Protocol
 from svg.sequences import SequenceDataset
 
 CPU = torch.device("cpu")
+
+
+def protocol(name: str = "own", n_sample: int = 7, n_future: int = 4) -> Protocol:
+    return dataclasses.replace(PROTOCOLS[name], n_past=2, n_future=n_future, n_sample=n_sample)
 
 
 @pytest.fixture(scope="module")
@@ -30,92 +36,137 @@ def dataset(data_root) -> SequenceDataset:
 
 
 @pytest.fixture(scope="module")
+def clips(dataset) -> np.ndarray:
+    """All sequences [N,T,C,H,W] in [0,1]."""
+    return np.stack([dataset[number]["frames"] for number in range(len(dataset))]).transpose(0, 1, 4, 2, 3) / 255.0
+
+
+@pytest.fixture(scope="module")
 def result(model, dataset):
-    return evaluate(model, dataset, 2, 7, CPU, "float32", batch_size=3, memory=6.5e-9 * model.future_bytes(4))
+    memory = 6.5e-9 * model.future_bytes(4)
+    return evaluate(model, dataset, protocol(), CPU, "float32", batch_size=3, memory=memory, action_tests=True)
 
 
-def test_copying_the_last_frame_by_scikit_image(result, dataset):
-    rows = result.scores[result.scores["method"] == "copy"].set_index(["sequence", "frame"])
-    assert len(rows) == 5 * 4
-    for number, sequence in enumerate(dataset.index["sequence"]):
-        frames = dataset[number]["frames"] / 255.0
-        for time in range(1, 5):
-            a, b = frames[1], frames[1 + time]
-            found = rows.loc[(sequence, time)]
-            expected = peak_signal_noise_ratio(b, a, data_range=1) if (a != b).any() else 100  # the cap
-            assert found["psnr"] == pytest.approx(expected, abs=1e-3)
-            assert found["ssim"] == pytest.approx(structural_similarity(a, b, channel_axis=2, data_range=1), abs=1e-5)
+def test_copying_the_last_frame(result, clips):
+    for metric, reference in references.PROTOCOLS["own"].items():
+        expected = [[reference(clip[2 + f], clip[1]) for f in range(4)] for clip in clips]
+        np.testing.assert_allclose(result.array("copy", metric), expected, rtol=1e-4)
 
 
-def test_predictions_by_scikit_image(result, model, dataset):
-    item = dataset[4]
-    frames = torch.from_numpy(item["frames"]).permute(0, 3, 1, 2)[None].float() / 255
-    conditions = torch.from_numpy(item["conditions"])[None]
+def test_predictions(result, model, dataset, clips):
+    frames = torch.from_numpy(clips[4:]).float()
+    conditions = torch.from_numpy(dataset[4]["conditions"])[None]
     noise = latent_noise(model, range(4, 5), 7, 4, seed=1)
+    start = model.observe(frames[:, :2], conditions)
+    changed = conditions[:, 1:].clone()
+    changed[..., :2], changed[..., 2:] = 0, conditions[:, 1:2, 2:]  # zero actions, held positions
+    other = torch.from_numpy(dataset[0]["conditions"])[None, 1:]  # after the last sequence comes the first
     with torch.no_grad():
-        futures = model.imagine(model.observe(frames[:, :2], conditions), conditions[:, 1:], noise)[:, 0]
-    truth = frames[0, 2:].numpy()
-    reference = {
-        "psnr": lambda a, b: peak_signal_noise_ratio(a, b, data_range=1),
-        "ssim": lambda a, b: structural_similarity(a, b, channel_axis=0, data_range=1),
-    }
+        futures = model.imagine(start, conditions[:, 1:], noise)[:, 0].double().numpy()
+        zero = model.imagine(start, changed, torch.zeros_like(noise[:, :1]))[0, 0].double().numpy()
+        another = model.imagine(start, other, torch.zeros_like(noise[:, :1]))[0, 0].double().numpy()
+    truth = clips[4, 2:]
     scores = {
-        name: np.array([[metric(t, f) for t, f in zip(truth, future, strict=True)] for future in futures.numpy()])
-        for name, metric in reference.items()
+        name: np.array([[metric(t, f) for t, f in zip(truth, future, strict=True)] for future in futures])
+        for name, metric in references.PROTOCOLS["own"].items()
     }
-    rows = result.scores[result.scores["sequence"] == dataset.index["sequence"].iloc[4]]
     for name, values in scores.items():
-        best = values[values.mean(1).argmax()]
-        np.testing.assert_allclose(rows[rows["method"] == "pred_best"][name], best, rtol=1e-4)
-        np.testing.assert_allclose(rows[rows["method"] == "pred_mean"][name], values.mean(0), rtol=1e-4)
-    assert scores["psnr"].mean(1).std() > 5e-3  # the samples differ by more than the tolerance
+        means = values.mean(1)
+        best = values[means.argmin() if name == "mse" else means.argmax()]
+        np.testing.assert_allclose(result.array("pred_best", name)[4], best, rtol=1e-4)
+        np.testing.assert_allclose(result.array("pred_mean", name)[4], values.mean(0), rtol=1e-4)
+        assert values.mean(1).std() > 1e-4 * abs(values.mean())  # the samples differ by more than the tolerance
+    for method, video in {"pred_zero": zero, "pred_other": another}.items():
+        expected = [references.skimage_ssim(t, f) for t, f in zip(truth, video, strict=True)]
+        np.testing.assert_allclose(result.array(method, "ssim")[4], expected, rtol=1e-4)
+    rows = result.samples[result.samples["sequence"] == result.sequences[4]]
+    assert rows["pairwise_mse"].iloc[2] == pytest.approx(references.pairwise_mse(futures[:, 2]), rel=1e-3)
+    assert rows["rank"].iloc[2] == pytest.approx(references.rank_of_truth(futures[:, 2], truth[2]))
 
 
 def test_no_dependence_on_batches_and_chunks(result, model, dataset):
-    other = evaluate(model, dataset, 2, 7, CPU, "float32", batch_size=5).scores
+    other = evaluate(model, dataset, protocol(), CPU, "float32", batch_size=5, action_tests=True)
     pd.testing.assert_frame_equal(
         result.scores.sort_values(["sequence", "method", "frame"], ignore_index=True),
-        other.sort_values(["sequence", "method", "frame"], ignore_index=True),
+        other.scores.sort_values(["sequence", "method", "frame"], ignore_index=True),
         rtol=1e-4,
     )
+    pd.testing.assert_frame_equal(result.samples, other.samples, rtol=2e-3)
 
 
-def test_gaussian_window(model, dataset):
-    result = evaluate(model, dataset, 2, 0, CPU, "float32", ssim_window="gaussian", limit=1)
-    frames = dataset[0]["frames"] / 255.0
-    options = {"gaussian_weights": True, "use_sample_covariance": False, "data_range": 1, "channel_axis": 2}
-    expected = [structural_similarity(frames[1], frame, **options) for frame in frames[2:]]
-    np.testing.assert_allclose(result.per_frame().loc["copy"]["ssim"], expected, atol=1e-5)
-    assert "11x11 Gaussian" in result.protocol.ssim
+def test_sequence_futures_are_those_that_were_scored(result, model, dataset, clips):
+    found = predict_sequence(model, dataset, result.protocol, 3, CPU, "float32", 7, seed=1)
+    assert len(found.samples) == 7 and found.past.shape == (2, 3, 64, 64)
+    for method, video in {"rec": found.rec, "pred": found.pred}.items():
+        expected = [references.psnr(t, f.double().numpy()) for t, f in zip(clips[3, 2:], video, strict=True)]
+        np.testing.assert_allclose(result.array(method, "psnr")[3], expected, rtol=1e-4)
+    best = max(
+        np.mean([references.psnr(t, f.double().numpy()) for t, f in zip(clips[3, 2:], v, strict=True)]) for v in found.samples
+    )
+    assert result.per_sequence("pred_best", "psnr")[3] == pytest.approx(best, rel=1e-4)
 
 
-def test_averages(result):
-    means = result.means()
-    assert list(means.index) == ["copy", "rec", "pred", "pred_best", "pred_mean"]
-    by_frame = result.per_frame()
-    assert by_frame.loc["rec"]["psnr"].mean() == pytest.approx(means.psnr["rec"], rel=1e-5)
-    assert result.per_sequence("rec")["ssim"].mean() == pytest.approx(means.ssim["rec"], rel=1e-5)
+def test_methods_of_a_protocol(model, dataset):
+    def methods(name, **options):
+        return evaluate(model, dataset, protocol(name, **options), CPU, "float32", limit=2).methods
+
+    assert methods("own") == ["copy", "rec", "pred", "pred_best", "pred_mean"]
+    assert methods("own", n_sample=0) == ["copy", "rec", "pred"]
+    assert methods("lab", n_sample=1) == ["copy", "rec", "pred", "pred_mean"]
 
 
-def test_written_results(result, data_root, tmp_path):
-    path = result.save(tmp_path, "test")
-    written = json.loads(path.read_text())
-    assert (written["protocol"]["data"], written["protocol"]["precision"]) == (str(data_root), "float32 on cpu")
-    assert (written["protocol"]["n_past"], written["protocol"]["n_future"], written["protocol"]["n_sample"]) == (2, 4, 7)
-    assert written["methods"]["rec"]["psnr"]["mean"] == pytest.approx(result.means().psnr["rec"])
-    assert len(written["methods"]["rec"]["ssim"]["per_frame"]) == 4
-    pd.testing.assert_frame_equal(read_per_frame(tmp_path, "test"), result.per_frame(), rtol=1e-4, check_dtype=False)
-    assert read_per_frame(tmp_path, "train") is None
-    for name in ("copy the last frame", "pred (best of 7)"):
-        assert name in result.table()
-
-
-def test_without_samples(model, dataset):
-    result = evaluate(model, dataset, 2, 0, CPU, "float32", limit=2)
-    assert list(result.means().index) == ["copy", "rec", "pred"] and result.protocol.sequences == 2
+@pytest.mark.parametrize(
+    ("conditions", "unchanged"), [("all", slice(4, None)), ("actions", slice(2, None)), ("positions", slice(2, None))]
+)
+def test_changed_conditions(data_root, conditions, unchanged):
+    dataset = SequenceDataset(data_root, "test", 6, conditions)
+    future = dataset.batch([(1, 0), (4, 0)])["conditions"][:, 1:-1]
+    found = changed_conditions(dataset, range(1, 2), 5, future[:1])
+    np.testing.assert_array_equal(found["pred_other"][0], dataset[2]["conditions"][1:-1])
+    actions = {"all": 2, "actions": 2, "positions": 0}[conditions]
+    assert not found["pred_zero"][..., :actions].any()
+    np.testing.assert_array_equal(found["pred_zero"][0, :, actions:], np.tile(future[0, 0, actions:], (4, 1)))
+    assert future.any() and changed_conditions(dataset, range(1), 1, future[:1]) == {}  # a single sequence has no other
 
 
 def test_without_conditions(data_root):
     model = small_model(model="dcgan", condition_dim=0)
-    result = evaluate(model, SequenceDataset(data_root, "test", 6, "none"), 2, 2, CPU, "float32")
-    assert np.isfinite(result.means().to_numpy()).all()
+    result = evaluate(model, SequenceDataset(data_root, "test", 6, "none"), protocol(n_sample=2), CPU, "float32", action_tests=True)
+    assert result.methods == ["copy", "rec", "pred", "pred_best", "pred_mean"]
+    assert np.isfinite(result.scores[["psnr", "ssim"]].to_numpy()).all()
+
+
+def texts_of(result) -> str:
+    """All that is shown and written of a result."""
+    return result.report() + result.table().markdown() + result.table().latex() + result.table().html()
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_true_frames(name, dataset, clips):
+    model = TruthModel(torch.from_numpy(clips).float(), 2)
+    result = evaluate(model, dataset, protocol(name, n_sample=3), CPU, "float32", action_tests=True)
+    perfect = {"own": 100, "ivideogpt": 80}.get(name, np.inf)
+    for method in ("rec", "pred", "pred_mean"):
+        assert result.mean(method, "psnr").mean == pytest.approx(perfect) == result.mean(method, "psnr").low
+        assert result.mean(method, "ssim").mean == pytest.approx(1, abs=1e-5) and result.mean(method, "mse").mean == 0
+    found = result.sample_statistics()
+    assert (
+        found["spread"].mean == 0 and found["calibration"].mean == 1 and found["rank"].mean == 0.5 and found["outermost"].mean == 0
+    )
+    assert "nan" not in texts_of(result).lower()
+
+
+@pytest.mark.parametrize("name", ["own", "srvp"])
+def test_copying_and_constant_predictors(name, dataset, clips, tmp_path):
+    copying = evaluate(CopyModel(), dataset, protocol(name, n_sample=3), CPU, "float32", action_tests=True)
+    for metric in copying.metrics:
+        np.testing.assert_array_equal(copying.array("pred", metric), copying.array("copy", metric))
+        np.testing.assert_array_equal(copying.array("pred_best", metric), copying.array("pred_other", metric))
+    assert copying.sample_statistics()["calibration"].mean == pytest.approx(0, abs=1e-4)
+    constant = evaluate(ConstantModel(), dataset, protocol(name, n_sample=3), CPU, "float32", action_tests=True)
+    expected = [[references.psnr_apart(f, np.full_like(f, 0.5)) for f in clip[2:]] for clip in clips]
+    if name == "srvp":
+        np.testing.assert_allclose(constant.array("pred", "psnr"), expected, rtol=1e-4)
+    for result in (copying, constant):
+        assert "actions cost 0.00" in result.report() and "nan" not in texts_of(result).lower()
+        assert "NaN" not in result.save(tmp_path, "test").read_text()

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from svg.rendering import BORDER, GIVEN, PREDICTED, panel, render_sequence, save_gif, side_by_side, to_video
+from data_tools.layout import InputError
+from svg.rendering import BORDER, GIVEN, PREDICTED, panel, render_sequence, require_mp4, save_gif, save_mp4, side_by_side, to_video
 
 
 @pytest.fixture
@@ -75,3 +76,22 @@ def test_render_sequence(tmp_path, video):
     # Three rows of 2 given and 4 predicted frames of 96 pixels within borders of 4
     ring = (96 + 2 * BORDER) ** 2 - 96**2
     assert (strip == GIVEN).all(1).sum() == 3 * 2 * ring and (strip == PREDICTED).all(1).sum() == 3 * 4 * ring
+
+
+def test_mp4(tmp_path, video):
+    """Read back with the library that wrote it: sizes, number of frames and colours."""
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    pictures = side_by_side({"ref": video}, 2)
+    save_mp4(pictures, tmp_path / "a.mp4", fps=5)
+    reader = imageio_ffmpeg.read_frames(str(tmp_path / "a.mp4"))
+    meta = next(reader)
+    frames = [np.frombuffer(frame, np.uint8).reshape(meta["size"][1], meta["size"][0], 3) for frame in reader]
+    assert meta["fps"] == 5 and len(frames) == 6 + 3
+    for frame, picture in zip(frames, pictures, strict=False):
+        assert np.abs(frame.astype(int) - np.asarray(picture)[: len(frame), : frame.shape[1]]).mean() < 6
+
+
+def test_mp4_without_its_package(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"--mp4 needs imageio-ffmpeg: pip install"):
+        require_mp4()

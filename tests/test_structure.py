@@ -36,7 +36,10 @@ def test_imports_run_one_way():
 
 @pytest.mark.parametrize(
     "module",
-    ["data_tools.__main__", *(f"experiments.{n}" for n in ("train", "evaluate", "render", "plot", "quickstart", "benchmark"))],
+    [
+        "data_tools.__main__",
+        *(f"experiments.{n}" for n in ("train", "evaluate", "render", "plot", "report", "compare", "quickstart", "benchmark")),
+    ],
 )
 def test_help_loads_nothing_heavy(module):
     code = f"""

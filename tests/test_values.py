@@ -13,7 +13,7 @@ from torch.distributions import kl_divergence as reference_kl
 
 from svg.config import TrainConfig
 from svg.losses import kl_divergence, mean_squared_error
-from svg.metrics import psnr, ssim
+from svg.metrics import psnr, squared_errors, ssim
 from svg.recurrent import Gaussian
 from svg.schedules import kl_annealing, learning_rate, teacher_forcing_ratio
 
@@ -76,7 +76,13 @@ def test_metrics_do_not_depend_on_autocast():
 def test_metrics_by_hand():
     black, grey = torch.zeros(1, 8, 8), torch.full((1, 8, 8), 0.1)
     assert psnr(grey, black).item() == pytest.approx(20)  # MSE 0.01
-    assert psnr(black, black).item() == pytest.approx(100)  # the cap
+    assert psnr(black, black).item() == math.inf
+    assert psnr(black, black, epsilon=1e-8).item() == pytest.approx(80)
+    # channels with MSE 0.01 and 0.0001: 20 and 40 dB apart, MSE 0.00505 together
+    two = torch.stack([grey[0], grey[0] / 10])
+    assert psnr(two, torch.zeros(2, 8, 8), "apart").item() == pytest.approx(30)
+    assert psnr(two, torch.zeros(2, 8, 8)).item() == pytest.approx(-10 * math.log10(0.00505))
+    assert squared_errors(two, torch.zeros(2, 8, 8)).tolist() == pytest.approx([0.01, 0.0001])
     assert ssim(grey, grey).item() == pytest.approx(1)
     assert ssim(grey, black).item() == pytest.approx(1e-4 / (0.01 + 1e-4), abs=1e-6)  # constant images: c1 / (mu^2 + c1)
 

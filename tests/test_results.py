@@ -1,0 +1,142 @@
+"""Results on disk and in tables; runs side by side."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_tools.layout import InputError
+from svg.comparison import Comparison
+from svg.protocols import PROTOCOLS
+from svg.results import Evaluation, Setting, load_evaluation
+from svg.statistics import bootstrap_interval
+from svg.tables import Table
+
+SEQUENCES, FRAMES = 6, 3
+
+
+def made_up(seed: int = 0, gain: float = 0.0, methods=("copy", "rec", "pred", "pred_best", "pred_mean"), **changes) -> Evaluation:
+    """Scores that are no model's; `gain` is added to the PSNR of all methods but copying."""
+    random, rows = np.random.default_rng(seed), []
+    for method in methods:
+        for sequence in range(SEQUENCES):
+            for frame in range(1, FRAMES + 1):
+                noise = random.normal(0, 0.5)
+                psnr = 15.0 + sequence if method == "copy" else 25 + sequence + gain + noise
+                rows.append((f"{sequence:02d}", method, frame, psnr, 0.9 + 0.01 * noise, 0.002))
+    scores = pd.DataFrame(rows, columns=["sequence", "method", "frame", "psnr", "ssim", "mse"])
+    samples = scores[scores["method"] == "copy"][["sequence", "frame"]].assign(pairwise_mse=0.0009, error_mse=0.0036, rank=1.0)
+    protocol = dataclasses.replace(PROTOCOLS["own"], n_past=2, n_future=FRAMES, n_sample=10)
+    setting = Setting("data", "test", SEQUENCES, 1, "float32 on cpu", "run", {"torch": "2"})
+    return dataclasses.replace(Evaluation(protocol, setting, scores, samples.reset_index(drop=True)), **changes)
+
+
+def test_averages():
+    result = made_up()
+    values = result.scores[result.scores["method"] == "pred"].groupby("sequence")["psnr"].mean().to_numpy()
+    np.testing.assert_allclose(result.per_sequence("pred", "psnr"), values)
+    low, high = bootstrap_interval(values)
+    assert result.mean("pred", "psnr").mean == pytest.approx(values.mean())
+    assert (result.mean("pred", "psnr").low, result.mean("pred", "psnr").high) == (pytest.approx(low), pytest.approx(high))
+    mean, low, high = result.curve("copy", "psnr")
+    assert mean.tolist() == [17.5] * 3 and (low < 17.5).all() and (high > 17.5).all()
+
+
+def test_sample_statistics():
+    found = made_up().sample_statistics()
+    assert found["spread"].mean == pytest.approx(0.03) and found["calibration"].mean == pytest.approx(0.25)
+    assert found["rank"].mean == 1 and found["outermost"].mean == 1
+    assert made_up(samples=None).sample_statistics() == {}
+
+
+def test_text():
+    text = made_up().report()
+    assert "pred (best of 10)" in text and "copy the last frame" in text and "6 futures" not in text
+    assert "2 given, 3 predicted" in text and "squared distance of futures / their error 0.25 [0.25, 0.25]" in text
+    assert "outermost in 100% [100%, 100%] of the frames (9%" in text
+    line = next(line for line in text.splitlines() if line.startswith("pred (mean latent)"))
+    assert line.split()[3] == f"{made_up().mean('pred', 'psnr').mean:.2f}" and line.split()[-1].startswith("+")
+
+
+def test_round_trip(tmp_path):
+    result = made_up()
+    path = result.save(tmp_path, "test")
+    written = json.loads(path.read_text())
+    assert written["methods"]["rec"]["psnr"]["mean"] == pytest.approx(result.mean("rec", "psnr").mean)
+    assert len(written["methods"]["rec"]["ssim"]["per_frame_low"]) == FRAMES and written["setting"]["precision"] == "float32 on cpu"
+    again = load_evaluation(tmp_path, "test")
+    assert again.report() == result.report() and again.setting == result.setting and again.protocol == result.protocol
+    assert again.sequences == ["00", "01", "02", "03", "04", "05"]  # no numbers
+    assert load_evaluation(tmp_path, "train") is None
+
+
+def test_infinities_round_trip(tmp_path):
+    result = made_up()
+    result.scores.loc[result.scores["method"] == "rec", "psnr"] = np.inf
+    text = result.save(tmp_path, "test").read_text()
+    assert json.loads(text)["methods"]["rec"]["psnr"]["mean"] == "inf" and "NaN" not in text and "Infinity" not in text
+    again = load_evaluation(tmp_path, "test")
+    assert again.mean("rec", "psnr").mean == np.inf and "inf [inf, inf]" in again.report() and "nan" not in again.report()
+
+
+def test_a_single_sequence_has_no_interval():
+    result = made_up()
+    one = result.scores[result.scores["sequence"] == "00"].reset_index(drop=True)
+    single = dataclasses.replace(result, scores=one, samples=result.samples[:FRAMES])
+    assert "[" not in single.table().text() and "inf" not in single.report()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("test.json", lambda text: text[:100], "damaged"),
+        ("test.json", lambda text: text.replace('"schema_version": 2', '"schema_version": 9'), "schema version 9"),
+        ("test.json", lambda text: text.replace('"n_sample"', '"n_samples"'), "damaged"),
+        ("test.csv", lambda text: text[: len(text) // 2], "damaged"),
+        ("test.csv", lambda text: text.replace("psnr", "x"), "damaged"),
+        ("test_samples.csv", lambda text: "", "damaged"),
+    ],
+)
+def test_damaged_results(tmp_path, name, change, expected):
+    made_up().save(tmp_path, "test")
+    path = tmp_path / "evaluation" / name
+    path.write_text(change(path.read_text()))
+    with pytest.raises(InputError, match=expected) as error:
+        load_evaluation(tmp_path, "test")
+    assert str(path) in str(error.value) and "svg-evaluate" in str(error.value)
+
+
+def test_comparison():
+    results = {"a": made_up(0), "b": made_up(0, gain=1.0), "c": made_up(5)}
+    rows = Comparison(results).rows().set_index(["run", "method", "metric"])
+    better = rows.loc["b", "pred", "psnr"]
+    assert better["difference"] == pytest.approx(1) == better["difference_low"] == better["difference_high"]
+    assert better["p"] == pytest.approx(2 * 2 / 2**SEQUENCES)  # all signs alike; two other runs
+    assert rows.loc["c", "pred", "psnr"]["p"] > 0.05 and rows.loc["b", "pred", "mse"]["difference"] == 0
+    assert np.isnan(rows.loc["a", "pred", "psnr"]["difference"]) and ("", "copy", "psnr") in rows.index
+    means, differences = Comparison(results).tables()
+    assert [row[0] for row in means.rows][:3] == ["copy the last frame", "a: rec (posterior)", "b: rec (posterior)"]
+    assert differences.header[0] == "difference to a" and len(differences.rows) == 2 * 3
+    row = next(row for row in differences.rows if row[0] == "b: pred (mean latent)")
+    assert row[1] == "+1.00 [+1.00, +1.00], p 0.0625" and "nan" not in differences.text() + means.text()
+
+
+def test_what_cannot_be_compared():
+    first = made_up()
+    longer = dataclasses.replace(first.protocol, n_past=3)
+    with pytest.raises(InputError, match="b and a differ in frames: 3 given"):
+        Comparison({"a": first, "b": dataclasses.replace(first, protocol=longer)})
+    fewer = first.scores[first.scores["sequence"] != "00"]
+    with pytest.raises(InputError, match="b and a were not scored on the same sequences"):
+        Comparison({"a": first, "b": dataclasses.replace(first, scores=fewer)})
+
+
+def test_tables():
+    table = Table(["", "PSNR dB"], [["a_b & 5 %", "1.00"], ["x | <y>", "22.00"]])
+    assert table.text().splitlines() == ["           PSNR dB", "a_b & 5 %     1.00", "x | <y>      22.00"]
+    assert table.markdown().splitlines() == ["|  | PSNR dB |", "| --- | ---: |", "| a_b & 5 % | 1.00 |", r"| x \| <y> | 22.00 |"]
+    latex = table.latex().splitlines()
+    assert latex[0] == r"\begin{tabular}{lr}" and r"a\_b \& 5 \% & 1.00 \\" in latex and latex[-1] == r"\end{tabular}"
+    assert "<td>x | &lt;y&gt;</td>" in table.html()
