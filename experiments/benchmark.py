@@ -58,7 +58,7 @@ def machine(device: str) -> dict[str, str]:
     from svg import runtime
 
     precision = "bfloat16" if runtime.uses_bfloat16(torch.device(device), "auto") else "float32"
-    return runtime.machine() | {"precision": f"{precision} (published code: float32)"}
+    return runtime.machine(torch.device(device)) | {"precision": f"{precision} (published code: float32)"}
 
 
 def benchmark(args: argparse.Namespace) -> None:

@@ -36,23 +36,31 @@ class Run:
     protocol: Any
 
 
-def open_run(args: argparse.Namespace, run: Path | None = None, **changes: int | str | None) -> Run:
-    """The run that `args` name, or `run`, under ``args.protocol`` (else this project's own) with `changes`."""
+def resolve_protocol(args: argparse.Namespace, run: Path) -> Any:
+    """The `Protocol` of the flags for a run: ``args.protocol``, else this project's own, with what other flags change of it."""
+    from svg.checkpoint import load_config
+    from svg.protocols import OWN, get_protocol
+
+    names = ("n_future", "n_sample", "ssim_window", "lpips") if "protocol" in args else ("n_future",)
+    protocol = get_protocol(getattr(args, "protocol", OWN)).changed(**{name: getattr(args, name) for name in names})
+    data = load_config(run).data
+    return protocol.for_run(data.n_past, data.n_eval - data.n_past)
+
+
+def open_run(args: argparse.Namespace, run: Path | None = None) -> Run:
+    """The run that `args` name, or `run`, on the split and under the protocol of `args`."""
     from svg import runtime
     from svg.checkpoint import load_model
     from svg.inference import freeze
-    from svg.protocols import OWN, get_protocol
     from svg.sequences import SequenceDataset
 
     run = run or args.run
-    protocol = get_protocol(getattr(args, "protocol", OWN)).changed(n_future=args.n_future, **changes)
     if (args.n_future is not None and args.n_future < 1) or args.batch_size < 1 or args.seed < 0:
         raise InputError("--n_future, --batch_size: expected at least 1; --seed: expected at least 0")
     device = runtime.choose_device(args.device)
     runtime.prepare(device)
     model, config = load_model(run, args.checkpoint, device)
-    data = config.data
-    protocol = protocol.for_run(data.n_past, data.n_eval - data.n_past)
+    data, protocol = config.data, resolve_protocol(args, run)
     clip = protocol.n_past + protocol.n_future
     dataset = SequenceDataset(args.data_root or data.data_root, args.split, clip, data.conditions)
     report_left_out(dataset)
@@ -69,7 +77,11 @@ def open_run(args: argparse.Namespace, run: Path | None = None, **changes: int |
 
 def label_runs(runs: list[Path]) -> dict[str, Path]:
     """The runs by the names that tables and legends give them: their folders' names, or paths where these are not enough."""
-    return {str(run) if len({r.name for r in runs}) < len(runs) else run.name: run for run in runs}
+    names = [run.resolve().name for run in runs]
+    labels = {str(run) if len(set(names)) < len(names) else name: run for name, run in zip(names, runs, strict=True)}
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise InputError(f"found {' '.join(map(str, runs))}, expected each run once")
+    return labels
 
 
 def report_left_out(dataset: Any) -> None:

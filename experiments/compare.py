@@ -8,13 +8,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_tools.command import OneLineParser, run_command
+from data_tools.command import run_command
 from data_tools.layout import InputError
+from svg.config import FlagParser, add_config_arguments
 
 from . import evaluate, train
+from .command import open_run
 
 RECIPE = Path(__file__).parent / "recipes" / "compare.args"
 BASE = "base"
+ELSEWHERE = ("log_dir", "data_device", "device", "workers", "compile")
+"""Flags that may differ when a comparison goes on: where things lie and what computes them."""
 SPATIAL = {"recurrence": "spatial", "g_dim": 32, "z_dim": 4, "rnn_size": 32}
 
 
@@ -35,58 +39,64 @@ def studies(niter: int) -> dict[str, dict[str, dict[str, str | int | float]]]:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(prog="svg-compare", description=__doc__.replace("`", ""))
+    parser = FlagParser(prog="svg-compare", description=__doc__.replace("`", ""))
     parser.add_argument("out", type=Path, help="folder of the runs and figures")
-    parser.add_argument("--data_root", required=True, help="root of the data set (svg-data simulate makes one)")
     parser.add_argument("--studies", nargs="+", choices=tuple(studies(1)), default=tuple(studies(1)), help="default: all")
-    parser.add_argument("--n_sample", type=int, default=10, help="futures sampled for each test sequence (default 10)")
-    args, args.flags = parser.parse_known_args(argv)
-    return args
+    parser.add_argument("--n_sample", type=int, default=10, help="futures sampled for each test sequence")
+    add_config_arguments(parser)
+    return parser.parse_args([f"@{RECIPE}", *(sys.argv[1:] if argv is None else argv)])
 
 
 def training_arguments(args: argparse.Namespace, name: str, changes: dict) -> argparse.Namespace:
-    """What svg-train gets for a run: the recipe, the flags given here, the run's own."""
-    own = {"data_root": args.data_root, "log_dir": args.out / name, **changes}
-    flags = [f"@{RECIPE}", *args.flags, *(str(word) for flag, value in own.items() for word in (f"--{flag}", value))]
-    return train.parse(flags)
+    """What svg-train gets for a run: the recipe with the flags given here, and the run's own."""
+    return argparse.Namespace(**vars(args) | changes | {"log_dir": str(args.out / name), "resume": False})
 
 
 def train_run(wanted: argparse.Namespace) -> None:
     """Trains one run to its end, from where it is. Raises `InputError` if its folder holds another."""
-    from svg.checkpoint import exists, load_config
+    from svg.checkpoint import exists, load_config, read_metrics
     from svg.config import config_from_arguments, flag_values
 
     run = Path(wanted.log_dir)
     wanted.resume = exists(run, "last")
     if wanted.resume:
         before, now = flag_values(load_config(run)), flag_values(config_from_arguments(wanted))
-        for flag in (flag for flag in now if now[flag] != before[flag]):
+        before["data_root"], now["data_root"] = (Path(flags["data_root"]).resolve() for flags in (before, now))
+        for flag in (flag for flag in now if now[flag] != before[flag] and flag not in ELSEWHERE):
             raise InputError(f"--{flag}: found {now[flag]}, but {run} was begun with {before[flag]}; choose another folder")
+        if read_metrics(run)[-1]["step"] >= wanted.niter * wanted.epoch_size:
+            return
     train.train(wanted)
 
 
 def compare(args: argparse.Namespace) -> None:
-    from data_tools.layout import read_index
     from svg.checkpoint import FIGURES, read_metrics
     from svg.config import config_from_arguments
     from svg.plotting import plot_frames, plot_training
+    from svg.sequences import SequenceDataset
 
-    base = training_arguments(args, BASE, {})
-    config_from_arguments(base)
-    read_index(Path(args.data_root))
-    niter = base.niter
-    chosen = {name: runs for name, runs in studies(niter).items() if name in args.studies}
+    if not args.data_root:
+        raise InputError("--data_root: not given; expected the root of a data set (svg-data simulate makes one)")
+    config = config_from_arguments(args)
+    chosen = {name: runs for name, runs in studies(args.niter).items() if name in args.studies}
     wanted = {BASE: {}} | {run: changes for runs in chosen.values() for run, changes in runs.items()}
-    parsed = {name: training_arguments(args, name, changes) for name, changes in wanted.items()}  # all flags before any work
+    parsed = {name: training_arguments(args, name, changes) for name, changes in wanted.items()}
+    evaluation = evaluate.parse([str(args.out / BASE), "--n_sample", str(args.n_sample), "--device", args.device])
+    # whatever can be found wrong before hours of work
+    evaluate.check(evaluation)
+    for arguments in parsed.values():
+        config_from_arguments(arguments)
+    SequenceDataset(args.data_root, evaluation.split, config.data.n_eval, config.data.conditions)
+
     for number, (name, arguments) in enumerate(parsed.items(), start=1):
         changes = " ".join(f"--{flag} {value}" for flag, value in wanted[name].items())
         print(f"{number}/{len(parsed)}  {name}: {changes or 'the base'}")
         train_run(arguments)
-
-    paths = [str(args.out / name) for name in parsed]
-    evaluation = evaluate.parse([*paths, "--n_sample", str(args.n_sample), "--reuse", "--out", str(args.out)])
-    results = {name: evaluate.evaluate_run(evaluation, args.out / name, reuse=True) for name in parsed}
-    evaluate.compare(evaluation, results)
+    results = {
+        name: evaluate.evaluate_run(evaluation, open_run(evaluation, args.out / name), args.out / name, reuse=True)
+        for name in parsed
+    }
+    evaluate.compare(results, args.out, evaluate.result_name(evaluation))
     folder = args.out / FIGURES
     folder.mkdir(parents=True, exist_ok=True)
     metrics = {name: read_metrics(args.out / name) for name in parsed}

@@ -4,13 +4,15 @@ Of several runs one table, with the significance of their paired differences to 
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
 
-from .command import add_run_arguments, label_runs, open_run
+from .command import Run, add_run_arguments, label_runs, open_run, resolve_protocol
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -46,109 +48,132 @@ def result_name(args: argparse.Namespace) -> str:
         args.split,
         args.protocol if args.protocol != "own" else "",
         "" if args.n_future is None else str(args.n_future),
+        args.ssim_window or "",
+        args.checkpoint if args.checkpoint != "best" else "",
+        f"seed_{args.seed}" if args.seed != 1 else "",
         f"first_{args.limit}" if args.limit else "",
         "" if args.data_root is None else f"on_{Path(args.data_root).resolve().name}",
     ]
     return "_".join(filter(None, parts))
 
 
-def protocol_changes(args: argparse.Namespace) -> dict[str, int | str | None]:
-    """What the flags change of their protocol."""
-    return {"n_sample": args.n_sample, "ssim_window": args.ssim_window, "lpips": args.lpips}
-
-
-def evaluate_run(args: argparse.Namespace, run: Path, reuse: bool = False):
-    """The `Evaluation` of one run, written to its folder; with `reuse` one that is there, if it is of the same kind."""
+def check(args: argparse.Namespace) -> None:
+    """Refuses impossible flags of `add_evaluation_arguments`."""
     if (args.n_sample is not None and args.n_sample < 0) or not 0 <= args.memory < float("inf") or args.limit < 0:
         raise InputError("--n_sample, --memory, --limit: expected at least 0")
 
-    from svg.checkpoint import read_step
-    from svg.evaluation import evaluate
-    from svg.results import load_evaluation
 
-    name = result_name(args)
-    opened = open_run(args, run, **protocol_changes(args))
-    protocol, device = opened.protocol, opened.device
-    weights = f"{run}, {args.checkpoint} checkpoint of step {read_step(run, args.checkpoint)}"
-    distances = tuple(metric for metric in ("fvd", "kvd") if metric in args.metrics)
-    if reuse:
-        before = load_evaluation(run, name)
-        wanted = (str(opened.dataset.root), args.split, min(args.limit or len(opened.dataset), len(opened.dataset)), args.seed)
-        if (
-            before is not None
-            and before.protocol == protocol
-            and (before.setting.data, before.setting.split, before.setting.sequences, before.setting.seed) == wanted
-            and before.setting.weights == weights
-            and {*before.metrics, *(before.distances.columns if before.distances is not None else ())} >= set(args.metrics)
-        ):
-            return before
-    networks = open_networks(args, protocol, device)
+def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool = False, any_n_sample: bool = False) -> Any:
+    """The `Evaluation` of the run at `path`, written to its folder; with `reuse` one that is there, if it is of the same kind.
+
+    `any_n_sample` takes one with another number of samples, too.
+    """
+    from svg.checkpoint import read_identity
+    from svg.evaluation import evaluate
+
+    weights = f"{path}, {args.checkpoint} checkpoint: {read_identity(path, args.checkpoint)}"
+    before = saved_evaluation(args, opened, path, weights, any_n_sample) if reuse else None
+    if before is not None:
+        return before
     result = evaluate(
-        opened.model, opened.dataset, protocol, device, opened.config.train.precision,
+        opened.model, opened.dataset, opened.protocol, opened.device, opened.config.train.precision,
         batch_size=args.batch_size, memory=args.memory, compile=args.compile, seed=args.seed, limit=args.limit,
-        weights=weights, action_tests=True, distances=distances, **networks,
+        weights=weights, action_tests=True, **open_networks(args, opened),
     )  # fmt: skip
-    result.save(run, name)
+    print(f"written: {result.save(path, result_name(args))} and .csv")
     return result
 
 
-def open_networks(args: argparse.Namespace, protocol, device) -> dict:
+def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, weights: str, any_n_sample: bool) -> Any:
+    """What an earlier evaluation of the same weights, data and kind has written, or None."""
+    from svg.results import load_evaluation
+
+    try:
+        found = load_evaluation(path, result_name(args))
+    except InputError:  # damaged or of an earlier release: it is taken anew
+        return None
+    if found is None:
+        return None
+    dataset, n_sample = opened.dataset, found.protocol.n_sample
+    protocol = dataclasses.replace(opened.protocol, n_sample=n_sample) if any_n_sample and n_sample > 1 else opened.protocol
+    total = min(args.limit, len(dataset)) if args.limit else len(dataset)
+    wanted = (protocol, args.split, total, args.seed, dataset.digest(), weights)
+    setting = found.setting
+    is_wanted = wanted == (found.protocol, setting.split, setting.sequences, setting.seed, setting.data_digest, setting.weights)
+    return found if is_wanted and set(args.metrics) <= set(found.measured) else None
+
+
+def open_networks(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """The networks behind ``args.metrics``, as `svg.evaluation.evaluate` takes them."""
     if not args.metrics:
         return {}
     from svg.perceptual import I3D_FRAMES, load_lpips, load_video_features
+    from svg.protocols import SET_METRICS
 
-    networks = {}
+    channels = run.dataset.frame_size[2]
+    if channels not in (1, 3):
+        raise InputError(f"--metrics: found frames of {channels} channels, expected 1 or 3: the networks see grey or colour")
+    networks = {"distances": tuple(metric for metric in SET_METRICS if metric in args.metrics)}
     if "lpips" in args.metrics:
-        networks["lpips"] = load_lpips(protocol.lpips, args.weights, device)
-    if {"fvd", "kvd"} & set(args.metrics):
-        if protocol.n_past + protocol.n_future < I3D_FRAMES:
+        networks["lpips"] = load_lpips(run.protocol.lpips, args.weights, run.device)
+    if networks["distances"]:
+        frames, sequences = run.protocol.n_past + run.protocol.n_future, args.limit or len(run.dataset)
+        if frames < I3D_FRAMES or min(sequences, len(run.dataset)) < 2:
             raise InputError(
-                f"--metrics fvd, kvd: found clips of {protocol.n_past + protocol.n_future} frames, expected {I3D_FRAMES}"
+                f"--metrics fvd, kvd: found {sequences} clips of {frames} frames, expected at least 2 of at least {I3D_FRAMES}"
             )
-        networks["video_features"] = load_video_features(args.weights, device)
+        networks["video_features"] = load_video_features(args.weights, run.device)
     return networks
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    from svg.checkpoint import load_config
-
-    for run in args.runs:
-        load_config(run)  # a mistyped one is named before hours of work on the others
+    check(args)
+    labels = label_runs(args.runs)
+    check_same_protocol(args, labels)
     results = {}
-    for label, run in label_runs(args.runs).items():
-        results[label] = result = evaluate_run(args, run, args.reuse)
-        setting, name = result.setting, result_name(args)
-        if len(args.runs) == 1:
-            print(f"{run} on {setting.data}/{setting.split}: {setting.sequences} sequences\n{result.report()}\n")
-        print(f"written: {run / 'evaluation' / name}.json and .csv")
+    for label, path in labels.items():
+        results[label] = evaluate_run(args, open_run(args, path), path, args.reuse)
     if len(results) > 1:
-        compare(args, results)
+        compare(results, args.out or args.runs[0] / "evaluation", result_name(args))
+        return
+    result = results[label]
+    print(f"\n{path} on {result.setting.data}/{result.setting.split}: {result.setting.sequences} sequences\n{result.report()}")
 
 
-def compare(args: argparse.Namespace, results: dict) -> None:
-    """Prints and writes the table of several runs."""
+def check_same_protocol(args: argparse.Namespace, runs: dict[str, Path]) -> None:
+    """Refuses runs that the flags do not bring under one protocol, before hours of work."""
+    from svg.comparison import difference
+
+    protocols = {label: resolve_protocol(args, path) for label, path in runs.items()}
+    (first, expected), *others = protocols.items()
+    for label, protocol in others:
+        if protocol != expected:
+            raise InputError(f"{label} and {first}: {difference(protocol, expected)}")
+
+
+def compare(results: dict[str, Any], folder: Path, name: str) -> None:
+    """Prints the table of several runs and writes it to ``folder/comparison_<name>`` as CSV, Markdown and LaTeX."""
     from data_tools.layout import write_text
     from svg.comparison import Comparison
 
     comparison = Comparison(results)
-    first, means, differences = comparison.first, *comparison.tables()
-    protocol = "\n".join(f"{name:9s} {line}" for name, line in first.protocol.describe(first.metrics).items())
-    words = (
-        "means over sequences with 95 % bootstrap intervals; differences of the same sequences, with p-values of a sign-flip test "
-        "after Holm's correction"
-    )
-    print(f"\n{first.setting.data}/{first.setting.split}: {first.setting.sequences} sequences\n{protocol}\n{words}")
+    means, differences = comparison.tables()
+    first = comparison.first
+    words = first.protocol.describe(comparison.metrics) | {
+        "data": f"{first.setting.sequences} sequences of {first.setting.data}/{first.setting.split}",
+        "intervals": "95 % bootstrap over sequences",
+        "p": "sign-flip test of the differences of the same sequences, corrected after Holm for the number of runs",
+    }
+    print("\n" + "\n".join(f"{part:9s} {line}" for part, line in words.items()))
     print(f"\n{means.text()}\n\n{differences.text()}\n")
-    folder = args.out or args.runs[0] / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"comparison_{result_name(args)}"
-    write_text(path.with_suffix(".csv"), comparison.rows().to_csv(index=False, float_format="%.7g"))
-    notes = "".join(f"- {name}: {line}\n" for name, line in first.protocol.describe(first.metrics).items()) + f"- {words}\n"
-    write_text(path.with_suffix(".md"), f"{means.markdown()}\n{differences.markdown()}\n{notes}")
-    comments = "".join(f"% {name}: {line}\n" for name, line in first.protocol.describe(first.metrics).items()) + f"% {words}\n"
-    write_text(path.with_suffix(".tex"), f"{comments}{means.latex()}\n{differences.latex()}")
-    print(f"written: {path}.csv, .md and .tex")
+    stem = folder / f"comparison_{name}"
+    write_text(Path(f"{stem}.csv"), comparison.rows().to_csv(index=False, float_format="%.7g"))
+    notes = "".join(f"- {part}: {line}\n" for part, line in words.items())
+    write_text(Path(f"{stem}.md"), f"{means.markdown()}\n{differences.markdown()}\n{notes}")
+    comments = "".join(f"% {part}: {line}\n" for part, line in words.items())
+    write_text(Path(f"{stem}.tex"), f"{comments}{means.latex()}\n{differences.latex()}")
+    print(f"written: {stem}.csv, .md and .tex")
 
 
 def main(argv: list[str] | None = None) -> int:

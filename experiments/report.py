@@ -13,7 +13,7 @@ from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
 
 from .command import Run, add_run_arguments, named_sequences, open_run
-from .evaluate import add_evaluation_arguments, evaluate_run, protocol_changes
+from .evaluate import add_evaluation_arguments, check, evaluate_run
 
 SHOWN = 7
 """Sampled futures that are shown of each sequence, from the best to the worst in equal steps."""
@@ -29,19 +29,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def choose_sequences(evaluation) -> dict[str, int]:
+def choose_sequences(run: Run, evaluation) -> dict[str, int]:
     """Best, median and worst sequence by the PSNR of the prediction with the mean latent: {title: number}."""
     order = np.argsort(evaluation.per_sequence("pred", "psnr"))
     chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
     titles = {}
     for kind, number in chosen.items():
         titles.setdefault(int(number), []).append(kind)
-    return {f"{' and '.join(kinds)} sequence": number for number, kinds in titles.items()}
+    names = run.dataset.index["sequence"]
+    return {f"{' and '.join(kinds)}: sequence {names.iloc[number]}": number for number, kinds in titles.items()}
 
 
 def shown_sequence(run: Run, evaluation, title: str, number: int):
     """The sequence's videos with their scores."""
-    from svg.evaluation import Scorer, predict_sequence
+    from svg.evaluation import predict_sequence
+    from svg.metrics import psnr
     from svg.rendering import to_video
     from svg.report import Panel, ShownSequence, error_map
 
@@ -49,12 +51,15 @@ def shown_sequence(run: Run, evaluation, title: str, number: int):
     found = predict_sequence(
         run.model, run.dataset, protocol, number, run.device, run.config.train.precision, protocol.n_sample, evaluation.setting.seed
     )
-    score, given = Scorer(protocol), [""] * protocol.n_past
+    given = [""] * protocol.n_past
+
+    def score(future):
+        return psnr(future, found.truth, protocol.psnr, protocol.psnr_epsilon)
 
     def panel(label: str, future, with_mean: bool = False) -> Panel:
-        psnr = score(future, found.truth)["psnr"]
-        label = f"{label}, {psnr.mean():.2f} dB" if with_mean else label
-        return Panel(label, to_video(found.past, future), [*given, *(f"{value:.1f} dB" for value in psnr.tolist())])
+        scores = score(future)
+        label = f"{label}, {scores.mean():.2f} dB" if with_mean else label
+        return Panel(label, to_video(found.past, future), [*given, *(f"{value:.1f} dB" for value in scores.tolist())])
 
     truth = Panel("truth", to_video(found.past, found.truth), [])
     rec, pred = panel("rec (posterior)", found.rec), panel("pred (mean latent)", found.pred)
@@ -62,12 +67,11 @@ def shown_sequence(run: Run, evaluation, title: str, number: int):
     copied = panel("copy the last frame", found.past[-1:].expand_as(found.truth))
     samples = []
     if found.samples:
-        order = np.argsort([-score(future, found.truth)["psnr"].mean().item() for future in found.samples])
+        order = np.argsort([-score(future).mean().item() for future in found.samples])
         ranks = sorted({round(rank) for rank in np.linspace(0, len(order) - 1, SHOWN)})
         names = {0: "best", len(order) - 1: "worst"} if len(order) > 1 else {0: "sample"}
         samples = [panel(names.get(rank, f"{rank + 1} of {len(order)}"), found.samples[order[rank]], True) for rank in ranks]
-    name = run.dataset.index["sequence"].iloc[number]
-    return ShownSequence(f"{title}: {name}", [truth, pred, errors, rec, copied], samples)
+    return ShownSequence(title, [truth, pred, errors, rec, copied], samples)
 
 
 def report(args: argparse.Namespace) -> None:
@@ -81,15 +85,17 @@ def report(args: argparse.Namespace) -> None:
     from svg.report import build_report, figure_svg
     from svg.tables import Table
 
-    run = open_run(args, **protocol_changes(args))
+    check(args)
+    run = open_run(args)
     named = named_sequences(run.dataset, args.sequences) if args.sequences else None
-    evaluation = evaluate_run(args, args.run, reuse=True)
-    chosen = named or choose_sequences(evaluation)
+    evaluation = evaluate_run(args, run, args.run, reuse=True, any_n_sample=args.n_sample is None)
+    chosen = {f"sequence {name}": number for name, number in named.items()} if named else choose_sequences(run, evaluation)
     sequences = [shown_sequence(run, evaluation, title, number) for title, number in chosen.items()]
-    figures = {"Scores, with 95 % intervals over sequences": figure_svg(plot_frames, {args.run.name: evaluation})}
+    name = args.run.resolve().name
+    figures = {"Scores, with 95 % intervals over sequences": figure_svg(plot_frames, {name: evaluation})}
     metrics = read_metrics(args.run)
     if metrics:
-        figures["Training"] = figure_svg(plot_training, {args.run.name: metrics})
+        figures["Training"] = figure_svg(plot_training, {name: metrics})
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     flags = {**flag_values(run.config), "parameters": f"{parameters:,}"}
     setting = evaluation.setting
@@ -99,7 +105,7 @@ def report(args: argparse.Namespace) -> None:
         "Environment": Table(["", "value"], [[name, str(value)] for name, value in environment.items()]),
     }
     out = args.out or args.run / "report.html"
-    page = build_report(f"Video prediction: {args.run.resolve().name}", evaluation, sequences, figures, tables, args.fps)
+    page = build_report(f"Video prediction: {name}", evaluation, sequences, figures, tables, args.fps)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
     print(f"written: {out} ({len(page) / 1e6:.1f} MB; opens in any browser, without a network)")

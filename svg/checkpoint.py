@@ -4,6 +4,7 @@ A checkpoint is ``checkpoints/{last,best}.json``, which names its files: weights
 optimiser's state. The JSON is replaced in one step after the files it names are complete.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -74,13 +75,19 @@ def load(run: Path, name: str, model: nn.Module, optimizer: torch.optim.Optimize
     return progress
 
 
-def read_step(run: Path, name: str) -> int:
-    """The training step of a checkpoint. Raises `InputError` naming a missing or damaged file."""
+def read_identity(run: Path, name: str) -> str:
+    """What tells the weights of a checkpoint from others: ``step 1200, sha256 0123456789ab``.
+
+    Raises `InputError` naming a missing or damaged file.
+    """
     path = Path(run) / FOLDER / f"{name}.json"
-    step = read_json(path, f"is {run} a run folder that svg-train has written?").get("step")
-    if not isinstance(step, int):
-        raise InputError(f"{path}: damaged (no step); restore it")
-    return step
+    progress = read_json(path, f"is {run} a run folder that svg-train has written?")
+    try:
+        weights = path.parent / Path(progress["files"]["weights"]).name
+        with open(weights, "rb") as file:
+            return f"step {progress['step']}, sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
+    except (KeyError, TypeError, OSError) as error:
+        raise InputError(f"{path}: damaged ({error}); restore it") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from data_tools.layout import InputError
 
+from .protocols import HIGHER_IS_BETTER, Protocol
 from .results import FORMATS, TITLES, Evaluation, Interval, interval, method_names
 from .statistics import holm, paired_differences, sign_flip_p
 from .tables import Table
@@ -16,11 +17,22 @@ COMPARED = ("rec", "pred", "pred_best", "pred_mean")
 """Methods that are compared between runs, where all have them; the mean over samples only where no best is chosen."""
 
 
+ALL = "all"
+"""In place of a run: copying the last frame is the same for all."""
+
+
+def difference(found: Protocol, expected: Protocol) -> str:
+    """What two protocols differ in."""
+    lines, others = (protocol.describe(tuple(HIGHER_IS_BETTER)) for protocol in (found, expected))
+    name = next(name for name in lines if lines[name] != others[name])
+    return f"found {name} {lines[name]}, expected {others[name]}; name the same --protocol, --n_future and --n_sample for all"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Evaluations by the labels of their runs; the first is what the others are compared with.
 
-    Raises `InputError` if they were not taken under the same protocol of the same sequences.
+    Raises `InputError` if they were not taken under the same protocol of the same sequences, which the scores of copying show.
     """
 
     evaluations: dict[str, Evaluation]
@@ -29,12 +41,9 @@ class Comparison:
         (label, first), *others = self.evaluations.items()
         for other_label, other in others:
             if other.protocol != first.protocol:
-                found, expected = other.protocol.describe(), first.protocol.describe()
-                name = next((name for name in found if found[name] != expected[name]), "protocol")
-                raise InputError(
-                    f"{other_label} and {label} differ in {name}: {found[name]} / {expected[name]}; name --protocol or --n_future"
-                )
-            if other.sequences != first.sequences or other.metrics != first.metrics:
+                raise InputError(f"{other_label} and {label}: {difference(other.protocol, first.protocol)}")
+            same = other.sequences == first.sequences and other.setting.split == first.setting.split
+            if not same or not np.allclose(other.array("copy", "ssim"), first.array("copy", "ssim"), atol=1e-4):
                 raise InputError(
                     f"{other_label} and {label} were not scored on the same sequences; use the same --data_root for all"
                 )
@@ -42,6 +51,11 @@ class Comparison:
     @property
     def first(self) -> Evaluation:
         return next(iter(self.evaluations.values()))
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those that all have."""
+        return [metric for metric in self.first.metrics if all(metric in some.metrics for some in self.evaluations.values())]
 
     @property
     def methods(self) -> list[str]:
@@ -55,8 +69,8 @@ class Comparison:
         the p-value of a sign-flip test, corrected after Holm for the number of other runs. The mean of a difference is that over
         sequences of their means over frames.
         """
-        rows = [_row("", "copy", metric, self.first.mean("copy", metric)) for metric in self.first.metrics]
-        for method, metric in product(self.methods, self.first.metrics):
+        rows = [_row(ALL, "copy", metric, self.first.mean("copy", metric)) for metric in self.metrics]
+        for method, metric in product(self.methods, self.metrics):
             reference = self.first.per_sequence(method, metric)
             found = {}
             for label, evaluation in list(self.evaluations.items())[1:]:
@@ -74,22 +88,21 @@ class Comparison:
 
     def tables(self) -> tuple[Table, Table]:
         """Means with intervals; and differences to the first run with intervals and p-values."""
-        rows, metrics = self.rows(), self.first.metrics
+        rows, metrics = self.rows(), self.metrics
         names = method_names(self.first.protocol.n_sample)
-        means, differences = [], []
+        base, means, differences = next(iter(self.evaluations)), [], []
         for (run, method), cells in rows.groupby(["run", "method"], sort=False):
             cells = cells.set_index("metric")
-            label = f"{run}: {names[method]}" if run else names[method]
+            label = names[method] if run == ALL else f"{run}: {names[method]}"
             means.append([label, *(_interval(cells.loc[metric]).text(FORMATS[metric]) for metric in metrics)])
-            if "difference" in cells and cells["difference"].notna().all():
+            if run not in (ALL, base):
                 texts = []
                 for metric in metrics:
                     p = cells.loc[metric, "p"]
-                    shown = f"p {p:.4f}" if p >= 0.0001 else "p < 0.0001"
+                    shown = "p undefined" if np.isnan(p) else f"p {p:.4f}" if p >= 0.0001 else "p < 0.0001"
                     texts.append(f"{_interval(cells.loc[metric], 'difference').text('+' + FORMATS[metric])}, {shown}")
                 differences.append([label, *texts])
         titles = [TITLES[metric] for metric in metrics]
-        base = next(iter(self.evaluations))
         return Table(["", *titles], means), Table([f"difference to {base}", *titles], differences)
 
 

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+BLOCK = 1000
+"""Vectors whose kernel with all others is taken at a time."""
+
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Frechet distance between Gaussians fitted to the features `a` [N,D] and `b` [M,D].
@@ -15,7 +18,9 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     x = (a - a.mean(0)) / np.sqrt(len(a) - 1)
     y = (b - b.mean(0)) / np.sqrt(len(b) - 1)
     means = a.mean(0) - b.mean(0)
-    root = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    # Of more vectors than dimensions their triangular factors have the same covariance and far fewer rows.
+    factors = [np.linalg.qr(v, mode="r") if len(v) > v.shape[1] else v for v in (x, y)]
+    root = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
     return max(0.0, float(means @ means + (x * x).sum() + (y * y).sum() - 2 * root))
 
 
@@ -26,17 +31,17 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     sets from one distribution.
     """
     a, b = _features(a), _features(b)
-    dimensions, n, m = a.shape[1], len(a), len(b)
+    dimensions = a.shape[1]
 
-    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return (x @ y.T / dimensions + 1) ** 3
+    def total(x: np.ndarray, y: np.ndarray) -> float:
+        return sum(((some @ y.T / dimensions + 1) ** 3).sum() for some in np.array_split(x, -(-len(x) // BLOCK)))
 
-    within_a, within_b = kernel(a, a), kernel(b, b)
-    return float(
-        (within_a.sum() - np.trace(within_a)) / (n * (n - 1))
-        + (within_b.sum() - np.trace(within_b)) / (m * (m - 1))
-        - 2 * kernel(a, b).mean()
-    )
+    def within(x: np.ndarray) -> float:
+        """Mean over pairs of different vectors."""
+        itself = (((x * x).sum(1) / dimensions + 1) ** 3).sum()
+        return (total(x, x) - itself) / (len(x) * (len(x) - 1))
+
+    return float(within(a) + within(b) - 2 * total(a, b) / (len(a) * len(b)))
 
 
 def _features(values: np.ndarray) -> np.ndarray:

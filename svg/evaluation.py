@@ -7,6 +7,7 @@ Methods
     pred_best   best of N futures sampled from the prior, chosen as the protocol says
     pred_mean   mean over the scores of the N futures
     pred_other  as pred, but with the conditions of another sequence from the last observed frame on
+    pred_swap   as pred, but with the actions of another sequence and its own end-effector positions
     pred_zero   as pred, but with actions of zero and the end effector where it was last observed
 """
 
@@ -24,8 +25,8 @@ from . import runtime
 from .distances import frechet_distance, kernel_distance
 from .metrics import psnr_of_errors, squared_errors, ssim
 from .model import Observation, VideoPredictor, as_images
-from .protocols import HIGHER_IS_BETTER, Protocol
-from .results import SAMPLE_COLUMNS, Evaluation, Setting
+from .protocols import HIGHER_IS_BETTER, SET_METRICS, Protocol
+from .results import METHODS, SAMPLE_COLUMNS, Evaluation, Setting
 from .sequences import SequenceDataset, evaluation_batches
 
 BLOCKS = 8
@@ -190,15 +191,22 @@ def predict_sequence(
 def changed_conditions(dataset: SequenceDataset, numbers: range, total: int, future: Tensor) -> dict[str, Tensor]:
     """The conditions `future` [B,F,D], which begin at the last observed frame, as an action test has them, by method.
 
-    ``pred_other`` takes those of the sequence after it among the `total` that are scored, ``pred_zero`` actions of zero and the
-    first of `future`'s positions. Empty where there is nothing to change: no conditions, or a single sequence.
+    The other sequence is the one after it among the `total` that are scored. Left out is what would change nothing: without
+    conditions or of a single sequence all, without actions or without positions what swaps one of them.
     """
+    actions = dataset.action_columns
     if not future.shape[2] or total < 2:
         return {}
-    others = dataset.batch([((number + 1) % total, 0) for number in numbers])["conditions"][:, -1 - future.shape[1] : -1]
-    held = future[:, :1].expand_as(future).clone()
-    held[..., : dataset.action_columns] = 0
-    return {"pred_other": others.to(future), "pred_zero": held}
+    steps = slice(dataset.clip_length - 1 - future.shape[1], dataset.clip_length - 1)
+    others = np.stack([dataset.first_conditions((number + 1) % total)[steps] for number in numbers])
+    changed = {"pred_other": torch.from_numpy(others).to(future)}
+    if 0 < actions < future.shape[2]:
+        changed["pred_swap"] = torch.cat([changed["pred_other"][..., :actions], future[..., actions:]], 2)
+    if actions:
+        changed["pred_zero"] = torch.cat(
+            [torch.zeros_like(future[..., :actions]), future[:, :1, actions:].expand_as(future[..., actions:])], 2
+        )
+    return changed
 
 
 @torch.no_grad()
@@ -217,13 +225,14 @@ def evaluate(
     action_tests: bool = False,
     lpips: Callable[[Tensor, Tensor], Tensor] | None = None,
     video_features: Callable[[Tensor], Tensor] | None = None,
-    distances: tuple[str, ...] = ("fvd", "kvd"),
+    distances: tuple[str, ...] = SET_METRICS,
 ) -> Evaluation:
     """Scores all sequences of `dataset` (or the first `limit`), whose clips hold the protocol's given and predicted frames.
 
     `model` is best one of `svg.inference.freeze`; `weights` says in the result where it comes from. The past is observed once for
-    all samples; `memory` is that of `imagine_in_chunks`. `action_tests` adds ``pred_other`` and ``pred_zero``. `compile` is for
-    SSIM. `lpips` takes (predicted, target) as `svg.perceptual.Lpips` does, `video_features` videos [B,T,C,H,W], for `distances`.
+    all samples; `memory` is that of `imagine_in_chunks`. `action_tests` adds ``pred_other``, ``pred_swap`` and ``pred_zero``.
+    `compile` is for SSIM. `lpips` takes (predicted, target) as `svg.perceptual.Lpips` does, `video_features` videos [B,T,C,H,W],
+    for `distances`.
     """
     n_past, n_future, n_sample = protocol.n_past, protocol.n_future, protocol.n_sample
     score = Scorer(protocol, lpips, compile)
@@ -246,7 +255,7 @@ def evaluate(
             sampled = SampledFutures(protocol, target)
             for futures in imagine_in_chunks(model, start, future, noise, precision, memory) if n_sample else ():
                 futures = futures.float()
-                videos.setdefault("pred_mean", futures[0])
+                videos.setdefault("pred_sample", futures[0])
                 sampled.add(futures, score(futures, target))
             names = dataset.index["sequence"].iloc[numbers.start : numbers.stop]
             if n_sample:
@@ -261,7 +270,7 @@ def evaluate(
     computed = f"{'bfloat16' if runtime.uses_bfloat16(device, precision) else 'float32'} on {device.type}"
     return Evaluation(
         protocol,
-        Setting(str(dataset.root), dataset.split, total, seed, computed, weights, runtime.machine()),
+        Setting(str(dataset.root), dataset.split, total, seed, computed, weights, runtime.machine(device), dataset.digest()),
         _ordered(pd.concat(parts, ignore_index=True)),
         pd.concat(sample_parts, ignore_index=True) if sample_parts else None,
         videos_seen.table(distances) if videos_seen is not None else None,
@@ -280,8 +289,7 @@ def _rows(sequences: pd.Series, values: Scores) -> pd.DataFrame:
 
 
 def _ordered(scores: pd.DataFrame) -> pd.DataFrame:
-    """Rows by method, in the order of the module's list, and columns from names to values."""
-    methods = ["copy", "rec", "pred", "pred_best", "pred_mean", "pred_other", "pred_zero"]
+    """Rows by method, in the order of `METHODS`, and columns from names to values."""
     names = ["sequence", "method", "frame"]
     scores = scores[[*names, *(column for column in scores if column not in names)]]
-    return pd.concat([scores[scores["method"] == method] for method in methods], ignore_index=True)
+    return pd.concat([scores[scores["method"] == method] for method in METHODS], ignore_index=True)

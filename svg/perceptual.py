@@ -28,8 +28,10 @@ class WeightsFile:
     def check(self, path: Path) -> Path:
         """`path`, if its content is this file. Raises `InputError` otherwise."""
         kind, expected = self.checksum.split(":")
-        data = path.read_bytes()
-        found = hashlib.sha256(data) if kind == "sha256" else hashlib.sha1(b"blob %d\0" % len(data) + data)
+        found = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
         if not found.hexdigest().startswith(expected):
             raise InputError(f"{path}: found {kind} {found.hexdigest()}, expected {expected}; get it again: {self.source}")
         return path
@@ -64,7 +66,7 @@ def find_weights(file: WeightsFile, weights: Path | None) -> Path:
     places = [weights] if weights is not None and weights.is_file() else [weights / file.name] if weights is not None else []
     package = importlib.util.find_spec("lpips") if file in HEADS.values() else None
     if package is not None:
-        places += [Path(folder) / "weights" / "v0.1" / file.name for folder in package.submodule_search_locations]
+        places += [Path(folder) / "weights" / "v0.1" / file.name for folder in package.submodule_search_locations or ()]
     for place in places:
         if place.is_file() and place.name == file.name:
             return file.check(place)
@@ -81,8 +83,8 @@ POOLING = {"alex": 3, "vgg": 2}
 COMPARED = {"alex": (0, 3, 6, 8, 10), "vgg": (2, 7, 14, 21, 28)}
 """Convolutions whose outputs, after the ReLU, are compared."""
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-PIXELS = 1_000_000
-"""Pixels that are compared at a time."""
+PIXELS = {"alex": 1_000_000, "vgg": 100_000}
+"""Pixels that are compared at a time: some hundred megabytes of features."""
 
 
 class Lpips(nn.Module):
@@ -115,8 +117,9 @@ class Lpips(nn.Module):
             shape = predicted.shape
         targets = target.reshape(-1, *shape[-3:]).float()
         each = predicted.reshape(-1, *targets.shape).float()  # [S,N,C,H,W]
-        size = max(1, PIXELS // targets[0, 0].numel())
-        values = [self._distances(some, of) for some, of in zip(each.split(size, 1), targets.split(size), strict=True)]
+        size = max(1, PIXELS[self.net] // targets[0, 0].numel())
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            values = [self._distances(some, of) for some, of in zip(each.split(size, 1), targets.split(size), strict=True)]
         return torch.cat(values, 1).reshape(shape[:-3])
 
     def _distances(self, predicted: Tensor, target: Tensor) -> Tensor:
@@ -163,4 +166,5 @@ def load_video_features(weights: Path | None, device: torch.device) -> partial:
 def video_features(network: nn.Module, videos: Tensor) -> Tensor:
     """Features of videos [B,T,C,H,W] in [0,1] by a network with the interface of ``i3d_torchscript.pt`` (StyleGAN-V)."""
     videos = videos.float().expand(-1, -1, 3, -1, -1).transpose(1, 2) * 255  # [B,C,T,H,W]
-    return torch.cat([network(some, rescale=True, resize=True, return_features=True).float() for some in videos.split(4)])
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        return torch.cat([network(some, rescale=True, resize=True, return_features=True).float() for some in videos.split(4)])

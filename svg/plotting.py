@@ -19,6 +19,7 @@ STYLES = {
     "pred_best": "-.",
     "pred_mean": (0, (1, 1)),
     "pred_other": (0, (4, 2)),
+    "pred_swap": (0, (4, 1, 1, 1)),
     "pred_zero": (0, (2, 2)),
 }
 PANELS = {
@@ -66,7 +67,9 @@ def plot_training(runs: dict[str, list[dict[str, Any]]], file: Path | BinaryIO, 
 
 def plot_frames(runs: dict[str, Evaluation], file: Path | BinaryIO, form: str = "png") -> None:
     """Each metric at each predicted frame with its 95 % interval over sequences; `runs` gives a run's scores by its label."""
-    metrics = [name for name in next(iter(runs.values())).metrics if name != "mse"]  # PSNR says the same
+    first, *others = runs.values()
+    # those that all have; of MSE PSNR says the same
+    metrics = [name for name in first.metrics if name != "mse" and all(name in other.metrics for other in others)]
     figure = Figure(figsize=(2.4 + 4.8 * len(metrics), 4.2), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
         for number, (label, scores) in enumerate(runs.items()):

@@ -1,8 +1,9 @@
 """How scores are taken: declared once, printed with every result.
 
-Scores of one model differ by decibels between protocols, so each published one is written down here as its released code has
-it, beside this project's own. What is the same for all: only predicted frames count, in the colours of the data; a sequence's
-first frames are given; a score is the mean over frames of a sequence, then over sequences.
+Scores of one model differ by decibels between protocols, so the frame metrics of each published one are written down here as its
+released code has them, beside this project's own. What is the same for all: only predicted frames count, in the colours of the
+data; a sequence's first frames are given; a score is the mean over frames of a sequence, then over sequences. FVD and KVD, which
+the released codes take in as many ways as there are codes, are taken in one way under every protocol.
 """
 
 import dataclasses
@@ -72,7 +73,9 @@ class Protocol:
             "protocol": f"{self.name} ({self.source})",
             "frames": f"{self.n_past} given, {self.n_future} predicted; the predicted ones count; first frames of each sequence",
             "samples": f"{self.n_sample} futures a sequence",
-            "best": chosen.get(self.best, f"the sampled future with the best mean {self.best.upper()}, for all metrics"),
+            "best": chosen.get(self.best, f"the sampled future with the best mean {self.best.upper()}, for all metrics")
+            if self.n_sample > 1
+            else "not taken",
             "averages": "over the frames of a sequence, then over sequences; colour as in the data, values in [0,1]",
             "psnr": {
                 "together": "dB of each frame from its squared error over all channels",
@@ -81,7 +84,7 @@ class Protocol:
             "ssim": f"{ssim}, data range {self.ssim_range:g}, mean over channels",
             "mse": f"{self.mse} over the values of a frame",
             "lpips": f"version 0.1, {self.lpips}",
-            "fvd": "Frechet distance of I3D logits (Kinetics 400), whole clips with the given frames, one future a sequence",
+            "fvd": "Frechet distance of I3D logits (Kinetics 400); whole clips with their given frames, the first future of each",
             "kvd": "unbiased MMD with the kernel (x.y/d + 1)^3 of the same features",
         }  # fmt: skip
         return {name: line for name, line in lines.items() if name not in HIGHER_IS_BETTER or name in metrics}
@@ -92,7 +95,8 @@ PROTOCOLS = {
     for protocol in (
         Protocol(OWN, "this project's: scikit-image's defaults for colour images", psnr_epsilon=1e-10),
         Protocol(
-            "svg", "utils.eval_seq in generate_svg_lp.py of edenton/svg; it took images in [0,1] for such in [-1,1]",
+            "svg", "utils.eval_seq in generate_svg_lp.py of edenton/svg, which shows the best by SSIM; images in [0,1] are taken "
+            "for such in [-1,1]",
             2, 28, best="ssim", psnr="apart", ssim_range=2.0,
         ),
         Protocol(
@@ -102,15 +106,15 @@ PROTOCOLS = {
         Protocol("srvp", "test.py of edouardelasalles/srvp, BAIR", 2, 28, psnr="apart", ssim_window="gaussian"),
         Protocol("savp", "scripts/evaluate.py of alexlee-gk/video_prediction, BAIR", 2, 28, ssim_window="gaussian"),
         Protocol(
-            "fitvid", "metrics.py of google-research/fitvid, RoboNet: one future",
-            2, 10, n_sample=1, best="none", ssim_window="gaussian", lpips="vgg",
+            "fitvid", "metrics.py of google-research/fitvid, RoboNet: one future; its LPIPS was not released",
+            2, 10, n_sample=1, best="none", ssim_window="gaussian",
         ),
         Protocol(
             "ivideogpt", "video_metric.py of thuml/iVideoGPT, BAIR; there the given frame, re-encoded, counts as well",
             1, 15, psnr_epsilon=1e-8, ssim_window="gaussian", lpips="vgg",
         ),
         Protocol(
-            "openstl", "metrics.py of chengtan9907/OpenSTL; it took images in [0,1] for such in [-1,1]",
+            "openstl", "metrics.py of chengtan9907/OpenSTL; images in [0,1] are taken for such in [-1,1]",
             n_sample=1, best="none", mse="sum", ssim_range=2.0,
         ),
     )

@@ -3,7 +3,6 @@
 Videos are uint8 ``[T,H,W,3]``; frames before `n_past` are given (green border), the rest are predicted (orange border).
 """
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -101,9 +100,13 @@ def common_palette(pictures: list[Image.Image]) -> Image.Image:
 
 
 def require_mp4() -> None:
-    """Raises `InputError` if the package that writes MP4 is missing."""
-    if importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise InputError("--mp4 needs imageio-ffmpeg: pip install '.[video]' (or pip install imageio-ffmpeg)")
+    """Raises `InputError` if what writes MP4 is missing."""
+    try:
+        import imageio_ffmpeg
+
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        raise InputError(f"--mp4: {error}; it needs imageio-ffmpeg: pip install '.[video]' or pip install imageio-ffmpeg") from None
 
 
 def save_mp4(pictures: list[Image.Image], path: Path, fps: float) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from .results import Evaluation
 from .tables import Table
 
+ACROSS = 16
 HEAT_LIMIT = 0.5
 """Error of a pixel, mean over its colours, at which the heat maps are at their brightest."""
 
@@ -61,8 +62,7 @@ def build_report(
     fps: float,
 ) -> str:
     """The page. `figures` are SVG elements and `tables` details, by their headings."""
-    measured = (*evaluation.metrics, *(evaluation.distances.columns if evaluation.distances is not None else ()))
-    protocol = Table(["protocol", ""], [[name, line] for name, line in evaluation.protocol.describe(measured).items()])
+    protocol = Table(["protocol", ""], [[name, line] for name, line in evaluation.protocol.describe(evaluation.measured).items()])
     data = {
         "fps": fps,
         "given": evaluation.protocol.n_past,
@@ -86,7 +86,7 @@ def build_report(
         "DETAILS": "".join(
             f"<details><summary>{html.escape(name)}</summary>{table.html()}</details>" for name, table in tables.items()
         ),
-        "DATA": json.dumps(data).replace("</", "<\\/"),
+        "DATA": json.dumps(data).replace("<", "\\u003c"),
     }
     page = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
     for name, value in parts.items():
@@ -95,9 +95,15 @@ def build_report(
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    """For the page: the frames side by side in one PNG."""
+    """For the page: the frames in one PNG, `ACROSS` of them in a row."""
     frames, height, width, _ = panel.frames.shape
+    rows = -(-frames // ACROSS)
+    sheet = np.zeros((rows * ACROSS, height, width, 3), np.uint8)
+    sheet[:frames] = panel.frames
+    sheet = sheet.reshape(rows, ACROSS, height, width, 3).transpose(0, 2, 1, 3, 4).reshape(rows * height, ACROSS * width, 3)
     file = io.BytesIO()
-    Image.fromarray(panel.frames.transpose(1, 0, 2, 3).reshape(height, frames * width, 3)).save(file, "PNG", optimize=True)
-    sprite = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    return {"label": panel.label, "sprite": sprite, "frames": frames, "width": width, "height": height, "scores": panel.scores}
+    Image.fromarray(sheet).save(file, "PNG", optimize=True)
+    return {
+        "label": panel.label, "scores": panel.scores, "frames": frames, "across": ACROSS, "width": width, "height": height,
+        "sprite": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode(),
+    }  # fmt: skip

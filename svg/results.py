@@ -1,5 +1,7 @@
 """What an evaluation found: scores of every frame with their protocol, their averages with intervals, on disk and in tables."""
 
+import hashlib
+import io
 import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -22,7 +24,11 @@ FORMATS = {"psnr": ".2f", "ssim": ".4f", "mse": ".3g", "lpips": ".4f", "fvd": ".
 SAMPLE_COLUMNS = ("pairwise_mse", "error_mse", "rank")
 
 
-def method_names(n_sample: int | str = "N") -> dict[str, str]:
+METHODS = ("copy", "rec", "pred", "pred_best", "pred_mean", "pred_sample", "pred_other", "pred_swap", "pred_zero")
+"""In the order of tables; ``svg.evaluation`` says what they are, ``pred_sample`` is the first future alone (FVD and KVD)."""
+
+
+def method_names(n_sample: int) -> dict[str, str]:
     """The methods as they are written in tables and legends."""
     return {
         "copy": "copy the last frame",
@@ -30,7 +36,9 @@ def method_names(n_sample: int | str = "N") -> dict[str, str]:
         "pred": "pred (mean latent)",
         "pred_best": f"pred (best of {n_sample})",
         "pred_mean": f"pred (mean over {n_sample})" if n_sample != 1 else "pred (one sample)",
-        "pred_other": "pred, another's actions",
+        "pred_sample": "pred (one sample)",
+        "pred_other": "pred, another's conditions",
+        "pred_swap": "pred, another's actions alone",
         "pred_zero": "pred, zero actions",
     }
 
@@ -46,6 +54,7 @@ class Setting:
     precision: str
     weights: str = ""
     machine: dict[str, str] = field(default_factory=dict)
+    data_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,9 @@ class Interval:
     high: float
 
     def text(self, form: str) -> str:
-        """``26.51 [25.98, 27.03]``, or the mean alone where the bounds say nothing."""
+        """``26.51 [25.98, 27.03]``; the mean alone where the bounds say nothing; "undefined", as infinity less infinity is."""
+        if np.isnan(self.mean):
+            return "undefined"
         if self.low == -np.inf:
             return format(self.mean, form)
         return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
@@ -65,7 +76,9 @@ class Interval:
 
 def interval(values: np.ndarray) -> Interval:
     """Of the values of single sequences [N]."""
-    return Interval(float(values.mean()), *map(float, bootstrap_interval(values)))
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        mean = float(values.mean())
+    return Interval(mean, *map(float, bootstrap_interval(values)))
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,11 @@ class Evaluation:
     @property
     def metrics(self) -> tuple[str, ...]:
         return tuple(name for name in FRAME_METRICS if name in self.scores)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """All metrics, FVD and KVD among them where they were taken."""
+        return (*self.metrics, *(self.distances.columns if self.distances is not None else ()))
 
     @property
     def methods(self) -> list[str]:
@@ -165,10 +183,15 @@ class Evaluation:
         distances = list(self.distances.columns) if self.distances is not None else []
         gain = "copy" in self.methods
         rows = []
-        for method in self.methods:
-            cells = [self.mean(method, metric).text(FORMATS[metric]) for metric in self.metrics]
-            cells += [f"{self.distances.loc[method, n]:{FORMATS[n]}}" if method in self.distances.index else "" for n in distances]
-            if gain:
+        for method in METHODS:
+            scored, compared = method in self.methods, bool(distances) and method in self.distances.index
+            if not scored and not compared:
+                continue
+            cells = [self.mean(method, metric).text(FORMATS[metric]) if scored else "" for metric in self.metrics]
+            cells += [f"{self.distances.loc[method, n]:{FORMATS[n]}}" if compared else "" for n in distances]
+            if gain and not scored:
+                cells.append("")
+            elif gain:
                 difference = self.mean(method, "psnr").mean - self.mean("copy", "psnr").mean if method != "copy" else np.nan
                 cells.append(f"{difference:+.2f}" if np.isfinite(difference) else "")
             rows.append([names[method], *cells])
@@ -186,15 +209,15 @@ class Evaluation:
                 f"rank of the truth among the futures {found['rank'].text('.2f')} (0.5: it could be one more; 1: always outermost)",
                 f"the truth is outermost in {found['outermost'].text('.0%')} of the frames ({by_chance:.0%}: it could be one more)",
             ]
-        if "pred_other" in self.methods:
-            lost = paired_differences(self.per_sequence("pred", "psnr"), self.per_sequence("pred_other", "psnr"))
-            lines.append(f"another sequence's actions cost {interval(lost).text('.2f')} dB (0: the actions are ignored)")
+        for method, changed in {"pred_other": "conditions", "pred_swap": "actions alone"}.items():
+            if method in self.methods:
+                lost = interval(paired_differences(self.per_sequence("pred", "psnr"), self.per_sequence(method, "psnr")))
+                lines.append(f"another sequence's {changed} cost {lost.text('.2f')} dB (0: they are ignored)")
         return lines
 
     def report(self) -> str:
         """Protocol, table and findings, as text."""
-        measured = (*self.metrics, *(self.distances.columns if self.distances is not None else ()))
-        lines = [f"{name:9s} {line}" for name, line in self.protocol.describe(measured).items()]
+        lines = [f"{name:9s} {line}" for name, line in self.protocol.describe(self.measured).items()]
         lines += ["intervals 95 % bootstrap over sequences", "", self.table().text()]
         findings = self.findings()
         return "\n".join([*lines, *([""] if findings else []), *findings])
@@ -202,31 +225,43 @@ class Evaluation:
     def save(self, run: Path, name: str) -> Path:
         """Writes ``evaluation/<name>.json`` (protocol and means), ``.csv`` (all scores) and, of samples, ``_samples.csv``.
 
-        Returns the JSON's path. Infinity is written as "inf".
+        Returns the JSON's path. Infinity is written as "inf". Raises `InputError` for scores that are no numbers.
         """
-        folder = Path(run) / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
+        broken = self.scores[self.scores[list(self.metrics)].isna().any(axis=1)]
+        if len(broken):
+            row = broken.iloc[0]
+            raise InputError(
+                f"{run}: the scores of sequence {row['sequence']} ({row['method']}) are no numbers; the model has diverged"
+            )
         methods = {}
         for method in self.methods:
             methods[method] = {}
             for metric in self.metrics:
                 curve = dict(zip(("per_frame", "per_frame_low", "per_frame_high"), self.curve(method, metric), strict=True))
                 methods[method][metric] = asdict(self.mean(method, metric)) | {k: v.tolist() for k, v in curve.items()}
+        tables = {f"{name}.csv": self.scores} | ({} if self.samples is None else {f"{name}_samples.csv": self.samples})
+        texts = {file: table.to_csv(index=False, float_format="%.7g") for file, table in tables.items()}
         values = {
             "schema_version": SCHEMA_VERSION,
             "protocol": asdict(self.protocol),
-            "in_words": self.protocol.describe(self.metrics),
+            "in_words": self.protocol.describe(self.measured),
             "setting": asdict(self.setting),
             "methods": methods,
             "samples": {name: asdict(found) for name, found in self.sample_statistics().items()},
             "distances": {} if self.distances is None else self.distances.to_dict("index"),
+            "files": {file: _digest(text) for file, text in texts.items()},
         }
-        write_text(folder / f"{name}.csv", self.scores.to_csv(index=False, float_format="%.7g"))
-        if self.samples is not None:
-            write_text(folder / f"{name}_samples.csv", self.samples.to_csv(index=False, float_format="%.7g"))
+        folder = Path(run) / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, text in texts.items():
+            write_text(folder / file, text)
         path = folder / f"{name}.json"
         write_text(path, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
         return path
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
@@ -246,26 +281,21 @@ def load_evaluation(run: Path, name: str) -> Evaluation | None:
         return None
     again = "run svg-evaluate again"
     values = read_json(path, again)
+    if values.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(f"{path}: found schema version {values.get('schema_version')}, expected {SCHEMA_VERSION}; {again}")
     try:
-        if values["schema_version"] != SCHEMA_VERSION:
-            raise InputError(f"{path}: found schema version {values['schema_version']}, expected {SCHEMA_VERSION}; {again}")
         protocol, setting = Protocol(**values["protocol"]), Setting(**values["setting"])
-        path = folder / f"{name}.csv"
-        scores = pd.read_csv(path, dtype={"sequence": str})
-        rows = protocol.n_future * setting.sequences * scores["method"].nunique()
-        if len(scores) != rows:
-            raise ValueError(f"found {len(scores)} rows, expected {rows}")
-        Evaluation(protocol, setting, scores).table()
-        samples, distances = None, None
-        if values["samples"]:
-            path = folder / f"{name}_samples.csv"
-            samples = pd.read_csv(path, dtype={"sequence": str})
-        if values["distances"]:
-            distances = pd.DataFrame.from_dict(values["distances"], orient="index")
-        evaluation = Evaluation(protocol, setting, scores, samples, distances)
-        evaluation.sample_statistics()
+        tables = []
+        for file, digest in values["files"].items():
+            path = folder / Path(file).name
+            text = path.read_text(encoding="utf-8")
+            if _digest(text) != digest:
+                raise ValueError(f"it is not the one that {name}.json belongs to")
+            names = ("sequence", "method")  # texts, whatever they say
+            tables.append(pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(names, str), keep_default_na=False))
+        distances = pd.DataFrame.from_dict(values["distances"], orient="index") if values["distances"] else None
+        evaluation = Evaluation(protocol, setting, tables[0], tables[1] if len(tables) > 1 else None, distances)
+        evaluation.table(), evaluation.sample_statistics()
         return evaluation
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError) as error:
         raise InputError(f"{path}: damaged ({str(error)[:120]}); {again}") from None

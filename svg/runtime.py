@@ -68,14 +68,14 @@ def uses_bfloat16(device: torch.device, precision: str) -> bool:
     return torch.cpu._is_avx512_bf16_supported()
 
 
-def machine() -> dict[str, str]:
-    """What figures depend on: processor, cores, GPU, system and versions."""
+def machine(device: torch.device) -> dict[str, str]:
+    """What figures taken on `device` depend on: processor, cores, GPU, system and versions."""
     processor, cpu_info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if cpu_info.exists():
         names = [line.split(":")[1].strip() for line in cpu_info.read_text().splitlines() if line.startswith("model name")]
         processor = names[0] if names else processor
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
     return {
         "processor": processor, "cores": str(cores), "gpu": gpu, "system": platform.system(), "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,5 +1,6 @@
 """torch Datasets over an index: frames are read when asked for. And the stateless sampler."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -67,8 +68,8 @@ class SequenceDataset(Dataset):
 
     @property
     def action_columns(self) -> int:
-        """How many of the conditions' columns, the first ones, are actions."""
-        return max(0, self.info.action_dim - self.columns.start) if self.columns.stop else 0
+        """How many of the conditions' columns, the first ones, are actions; the others are positions."""
+        return max(0, min(self.columns.stop, self.info.action_dim) - self.columns.start)
 
     @property
     def condition_std(self) -> list[float]:
@@ -86,6 +87,15 @@ class SequenceDataset(Dataset):
         frames, conditions = self._read(clips)
         frames = torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
         return {"frames": frames, "conditions": torch.from_numpy(np.ascontiguousarray(conditions))}
+
+    def digest(self) -> str:
+        """Tells data sets apart that lie at the same place one after the other: of the index and the statistics beside it."""
+        files = (self.root / name for name in (layout.INDEX_FILE, layout.INFO_FILE))
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+    def first_conditions(self, number: int) -> np.ndarray:
+        """float32 [T,D] of a sequence's first clip, without its frames."""
+        return self.store.read_conditions(int(self._numbers[number]))[: self.clip_length, self.columns]
 
     def sequence(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """A whole sequence: uint8 [T,H,W,C] and float32 [T,D]."""

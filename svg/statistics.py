@@ -24,7 +24,8 @@ def bootstrap_interval(
         shape = statistic(values.mean(0)[None]).shape[1:]
         return np.full(shape, -np.inf), np.full(shape, np.inf)
     random = np.random.default_rng(seed)
-    means = np.stack([values[random.integers(len(values), size=len(values))].mean(0) for _ in range(RESAMPLES)])
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        means = np.stack([values[random.integers(len(values), size=len(values))].mean(0) for _ in range(RESAMPLES)])
     # of the values that occurred: a mean of two of them would make NaN out of infinities
     low, high = np.quantile(statistic(means), [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf")
     return low, high
@@ -40,13 +41,15 @@ def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
     """Two-sided p-value of paired differences [N] under the hypothesis that their signs are chance (permutation test).
 
     Exact for up to 13 sequences, else from random flips, the observed one counted among them (Phipson & Smyth 2010). An infinite
-    difference counts as the largest finite one.
+    difference counts as the largest finite one; differences that are no numbers give none.
     """
+    if np.isnan(differences).any():
+        return float("nan")
     finite = np.abs(differences[np.isfinite(differences)])
     largest = finite.max(initial=0.0) or 1.0
     differences = np.clip(differences, -largest, largest)
     n = len(differences)
-    observed = abs(differences.sum()) * (1 - 1e-12)  # lest rounding tells equal sums apart
+    observed = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()  # lest rounding tells equal sums apart
     if 2**n <= FLIPS:
         signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
         return float((np.abs(signs @ differences) >= observed).mean())

@@ -61,9 +61,11 @@ def test_predictions(result, model, dataset, clips):
     changed = conditions[:, 1:].clone()
     changed[..., :2], changed[..., 2:] = 0, conditions[:, 1:2, 2:]  # zero actions, held positions
     other = torch.from_numpy(dataset[0]["conditions"])[None, 1:]  # after the last sequence comes the first
+    mixed = torch.cat([other[..., :2], conditions[:, 1:, 2:]], 2)
     with torch.no_grad():
         futures = model.imagine(start, conditions[:, 1:], noise)[:, 0].double().numpy()
         zero = model.imagine(start, changed, torch.zeros_like(noise[:, :1]))[0, 0].double().numpy()
+        swapped = model.imagine(start, mixed, torch.zeros_like(noise[:, :1]))[0, 0].double().numpy()
         another = model.imagine(start, other, torch.zeros_like(noise[:, :1]))[0, 0].double().numpy()
     truth = clips[4, 2:]
     scores = {
@@ -76,7 +78,7 @@ def test_predictions(result, model, dataset, clips):
         np.testing.assert_allclose(result.array("pred_best", name)[4], best, rtol=1e-4)
         np.testing.assert_allclose(result.array("pred_mean", name)[4], values.mean(0), rtol=1e-4)
         assert values.mean(1).std() > 1e-4 * abs(values.mean())  # the samples differ by more than the tolerance
-    for method, video in {"pred_zero": zero, "pred_other": another}.items():
+    for method, video in {"pred_zero": zero, "pred_other": another, "pred_swap": swapped}.items():
         expected = [references.skimage_ssim(t, f) for t, f in zip(truth, video, strict=True)]
         np.testing.assert_allclose(result.array(method, "ssim")[4], expected, rtol=1e-4)
     rows = result.samples[result.samples["sequence"] == result.sequences[4]]
@@ -116,17 +118,26 @@ def test_methods_of_a_protocol(model, dataset):
 
 
 @pytest.mark.parametrize(
-    ("conditions", "unchanged"), [("all", slice(4, None)), ("actions", slice(2, None)), ("positions", slice(2, None))]
+    ("conditions", "actions", "methods"),
+    [
+        ("all", 2, ["pred_other", "pred_swap", "pred_zero"]),
+        ("actions", 2, ["pred_other", "pred_zero"]),
+        ("positions", 0, ["pred_other"]),
+    ],
 )
-def test_changed_conditions(data_root, conditions, unchanged):
+def test_changed_conditions(data_root, conditions, actions, methods):
     dataset = SequenceDataset(data_root, "test", 6, conditions)
-    future = dataset.batch([(1, 0), (4, 0)])["conditions"][:, 1:-1]
-    found = changed_conditions(dataset, range(1, 2), 5, future[:1])
-    np.testing.assert_array_equal(found["pred_other"][0], dataset[2]["conditions"][1:-1])
-    actions = {"all": 2, "actions": 2, "positions": 0}[conditions]
-    assert not found["pred_zero"][..., :actions].any()
-    np.testing.assert_array_equal(found["pred_zero"][0, :, actions:], np.tile(future[0, 0, actions:], (4, 1)))
-    assert future.any() and changed_conditions(dataset, range(1), 1, future[:1]) == {}  # a single sequence has no other
+    future = dataset.batch([(1, 0)])["conditions"][:, 1:-1]
+    other = dataset[2]["conditions"][1:-1]
+    found = changed_conditions(dataset, range(1, 2), 5, future)
+    assert list(found) == methods and future.any()
+    np.testing.assert_array_equal(found["pred_other"][0], other)
+    if "pred_swap" in methods:
+        np.testing.assert_array_equal(found["pred_swap"][0], np.concatenate([other[:, :2], future[0, :, 2:]], 1))
+    if "pred_zero" in methods:
+        assert not found["pred_zero"][..., :actions].any()
+        np.testing.assert_array_equal(found["pred_zero"][0, :, actions:], np.tile(future[0, 0, actions:], (4, 1)))
+    assert changed_conditions(dataset, range(1), 1, future) == {}  # a single sequence has no other
 
 
 def test_without_conditions(data_root):
@@ -168,5 +179,9 @@ def test_copying_and_constant_predictors(name, dataset, clips, tmp_path):
     if name == "srvp":
         np.testing.assert_allclose(constant.array("pred", "psnr"), expected, rtol=1e-4)
     for result in (copying, constant):
-        assert "actions cost 0.00" in result.report() and "nan" not in texts_of(result).lower()
+        assert (
+            "conditions cost 0.00" in result.report()
+            and "actions alone cost 0.00" in result.report()
+            and "nan" not in texts_of(result).lower()
+        )
         assert "NaN" not in result.save(tmp_path, "test").read_text()

@@ -19,8 +19,9 @@ from svg.report import HEAT_LIMIT, Panel, ShownSequence, build_report, error_map
 from svg.tables import Table
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FRAMES = 5
-COLOURS = [(40 * frame, 200 - 40 * frame, 100) for frame in range(FRAMES)]
+FRAMES = 20
+COLOURS = [(10 * frame, 200 - 10 * frame, 100) for frame in range(FRAMES)]
+TITLE = "best </script> <!--<script> sequence"
 
 
 def panel(label: str, scores: list[str] = ()) -> Panel:
@@ -33,8 +34,8 @@ def panel(label: str, scores: list[str] = ()) -> Panel:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    scores = ["", "", "30.0 dB", "29.0 dB", "28.0 dB"]
-    sequence = ShownSequence("best </script> sequence", [panel("truth"), panel("pred", scores)], [panel("best"), panel("worst")])
+    scores = ["", "", *(f"{30 - frame}.0 dB" for frame in range(FRAMES - 2))]
+    sequence = ShownSequence(TITLE, [panel("truth"), panel("pred", scores)], [panel("best"), panel("worst")])
     tables = {"Configuration": Table(["flag", "value"], [["lr", "0.002"]])}
     return build_report("a <b> run", made_up(), [sequence], {"Curves": "<svg></svg>"}, tables, fps=50)
 
@@ -45,10 +46,11 @@ def test_contents(page):
     assert not re.search(r"<!--[A-Z]+-->", page)
     assert not re.search(r'(src|href)="?(http|/)', page)  # nothing from elsewhere
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1))
-    assert data["sequences"][0]["title"] == "best </script> sequence" and data["given"] == 2
+    assert data["sequences"][0]["title"] == TITLE and data["given"] == 2
     sprite = data["sequences"][0]["main"][1]["sprite"].removeprefix("data:image/png;base64,")
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(sprite))))
-    assert picture.shape == (16, 16 * FRAMES, 3) and [tuple(picture[8, 16 * f + 8]) for f in range(FRAMES)] == COLOURS
+    places = [(16 * (frame // 16) + 8, 16 * (frame % 16) + 8) for frame in range(FRAMES)]  # 16 in a row
+    assert picture.shape == (32, 256, 3) and [tuple(picture[place]) for place in places] == COLOURS
 
 
 def test_error_map():
@@ -76,7 +78,7 @@ function state() {
 }
 window.addEventListener("load", () => setTimeout(() => {
   const seen = { start: state(), canvases: document.querySelectorAll("canvas").length, last: Number(slider.max) };
-  slider.value = 4; slider.dispatchEvent(new Event("input")); seen.slider = state();
+  slider.value = 18; slider.dispatchEvent(new Event("input")); seen.slider = state();
   slider.value = 0; slider.dispatchEvent(new Event("input")); seen.given = state();
   document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true })); seen.right = state();
   play.click(); seen.button = play.textContent;
@@ -105,9 +107,9 @@ def test_in_a_browser(page, tmp_path):
     assert found, done.stderr[-2000:]
     seen = json.loads(html.unescape(found.group(1)))
     assert seen["errors"] == [] and seen["canvases"] == 4 and seen["last"] == FRAMES - 1
-    for name, frame in {"start": 2, "slider": 4, "given": 0, "right": 1}.items():
+    for name, frame in {"start": 2, "slider": 18, "given": 0, "right": 1}.items():
         assert seen[name]["frame"] == frame and seen[name]["pixel"] == list(COLOURS[frame]), name
-    assert seen["slider"]["now"] == "frame 4, predicted" and seen["slider"]["score"] == "28.0 dB"
+    assert seen["slider"]["now"] == "frame 18, predicted" and seen["slider"]["score"] == "14.0 dB"
     assert seen["given"]["now"] == "frame 0, given" and seen["given"]["score"] == ""
     assert seen["given"]["border"] == "rgb(0, 158, 115)" and seen["slider"]["border"] == "rgb(213, 94, 0)"
     assert seen["button"] == "Pause" and seen["played"]["button"] == "Play" and seen["space"] == "Pause"
@@ -121,7 +123,7 @@ def test_command(tmp_path, data_root, capsys):
     text = (run / "report.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
     titles = [sequence["title"] for sequence in data["sequences"]]
-    assert [title.split()[0] for title in titles] == ["best", "median", "worst"]
+    assert [title.split(":")[0] for title in titles] == ["best", "median", "worst"]
     labels = [panel["label"] for panel in data["sequences"][0]["samples"]]
     assert [label.split(",")[0] for label in labels] == ["best", "2 of 4", "3 of 4", "worst"]
     values = [float(label.split(", ")[1].removesuffix(" dB")) for label in labels]

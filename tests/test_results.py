@@ -25,7 +25,8 @@ def made_up(seed: int = 0, gain: float = 0.0, methods=("copy", "rec", "pred", "p
             for frame in range(1, FRAMES + 1):
                 noise = random.normal(0, 0.5)
                 psnr = 15.0 + sequence if method == "copy" else 25 + sequence + gain + noise
-                rows.append((f"{sequence:02d}", method, frame, psnr, 0.9 + 0.01 * noise, 0.002))
+                ssim = 0.7 if method == "copy" else 0.9 + 0.01 * noise
+                rows.append((f"{sequence:02d}", method, frame, psnr, ssim, 0.002))
     scores = pd.DataFrame(rows, columns=["sequence", "method", "frame", "psnr", "ssim", "mse"])
     samples = scores[scores["method"] == "copy"][["sequence", "frame"]].assign(pairwise_mse=0.0009, error_mse=0.0036, rank=1.0)
     protocol = dataclasses.replace(PROTOCOLS["own"], n_past=2, n_future=FRAMES, n_sample=10)
@@ -93,6 +94,8 @@ def test_a_single_sequence_has_no_interval():
     [
         ("test.json", lambda text: text[:100], "damaged"),
         ("test.json", lambda text: text.replace('"schema_version": 2', '"schema_version": 9'), "schema version 9"),
+        ("test.json", lambda text: text.replace('"schema_version": 2,', ""), "schema version None"),
+        ("test.csv", lambda text: text.replace("0.002", "0.003"), "it is not the one that test.json belongs to"),
         ("test.json", lambda text: text.replace('"n_sample"', '"n_samples"'), "damaged"),
         ("test.csv", lambda text: text[: len(text) // 2], "damaged"),
         ("test.csv", lambda text: text.replace("psnr", "x"), "damaged"),
@@ -115,7 +118,7 @@ def test_comparison():
     assert better["difference"] == pytest.approx(1) == better["difference_low"] == better["difference_high"]
     assert better["p"] == pytest.approx(2 * 2 / 2**SEQUENCES)  # all signs alike; two other runs
     assert rows.loc["c", "pred", "psnr"]["p"] > 0.05 and rows.loc["b", "pred", "mse"]["difference"] == 0
-    assert np.isnan(rows.loc["a", "pred", "psnr"]["difference"]) and ("", "copy", "psnr") in rows.index
+    assert np.isnan(rows.loc["a", "pred", "psnr"]["difference"]) and ("all", "copy", "psnr") in rows.index
     means, differences = Comparison(results).tables()
     assert [row[0] for row in means.rows][:3] == ["copy the last frame", "a: rec (posterior)", "b: rec (posterior)"]
     assert differences.header[0] == "difference to a" and len(differences.rows) == 2 * 3
@@ -126,11 +129,54 @@ def test_comparison():
 def test_what_cannot_be_compared():
     first = made_up()
     longer = dataclasses.replace(first.protocol, n_past=3)
-    with pytest.raises(InputError, match="b and a differ in frames: 3 given"):
+    with pytest.raises(InputError, match="b and a: found frames 3 given"):
         Comparison({"a": first, "b": dataclasses.replace(first, protocol=longer)})
     fewer = first.scores[first.scores["sequence"] != "00"]
-    with pytest.raises(InputError, match="b and a were not scored on the same sequences"):
-        Comparison({"a": first, "b": dataclasses.replace(first, scores=fewer)})
+    elsewhere = first.scores.assign(ssim=first.scores["ssim"] + 0.01)  # sequences of the same names
+    for scores in (fewer, elsewhere):
+        with pytest.raises(InputError, match="b and a were not scored on the same sequences"):
+            Comparison({"a": first, "b": dataclasses.replace(first, scores=scores)})
+    other_lpips = dataclasses.replace(first.protocol, lpips="vgg")
+    with pytest.raises(InputError, match=r"found lpips version 0\.1, vgg"):
+        Comparison({"a": first, "b": dataclasses.replace(first, protocol=other_lpips)})
+
+
+def test_undefined_differences_are_shown():
+    first, second = made_up(), made_up()
+    for result, sequence in ((first, "00"), (second, "01")):
+        result.scores.loc[(result.scores["method"] == "pred") & (result.scores["sequence"] == sequence), "psnr"] = np.inf
+    comparison = Comparison({"a": first, "b": second})
+    row = next(row for row in comparison.tables()[1].rows if row[0] == "b: pred (mean latent)")
+    assert row[1] == "undefined, p 1.0000" and "nan" not in comparison.tables()[1].text()
+
+
+def test_only_shared_metrics_are_compared():
+    first = made_up()
+    more = dataclasses.replace(first, scores=first.scores.assign(lpips=0.1))
+    assert Comparison({"a": more, "b": first}).metrics == ["psnr", "ssim", "mse"]
+
+
+def test_scores_that_are_no_numbers(tmp_path):
+    result = made_up()
+    result.scores.loc[4, "psnr"] = np.nan
+    with pytest.raises(InputError, match=r"the scores of sequence 01 \(copy\) are no numbers"):
+        result.save(tmp_path, "test")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_look_like_nothing(tmp_path):
+    result = made_up()
+    named = result.scores.assign(sequence=result.scores["sequence"].replace({"00": "NA", "01": "null"}))
+    dataclasses.replace(result, scores=named).save(tmp_path, "test")
+    assert load_evaluation(tmp_path, "test").sequences[:2] == ["NA", "null"]
+
+
+def test_distances_have_rows_of_their_own():
+    distances = pd.DataFrame({"fvd": {"copy": 300.0, "pred_sample": 120.0}})
+    table = made_up(distances=distances).table()
+    rows = {row[0]: row for row in table.rows}
+    assert table.header[4] == "FVD" and rows["copy the last frame"][4] == "300.0" and rows["rec (posterior)"][4] == ""
+    assert rows["pred (one sample)"][1:] == ["", "", "", "120.0", ""]
 
 
 def test_tables():
@@ -138,5 +184,10 @@ def test_tables():
     assert table.text().splitlines() == ["           PSNR dB", "a_b & 5 %     1.00", "x | <y>      22.00"]
     assert table.markdown().splitlines() == ["|  | PSNR dB |", "| --- | ---: |", "| a_b & 5 % | 1.00 |", r"| x \| <y> | 22.00 |"]
     latex = table.latex().splitlines()
-    assert latex[0] == r"\begin{tabular}{lr}" and r"a\_b \& 5 \% & 1.00 \\" in latex and latex[-1] == r"\end{tabular}"
+    assert (
+        latex[0] == r"\begin{tabular}{lr}"
+        and r"a\_b \& 5 \% & 1.00 \\" in latex
+        and r"x \textbar{} \textless{}y\textgreater{} & 22.00 \\" in latex
+        and latex[-1] == r"\end{tabular}"
+    )
     assert "<td>x | &lt;y&gt;</td>" in table.html()
