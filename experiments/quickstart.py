@@ -1,4 +1,4 @@
-"""``svg-quickstart``: the whole chain on a laptop: simulate, index, train, evaluate, render, plot."""
+"""``svg-quickstart``: the whole chain on a laptop: simulate, index, train, evaluate, render, plot, report."""
 
 import argparse
 import shlex
@@ -10,7 +10,7 @@ from data_tools import simulate
 from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
 
-from . import evaluate, plot, render, train
+from . import evaluate, plot, render, report, train
 
 RECIPE = Path(__file__).parent / "recipes" / "quickstart.args"
 
@@ -62,10 +62,12 @@ def quickstart(args: argparse.Namespace) -> None:
     print(f"\n3/4  svg-evaluate {run} --n_sample {args.n_sample}")
     evaluate.evaluate(evaluate.parse([str(run), "--n_sample", str(args.n_sample)]))
 
-    print(f"\n4/4  svg-render {run}; svg-plot {run}")
+    print(f"\n4/4  svg-render {run}; svg-plot {run}; svg-report {run}")
     render.render(render.parse([str(run)]))
     plot.plot(plot.parse([str(run)]))
-    print(f"\ndone in {(time.monotonic() - began) / 60:.1f} minutes; the pictures are in {run / 'figures'}")
+    report.report(report.parse([str(run)]))
+    minutes = (time.monotonic() - began) / 60
+    print(f"\ndone in {minutes:.1f} minutes; the pictures are in {run / 'figures'}, all together in {run / 'report.html'}")
 
 
 def main(argv: list[str] | None = None) -> int:

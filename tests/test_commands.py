@@ -231,6 +231,6 @@ def test_quickstart(tmp_path):
         command = [sys.executable, "-m", "experiments.quickstart", "--minutes", "0.1", "--sequences", "12", "--n_sample", "2"]
         done = subprocess.run([*command, "--out", tmp_path], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
         assert done.returncode == 0, done.stderr
-        assert "copy the last frame" in done.stdout and f"the pictures are in {tmp_path / name / 'figures'}" in done.stdout
+        assert "copy the last frame" in done.stdout and f"the pictures are in {tmp_path / name / 'figures'}, all" in done.stdout
         assert (tmp_path / name / "figures" / "test_best.gif").exists()
-        assert (tmp_path / name / "figures" / "training.png").exists()
+        assert (tmp_path / name / "figures" / "training.png").exists() and (tmp_path / name / "report.html").exists()
