@@ -40,7 +40,7 @@ setup(
         "sim": ["mujoco-core>=4"],
         "video": ["imageio-ffmpeg>=0.5"],
         "metrics": ["lpips>=0.1.4"],
-        "dev": ["pytest>=8", "hypothesis>=6.100", "scikit-image>=0.22", "ruff>=0.6"],
+        "dev": ["pytest>=8", "hypothesis>=6.100", "scikit-image>=0.22", "scipy>=1.12", "lpips>=0.1.4", "ruff>=0.6"],
     },
     entry_points={"console_scripts": [f"{command}={module}:main" for command, module in COMMANDS.items()]},
 )

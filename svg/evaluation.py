@@ -263,8 +263,10 @@ def evaluate(
             if n_sample > 1:
                 sample_parts.append(_rows(names, sampled.statistics()))
             if videos_seen is not None:
-                for method, video in {"truth": target, **videos}.items():
-                    videos_seen.add(method, past, video)
+                for method in ("copy", "rec", "pred", "pred_sample"):
+                    if method in videos:
+                        videos_seen.add(method, past, videos[method])
+                videos_seen.add("truth", past, target)
             parts += [_rows(names, values).assign(method=method) for method, values in scores.items()]
             bar.update(len(numbers))
     computed = f"{'bfloat16' if runtime.uses_bfloat16(device, precision) else 'float32'} on {device.type}"

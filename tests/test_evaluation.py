@@ -10,6 +10,7 @@ import torch
 from conftest import small_model
 from reference_models import ConstantModel, CopyModel, TruthModel
 
+from svg.distances import frechet_distance, kernel_distance
 from svg.evaluation import changed_conditions, evaluate, latent_noise, predict_sequence
 from svg.model import VideoPredictor
 from svg.protocols import PROTOCOLS, Protocol
@@ -106,6 +107,23 @@ def test_sequence_futures_are_those_that_were_scored(result, model, dataset, cli
         np.mean([references.psnr(t, f.double().numpy()) for t, f in zip(clips[3, 2:], v, strict=True)]) for v in found.samples
     )
     assert result.per_sequence("pred_best", "psnr")[3] == pytest.approx(best, rel=1e-4)
+
+
+def test_distances_of_videos(model, dataset, clips):
+    """With features that are worked out here again: mean colours of the first and of the last frame."""
+
+    def features(videos):
+        return torch.cat([videos[:, 0].mean((2, 3)), videos[:, -1].mean((2, 3))], 1)
+
+    result = evaluate(model, dataset, protocol(), CPU, "float32", action_tests=True, video_features=features)
+    assert list(result.distances.index) == ["copy", "rec", "pred", "pred_sample"]
+    truth = np.concatenate([clips[:, 0].mean((2, 3)), clips[:, -1].mean((2, 3))], 1)
+    copied = np.concatenate([clips[:, 0].mean((2, 3)), clips[:, 1].mean((2, 3))], 1)
+    assert result.distances.loc["copy", "fvd"] == pytest.approx(frechet_distance(copied, truth), rel=1e-3, abs=1e-9)
+    samples = [predict_sequence(model, dataset, result.protocol, n, CPU, "float32", 7, seed=1).samples[0][-1] for n in range(5)]
+    sampled = np.concatenate([clips[:, 0].mean((2, 3)), torch.stack(samples).mean((2, 3)).numpy()], 1)
+    assert result.distances.loc["pred_sample", "kvd"] == pytest.approx(kernel_distance(sampled, truth), rel=1e-3)
+    assert "FVD" in result.report() and "Frechet distance of I3D" in result.report()
 
 
 def test_methods_of_a_protocol(model, dataset):
