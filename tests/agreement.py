@@ -111,11 +111,13 @@ def sample_statistics() -> list[list[str]]:
     found = bootstrap_interval(values)
     difference = max(abs(found[0] - expected.low), abs(found[1] - expected.high))
     rows.append(
-        ["bootstrap interval (random)", "SciPy bootstrap", f"{expected.low:.4g} to {expected.high:.4g}", f"{difference:.1e}"]
+        ["bootstrap interval (both random)", "SciPy bootstrap", f"{expected.low:.4g} to {expected.high:.4g}", f"{difference:.1e}"]
     )
     values = random.normal(0.12, 1, 200)
     expected = stats.permutation_test((values,), np.mean, permutation_type="samples", rng=0).pvalue
-    rows.append(["sign-flip p (random)", "SciPy permutation_test", f"{expected:.4f}", f"{abs(sign_flip_p(values) - expected):.1e}"])
+    rows.append(
+        ["sign-flip p (both random)", "SciPy permutation_test", f"{expected:.4f}", f"{abs(sign_flip_p(values) - expected):.1e}"]
+    )
     return rows
 
 
