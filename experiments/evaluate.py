@@ -71,20 +71,20 @@ def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool 
     from svg.checkpoint import read_identity
     from svg.evaluation import evaluate
 
-    weights = f"{path}, {args.checkpoint} checkpoint: {read_identity(path, args.checkpoint)}"
-    before = saved_evaluation(args, opened, path, weights, any_n_sample) if reuse else None
+    identity = read_identity(path, args.checkpoint)
+    before = saved_evaluation(args, opened, path, identity, any_n_sample) if reuse else None
     if before is not None:
         return before
     result = evaluate(
         opened.model, opened.dataset, opened.protocol, opened.device, opened.config.train.precision,
         batch_size=args.batch_size, memory=args.memory, compile=args.compile, seed=args.seed, limit=args.limit,
-        weights=weights, action_tests=True, **open_networks(args, opened),
+        weights=f"{path}, {args.checkpoint} checkpoint: {identity}", action_tests=True, **open_networks(args, opened),
     )  # fmt: skip
     print(f"written: {result.save(path, result_name(args))} and .csv")
     return result
 
 
-def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, weights: str, any_n_sample: bool) -> Any:
+def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity: str, any_n_sample: bool) -> Any:
     """What an earlier evaluation of the same weights, data and kind has written, or None."""
     from svg.results import load_evaluation
 
@@ -97,9 +97,10 @@ def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, weights:
     dataset, n_sample = opened.dataset, found.protocol.n_sample
     protocol = dataclasses.replace(opened.protocol, n_sample=n_sample) if any_n_sample and n_sample > 1 else opened.protocol
     total = min(args.limit, len(dataset)) if args.limit else len(dataset)
-    wanted = (protocol, args.split, total, args.seed, dataset.digest(), weights)
     setting = found.setting
-    is_wanted = wanted == (found.protocol, setting.split, setting.sequences, setting.seed, setting.data_digest, setting.weights)
+    is_wanted = setting.weights.endswith(identity) and (protocol, args.split, total, args.seed, dataset.digest()) == (
+        found.protocol, setting.split, setting.sequences, setting.seed, setting.data_digest
+    )  # fmt: skip
     return found if is_wanted and set(args.metrics) <= set(found.measured) else None
 
 

@@ -1,6 +1,7 @@
 """Whole commands as a user runs them."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,8 @@ def test_evaluate_several_runs(run, tmp_path, capsys):
     assert (other / "evaluation" / "test.csv").stat().st_mtime_ns == before
     again = capsys.readouterr().out
     assert again and printed.endswith(again)
+    assert evaluate.main([os.path.relpath(flag) if flag == str(other) else flag for flag in flags]) == 0  # by another path
+    assert (other / "evaluation" / "test.csv").stat().st_mtime_ns == before
     assert train.main(["--log_dir", str(other), "--resume", "--niter", "3"]) == 0
     assert evaluate.main(flags) == 0  # other weights
     assert (other / "evaluation" / "test.csv").stat().st_mtime_ns != before
