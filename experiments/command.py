@@ -62,6 +62,8 @@ def open_run(args: argparse.Namespace, run: Path | None = None) -> Run:
     model, config = load_model(run, args.checkpoint, device)
     data, protocol = config.data, resolve_protocol(args, run)
     clip = protocol.n_past + protocol.n_future
+    if args.data_root is None and not Path(data.data_root).is_dir():
+        raise InputError(f"{data.data_root}: not found from here; {run} was trained on it: name its place with --data_root")
     dataset = SequenceDataset(args.data_root or data.data_root, args.split, clip, data.conditions)
     report_left_out(dataset)
     height, width, channels = dataset.frame_size

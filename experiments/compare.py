@@ -27,7 +27,7 @@ def studies(niter: int) -> dict[str, dict[str, dict[str, str | int | float]]]:
     return {
         "kl": {
             "kl_monotonic": {"kl_anneal": "monotonic", "kl_anneal_cycle": 1},
-            "kl_cyclical": {"kl_anneal": "cyclical", "kl_anneal_cycle": min(4, niter)},
+            "kl_cyclical": {"kl_anneal": "cyclical", "kl_anneal_cycle": max(1, min(4, niter // 4))},
         },
         "tfr": {
             "tfr_falling": {"tfr": 1.0, "tfr_start_decay_epoch": niter // 4, "tfr_decay_step": round(2 / niter, 6)},
@@ -41,10 +41,12 @@ def studies(niter: int) -> dict[str, dict[str, dict[str, str | int | float]]]:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = FlagParser(prog="svg-compare", description=__doc__.replace("`", ""))
     parser.add_argument("out", type=Path, help="folder of the runs and figures")
-    parser.add_argument("--studies", nargs="+", choices=tuple(studies(1)), default=tuple(studies(1)), help="default: all")
+    parser.add_argument("--studies", nargs="+", choices=tuple(studies(1)), default=list(studies(1)), help="what is varied")
     parser.add_argument("--n_sample", type=int, default=10, help="futures sampled for each test sequence")
     add_config_arguments(parser)
-    return parser.parse_args([f"@{RECIPE}", *(sys.argv[1:] if argv is None else argv)])
+    base = vars(parser.parse_args([".", f"@{RECIPE}"]))
+    parser.set_defaults(**{name: value for name, value in base.items() if name != "out"})
+    return parser.parse_args(argv)
 
 
 def training_arguments(args: argparse.Namespace, name: str, changes: dict) -> argparse.Namespace:
@@ -71,7 +73,7 @@ def train_run(wanted: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     from svg.checkpoint import FIGURES, read_metrics
-    from svg.config import config_from_arguments
+    from svg.config import config_from_arguments, flag_values
     from svg.plotting import plot_frames, plot_training
     from svg.sequences import SequenceDataset
 
@@ -84,14 +86,21 @@ def compare(args: argparse.Namespace) -> None:
     evaluation = evaluate.parse([str(args.out / BASE), "--n_sample", str(args.n_sample), "--device", args.device])
     # whatever can be found wrong before hours of work
     evaluate.check(evaluation)
-    for arguments in parsed.values():
-        config_from_arguments(arguments)
+    for name, arguments in parsed.items():
+        if name != BASE and flag_values(config_from_arguments(arguments)) | {"log_dir": config.train.log_dir} == flag_values(
+            config
+        ):
+            raise InputError(f"--studies: {name} would be the base itself with these flags; leave its study or the flags out")
     SequenceDataset(args.data_root, evaluation.split, config.data.n_eval, config.data.conditions)
 
     for number, (name, arguments) in enumerate(parsed.items(), start=1):
         changes = " ".join(f"--{flag} {value}" for flag, value in wanted[name].items())
         print(f"{number}/{len(parsed)}  {name}: {changes or 'the base'}")
-        train_run(arguments)
+        try:
+            train_run(arguments)
+        except KeyboardInterrupt:
+            print("svg-compare: the same command goes on from there")
+            raise
     results = {
         name: evaluate.evaluate_run(evaluation, open_run(evaluation, args.out / name), args.out / name, reuse=True)
         for name in parsed

@@ -4,15 +4,17 @@ Of several runs one table, with the significance of their paired differences to 
 """
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 from data_tools.command import OneLineParser, run_command
-from data_tools.layout import InputError
+from data_tools.layout import InputError, write_text
 
 from .command import Run, add_run_arguments, label_runs, open_run, resolve_protocol
+
+FOLDER = "evaluation"
+"""Where in a run's folder tables of several runs lie, beside its scores."""
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -20,7 +22,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_run_arguments(parser, several=True)
     add_evaluation_arguments(parser)
     parser.add_argument("--reuse", action="store_true", help="take scores that an evaluation of the same kind has written before")
-    parser.add_argument("--out", type=Path, help="folder of the tables of several runs (default: evaluation of the first run)")
+    parser.add_argument(
+        "--out", type=Path, help="folder of tables in Markdown and LaTeX (of several runs by default: evaluation in the first one)"
+    )
     return parser.parse_args(argv)
 
 
@@ -48,6 +52,7 @@ def result_name(args: argparse.Namespace) -> str:
         args.split,
         args.protocol if args.protocol != "own" else "",
         "" if args.n_future is None else str(args.n_future),
+        "" if args.n_sample is None else f"n{args.n_sample}",
         args.ssim_window or "",
         args.checkpoint if args.checkpoint != "best" else "",
         f"seed_{args.seed}" if args.seed != 1 else "",
@@ -63,17 +68,15 @@ def check(args: argparse.Namespace) -> None:
         raise InputError("--n_sample, --memory, --limit: expected at least 0")
 
 
-def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool = False, any_n_sample: bool = False) -> Any:
-    """The `Evaluation` of the run at `path`, written to its folder; with `reuse` one that is there, if it is of the same kind.
-
-    `any_n_sample` takes one with another number of samples, too.
-    """
+def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool = False) -> Any:
+    """The `Evaluation` of the run at `path`, written to its folder; with `reuse` one that is there, if it is of the same kind."""
     from svg.checkpoint import read_identity
     from svg.evaluation import evaluate
 
     identity = read_identity(path, args.checkpoint)
-    before = saved_evaluation(args, opened, path, identity, any_n_sample) if reuse else None
+    before = saved_evaluation(args, opened, path, identity) if reuse else None
     if before is not None:
+        print(f"taken as it is: {path / FOLDER / result_name(args)}.json")
         return before
     result = evaluate(
         opened.model, opened.dataset, opened.protocol, opened.device, opened.config.train.precision,
@@ -84,7 +87,7 @@ def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool 
     return result
 
 
-def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity: str, any_n_sample: bool) -> Any:
+def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity: str) -> Any:
     """What an earlier evaluation of the same weights, data and kind has written, or None."""
     from svg.results import load_evaluation
 
@@ -94,11 +97,10 @@ def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity
         return None
     if found is None:
         return None
-    dataset, n_sample = opened.dataset, found.protocol.n_sample
-    protocol = dataclasses.replace(opened.protocol, n_sample=n_sample) if any_n_sample and n_sample > 1 else opened.protocol
+    dataset = opened.dataset
     total = min(args.limit, len(dataset)) if args.limit else len(dataset)
     setting = found.setting
-    is_wanted = setting.weights.endswith(identity) and (protocol, args.split, total, args.seed, dataset.digest()) == (
+    is_wanted = setting.weights.endswith(identity) and (opened.protocol, args.split, total, args.seed, dataset.digest()) == (
         found.protocol, setting.split, setting.sequences, setting.seed, setting.data_digest
     )  # fmt: skip
     return found if is_wanted and set(args.metrics) <= set(found.measured) else None
@@ -131,14 +133,19 @@ def evaluate(args: argparse.Namespace) -> None:
     check(args)
     labels = label_runs(args.runs)
     check_same_protocol(args, labels)
+    folder = args.out or args.runs[0] / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     results = {}
     for label, path in labels.items():
         results[label] = evaluate_run(args, open_run(args, path), path, args.reuse)
     if len(results) > 1:
-        compare(results, args.out or args.runs[0] / "evaluation", result_name(args))
+        compare(results, folder, result_name(args))
         return
     result = results[label]
     print(f"\n{path} on {result.setting.data}/{result.setting.split}: {result.setting.sequences} sequences\n{result.report()}")
+    if args.out:
+        words = result.protocol.describe(result.measured) | about(result)
+        write_tables(folder / result_name(args), [result.table()], words)
 
 
 def check_same_protocol(args: argparse.Namespace, runs: dict[str, Path]) -> None:
@@ -152,29 +159,38 @@ def check_same_protocol(args: argparse.Namespace, runs: dict[str, Path]) -> None
             raise InputError(f"{label} and {first}: {difference(protocol, expected)}")
 
 
+def about(result: Any) -> dict[str, str]:
+    """What is to be said of a table besides its protocol."""
+    setting = result.setting
+    return {
+        "data": f"{setting.sequences} sequences of {setting.data}/{setting.split}",
+        "intervals": "95 % bootstrap over sequences",
+    }
+
+
 def compare(results: dict[str, Any], folder: Path, name: str) -> None:
     """Prints the table of several runs and writes it to ``folder/comparison_<name>`` as CSV, Markdown and LaTeX."""
-    from data_tools.layout import write_text
     from svg.comparison import Comparison
 
     comparison = Comparison(results)
     means, differences = comparison.tables()
-    first = comparison.first
-    words = first.protocol.describe(comparison.metrics) | {
-        "data": f"{first.setting.sequences} sequences of {first.setting.data}/{first.setting.split}",
-        "intervals": "95 % bootstrap over sequences",
-        "p": "sign-flip test of the differences of the same sequences, corrected after Holm for the number of runs",
-    }
+    words = comparison.first.protocol.describe(tuple(comparison.metrics)) | about(comparison.first)
+    words["p"] = "sign-flip test of the differences of the same sequences, corrected after Holm for the number of runs"
     print("\n" + "\n".join(f"{part:9s} {line}" for part, line in words.items()))
     print(f"\n{means.text()}\n\n{differences.text()}\n")
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"comparison_{name}"
     write_text(Path(f"{stem}.csv"), comparison.rows().to_csv(index=False, float_format="%.7g"))
+    write_tables(stem, [means, differences], words)
+
+
+def write_tables(stem: Path, tables: list[Any], words: dict[str, str]) -> None:
+    """Writes tables, with `words` about them, as Markdown and LaTeX."""
     notes = "".join(f"- {part}: {line}\n" for part, line in words.items())
-    write_text(Path(f"{stem}.md"), f"{means.markdown()}\n{differences.markdown()}\n{notes}")
+    write_text(Path(f"{stem}.md"), "\n".join([*(table.markdown() for table in tables), notes]))
     comments = "".join(f"% {part}: {line}\n" for part, line in words.items())
-    write_text(Path(f"{stem}.tex"), f"{comments}{means.latex()}\n{differences.latex()}")
-    print(f"written: {stem}.csv, .md and .tex")
+    write_text(Path(f"{stem}.tex"), comments + "\n".join(table.latex() for table in tables))
+    print(f"tables: {stem}.md and .tex")
 
 
 def main(argv: list[str] | None = None) -> int:

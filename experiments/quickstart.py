@@ -20,7 +20,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=6.0, help="training time (default 6)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of data and run (default demo)")
     parser.add_argument("--sequences", type=int, default=400, help="sequences to simulate (default 400)")
-    parser.add_argument("--n_sample", type=int, default=10, help="futures sampled for each test sequence (default 10)")
+    parser.add_argument("--n_sample", type=int, default=100, help="futures sampled for each test sequence (default 100)")
     parser.add_argument("--seed", type=int, default=1, help="seed of simulation and training (default 1)")
     return parser.parse_args(argv)
 
@@ -59,15 +59,18 @@ def quickstart(args: argparse.Namespace) -> None:
     print(f"\n2/4  svg-train {shlex.join(flags)}: {args.minutes:g} minutes")
     train.train(train.parse(flags))
 
-    print(f"\n3/4  svg-evaluate {run} --n_sample {args.n_sample}")
-    evaluate.evaluate(evaluate.parse([str(run), "--n_sample", str(args.n_sample)]))
+    sampled = [] if args.n_sample == 100 else ["--n_sample", str(args.n_sample)]  # what svg-evaluate does by itself
+    evaluation = evaluate.parse([str(run), *sampled])
+    print(f"\n3/4  svg-evaluate {shlex.join([str(run), *sampled])}")
+    evaluate.evaluate(evaluation)
 
     print(f"\n4/4  svg-render {run}; svg-plot {run}; svg-report {run}")
     render.render(render.parse([str(run)]))
-    plot.plot(plot.parse([str(run)]))
-    report.report(report.parse([str(run)]))
+    plot.plot(plot.parse([str(run), "--scores", evaluate.result_name(evaluation)]))
+    page = report.parse([str(run), *sampled, "--out", str(run / "report.html")])
+    report.report(page)
     minutes = (time.monotonic() - began) / 60
-    print(f"\ndone in {minutes:.1f} minutes; the pictures are in {run / 'figures'}, all together in {run / 'report.html'}")
+    print(f"\ndone in {minutes:.1f} minutes; the pictures are in {run / 'figures'}, all together in {page.out}")
 
 
 def main(argv: list[str] | None = None) -> int:

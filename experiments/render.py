@@ -12,6 +12,8 @@ from data_tools.layout import InputError
 
 from .command import Run, add_run_arguments, named_sequences, open_run
 
+MOST_SAMPLES = 12
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="svg-render", description=__doc__.replace("`", ""))
@@ -48,8 +50,10 @@ def predicted_videos(run: Run, number: int, n_sample: int, seed: int) -> dict[st
 
 
 def render(args: argparse.Namespace) -> None:
-    if args.n_sample < 0 or not 0.1 <= args.fps <= 50:
-        raise InputError("--n_sample: expected at least 0; --fps: expected a number from 0.1 to 50")
+    if not 0 <= args.n_sample <= MOST_SAMPLES:
+        raise InputError(f"--n_sample: found {args.n_sample}, expected 0 to {MOST_SAMPLES}: more are not seen side by side")
+    if not 0.1 <= args.fps <= 50:
+        raise InputError(f"--fps: found {args.fps:g}, expected a number from 0.1 to 50")
 
     from svg.checkpoint import FIGURES
     from svg.rendering import render_sequence, require_mp4

@@ -13,7 +13,7 @@ from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
 
 from .command import Run, add_run_arguments, named_sequences, open_run
-from .evaluate import add_evaluation_arguments, check, evaluate_run
+from .evaluate import add_evaluation_arguments, check, evaluate_run, result_name
 
 SHOWN = 7
 """Sampled futures that are shown of each sequence, from the best to the worst in equal steps."""
@@ -25,7 +25,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add_evaluation_arguments(parser)
     parser.add_argument("--sequences", nargs="+", metavar="NAME", help="show these sequences instead of the best, median and worst")
     parser.add_argument("--fps", type=float, default=5.0, help="frames a second (default 5)")
-    parser.add_argument("--out", type=Path, help="file of the page (default RUN/report.html)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="file of the page (default report.html in the run, with what sets the evaluation apart in its name)",
+    )
     return parser.parse_args(argv)
 
 
@@ -56,21 +60,21 @@ def shown_sequence(run: Run, evaluation, title: str, number: int):
     def score(future):
         return psnr(future, found.truth, protocol.psnr, protocol.psnr_epsilon)
 
-    def panel(label: str, future, with_mean: bool = False) -> Panel:
+    def panel(label: str, future) -> Panel:
         scores = score(future)
-        label = f"{label}, {scores.mean():.2f} dB" if with_mean else label
-        return Panel(label, to_video(found.past, future), [*given, *(f"{value:.1f} dB" for value in scores.tolist())])
+        here = [f"{value:.1f} dB here" for value in scores.tolist()]
+        return Panel(f"{label}, {scores.mean():.2f} dB", to_video(found.past, future), [*given, *here])
 
     truth = Panel("truth", to_video(found.past, found.truth), [])
-    rec, pred = panel("rec (posterior)", found.rec), panel("pred (mean latent)", found.pred)
+    rec, pred = panel("rec", found.rec), panel("pred", found.pred)
     errors = Panel("error of pred", error_map(pred.frames, truth.frames), [])
-    copied = panel("copy the last frame", found.past[-1:].expand_as(found.truth))
+    copied = panel("copy", found.past[-1:].expand_as(found.truth))
     samples = []
     if found.samples:
         order = np.argsort([-score(future).mean().item() for future in found.samples])
         ranks = sorted({round(rank) for rank in np.linspace(0, len(order) - 1, SHOWN)})
         names = {0: "best", len(order) - 1: "worst"} if len(order) > 1 else {0: "sample"}
-        samples = [panel(names.get(rank, f"{rank + 1} of {len(order)}"), found.samples[order[rank]], True) for rank in ranks]
+        samples = [panel(names.get(rank, f"{rank + 1} of {len(order)}"), found.samples[order[rank]]) for rank in ranks]
     return ShownSequence(title, [truth, pred, errors, rec, copied], samples)
 
 
@@ -88,7 +92,7 @@ def report(args: argparse.Namespace) -> None:
     check(args)
     run = open_run(args)
     named = named_sequences(run.dataset, args.sequences) if args.sequences else None
-    evaluation = evaluate_run(args, run, args.run, reuse=True, any_n_sample=args.n_sample is None)
+    evaluation = evaluate_run(args, run, args.run, reuse=True)
     chosen = {f"sequence {name}": number for name, number in named.items()} if named else choose_sequences(run, evaluation)
     sequences = [shown_sequence(run, evaluation, title, number) for title, number in chosen.items()]
     name = args.run.resolve().name
@@ -104,7 +108,8 @@ def report(args: argparse.Namespace) -> None:
         "Configuration": Table(["flag", "value"], [[name, str(value)] for name, value in flags.items()]),
         "Environment": Table(["", "value"], [[name, str(value)] for name, value in environment.items()]),
     }
-    out = args.out or args.run / "report.html"
+    kind = result_name(args)
+    out = args.out or args.run / ("report.html" if kind == "test" else f"report_{kind}.html")
     page = build_report(f"Video prediction: {name}", evaluation, sequences, figures, tables, args.fps)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)

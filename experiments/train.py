@@ -39,7 +39,8 @@ def train(args: argparse.Namespace) -> None:
     try:
         run = training.fit()
     except KeyboardInterrupt:
-        print("\nsvg-train: what is after the last whole epoch is lost; add --resume to go on from there")
+        run = training.run
+        print(f"\n{run}: what is after its last whole epoch is lost; svg-train --log_dir {run} --resume goes on from there")
         raise
     distributed.leave()
     if training.world.first:

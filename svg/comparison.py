@@ -25,7 +25,10 @@ def difference(found: Protocol, expected: Protocol) -> str:
     """What two protocols differ in."""
     lines, others = (protocol.describe(tuple(HIGHER_IS_BETTER)) for protocol in (found, expected))
     name = next(name for name in lines if lines[name] != others[name])
-    return f"found {name} {lines[name]}, expected {others[name]}; name the same --protocol, --n_future and --n_sample for all"
+    advice = "name the same --protocol, --n_future and --n_sample for all"
+    if found.n_past != expected.n_past:
+        advice = "name a --protocol that says how many frames are given, such as srvp"
+    return f"found {name} {lines[name]}, expected {others[name]}; {advice}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,9 @@ class Comparison:
                     row |= {"difference": difference.mean, "difference_low": difference.low, "difference_high": difference.high}
                     row |= {"p": corrected[label]}
                 rows.append(row)
-        return pd.DataFrame(rows)
+        protocol, setting = self.first.protocol, self.first.setting
+        about = {"protocol": protocol.name, "n_past": protocol.n_past, "n_future": protocol.n_future, "n_sample": protocol.n_sample}
+        return pd.DataFrame(rows).assign(**about, data=setting.data, split=setting.split, sequences=setting.sequences)
 
     def tables(self) -> tuple[Table, Table]:
         """Means with intervals; and differences to the first run with intervals and p-values."""

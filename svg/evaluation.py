@@ -232,9 +232,14 @@ def evaluate(
     `model` is best one of `svg.inference.freeze`; `weights` says in the result where it comes from. The past is observed once for
     all samples; `memory` is that of `imagine_in_chunks`. `action_tests` adds ``pred_other``, ``pred_swap`` and ``pred_zero``.
     `compile` is for SSIM. `lpips` takes (predicted, target) as `svg.perceptual.Lpips` does, `video_features` videos [B,T,C,H,W],
-    for `distances`.
+    for `distances`. A protocol that leaves numbers of frames open needs `Protocol.for_run` first.
     """
     n_past, n_future, n_sample = protocol.n_past, protocol.n_future, protocol.n_sample
+    if n_past < 1 or n_future < 1 or n_past + n_future != dataset.clip_length:
+        raise ValueError(
+            f"protocol {protocol.name} with {n_past} + {n_future} frames, expected those of the dataset's clips, "
+            f"{dataset.clip_length}; see Protocol.for_run"
+        )
     score = Scorer(protocol, lpips, compile)
     videos_seen = VideoDistances(video_features) if video_features is not None else None
     parts, sample_parts = [], []

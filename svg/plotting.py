@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .comparison import Comparison
 from .results import TITLES, Evaluation, method_names
 
 # Okabe & Ito's colours: told apart by the colour-blind too
@@ -48,14 +49,15 @@ def plot_training(runs: dict[str, list[dict[str, Any]]], file: Path | BinaryIO, 
                 # Of several runs the legend shows the one line that every run has in this panel.
                 legend = (label if several else kind) if kind != "rec" or not several else ""
                 marker = "" if len(points) >= 12 else "x" if kind == "rec" else "o"
-                width = 1.2 + (len(runs) - 1 - number) if several and not kind else 1.5  # lines that coincide stay visible
+                width = 1.2 + 0.8 * (len(runs) - 1 - number) if several and not kind else 1.5  # lines that coincide stay visible
                 look = {"linestyle": STYLES.get(kind, "-"), "color": colour, "marker": marker, "ms": 4, "lw": width}
                 axes.plot(*zip(*points, strict=True), label=legend, clip_on=False, **look)
         if title in ("loss", "MSE"):
             axes.set_yscale("log")
         elif title in FROM_ZERO:
-            axes.set_ylim(bottom=0)
-            axes.ticklabel_format(axis="y", scilimits=(-2, 3))
+            axes.set_ylim(bottom=0, top=1.05 if names == ["tfr"] else None)
+        if title not in ("loss", "MSE"):
+            axes.ticklabel_format(axis="y", scilimits=(-2, 3), useOffset=False)
         if several and any(name.startswith("val_") for name in names):
             title += ": pred, rec dashed"
         _finish(axes, title, "epoch", legend=not several)
@@ -66,8 +68,11 @@ def plot_training(runs: dict[str, list[dict[str, Any]]], file: Path | BinaryIO, 
 
 
 def plot_frames(runs: dict[str, Evaluation], file: Path | BinaryIO, form: str = "png") -> None:
-    """Each metric at each predicted frame with its 95 % interval over sequences; `runs` gives a run's scores by its label."""
-    first, *others = runs.values()
+    """Each metric at each predicted frame with its 95 % interval over sequences; `runs` gives a run's scores by its label.
+
+    Raises `InputError` for runs that `Comparison` would not compare.
+    """
+    first, *others = Comparison(runs).evaluations.values()
     # those that all have; of MSE PSNR says the same
     metrics = [name for name in first.metrics if name != "mse" and all(name in other.metrics for other in others)]
     figure = Figure(figsize=(2.4 + 4.8 * len(metrics), 4.2), layout="constrained")
@@ -83,10 +88,15 @@ def plot_frames(runs: dict[str, Evaluation], file: Path | BinaryIO, form: str = 
                 legend = f"{label}: {shown}" if len(runs) > 1 and method != "copy" else shown
                 mean, low, high = (np.where(np.isfinite(line), line, np.nan) for line in scores.curve(method, name))
                 frames = np.arange(1, len(mean) + 1)
-                axes.plot(frames, mean, linestyle=STYLES.get(method, "-"), color=colour, label=legend, marker="o", ms=3)
+                marker = "^" if method == "pred_best" else "o"
+                axes.plot(frames, mean, linestyle=STYLES.get(method, "-"), color=colour, label=legend, marker=marker, ms=3.5)
                 axes.fill_between(frames, low, high, color=colour, alpha=0.13, linewidth=0)
+        axes.set_xlim(0.6, len(mean) + 0.4)
         _finish(axes, TITLES[name], "predicted frame", legend=False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+    protocol, setting = first.protocol, first.setting
+    words = f"protocol {protocol.name}, {protocol.n_past} frames given, {setting.sequences} sequences, bands: 95 % intervals"
+    figure.supxlabel(words, fontsize=8, color=GREY)
     figure.savefig(file, dpi=130, format=form)
 
 

@@ -67,13 +67,13 @@ def strip(videos: dict[str, np.ndarray], n_past: int, size: int = 96) -> Image.I
     steps = len(next(iter(videos.values())))
     picture = Image.new("RGB", (left + steps * (cell + gap), top + len(videos) * (cell + gap)), PAPER)
     draw = ImageDraw.Draw(picture)
+    for row, label in enumerate(videos):
+        draw.text((4, top + row * (cell + gap) + cell / 2), label, INK, font, anchor="lm")
     for time in range(steps):
         x = left + time * (cell + gap)
         draw.text((x + cell / 2, top - 5), f"{time}", INK, font, anchor="ms")
-        for row, (label, video) in enumerate(videos.items()):
-            y = top + row * (cell + gap)
-            draw.text((4, y + cell / 2), label, INK, font, anchor="lm")
-            picture.paste(panel(video[time], time < n_past, size), (x, y))
+        for row, video in enumerate(videos.values()):
+            picture.paste(panel(video[time], time < n_past, size), (x, top + row * (cell + gap)))
     return picture
 
 

@@ -20,7 +20,7 @@ from .tables import Table
 FOLDER = "evaluation"
 SCHEMA_VERSION = 2
 TITLES = {"psnr": "PSNR dB", "ssim": "SSIM", "mse": "MSE", "lpips": "LPIPS", "fvd": "FVD", "kvd": "KVD"}
-FORMATS = {"psnr": ".2f", "ssim": ".4f", "mse": ".3g", "lpips": ".4f", "fvd": ".1f", "kvd": ".3g"}
+FORMATS = {"psnr": ".2f", "ssim": ".4f", "mse": "#.3g", "lpips": ".4f", "fvd": ".1f", "kvd": "#.3g"}
 SAMPLE_COLUMNS = ("pairwise_mse", "error_mse", "rank")
 
 
@@ -70,8 +70,14 @@ class Interval:
         if np.isnan(self.mean):
             return "undefined"
         if self.low == -np.inf:
-            return format(self.mean, form)
-        return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
+            return number(self.mean, form)
+        return f"{number(self.mean, form)} [{number(self.low, form)}, {number(self.high, form)}]"
+
+
+def number(value: float, form: str) -> str:
+    """`value` as text, without a sign before nothing and without a point after everything."""
+    text = format(value, form).rstrip(".")
+    return text.lstrip("+-") if float(text.rstrip("%")) == 0 else text
 
 
 def interval(values: np.ndarray) -> Interval:
@@ -151,7 +157,7 @@ class Evaluation:
     def sample_statistics(self) -> dict[str, Interval]:
         """Diversity and calibration of the sampled futures; empty without them.
 
-        spread       root of the mean squared distance of two futures of a sequence, in grey levels (0 to 1)
+        spread       root of the mean squared distance of two futures of a sequence, of values in [0,1]
         calibration  that mean squared distance over the mean squared distance of a future and the truth: 1 if the truth could be
                      one more future, 0 if all are alike
         rank         share of futures nearer to the middle of all than the truth: 0.5 if the truth could be one of them
@@ -188,7 +194,7 @@ class Evaluation:
             if not scored and not compared:
                 continue
             cells = [self.mean(method, metric).text(FORMATS[metric]) if scored else "" for metric in self.metrics]
-            cells += [f"{self.distances.loc[method, n]:{FORMATS[n]}}" if compared else "" for n in distances]
+            cells += [number(self.distances.loc[method, n], FORMATS[n]) if compared else "" for n in distances]
             if gain and not scored:
                 cells.append("")
             elif gain:
@@ -253,6 +259,7 @@ class Evaluation:
         }
         folder = Path(run) / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}_samples.csv").unlink(missing_ok=True)
         for file, text in texts.items():
             write_text(folder / file, text)
         path = folder / f"{name}.json"

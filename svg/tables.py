@@ -1,6 +1,7 @@
 """A small table in the forms that people need: terminal, Markdown, LaTeX."""
 
 import html
+import re
 from dataclasses import dataclass
 
 LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
@@ -32,8 +33,8 @@ class Table:
         return "".join(f"| {' | '.join(row)} |\n" for row in [rows[0], rule, *rows[1:]])
 
     def html(self) -> str:
-        """A table element; where texts are long they wrap."""
-        words = any(len(cell) > 60 for row in self.rows for cell in row)
+        """A table element; of two columns the second is text, which wraps."""
+        words = len(self.header) == 2
 
         def line(row: list[str], kind: str) -> str:
             return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row) + "</tr>"
@@ -46,7 +47,8 @@ class Table:
         """A tabular environment."""
 
         def line(row: list[str]) -> str:
-            return " & ".join("".join(LATEX.get(sign, sign) for sign in cell) for cell in row) + r" \\" + "\n"
+            cells = ("".join(LATEX.get(sign, sign) for sign in cell) for cell in row)
+            return " & ".join(re.sub(r"(?<!\w)-(?=\d)", "$-$", cell) for cell in cells) + r" \\" + "\n"
 
         body = "".join(line(row) for row in self.rows)
         columns = "l" + "r" * (len(self.header) - 1)

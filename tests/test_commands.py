@@ -59,9 +59,11 @@ def test_evaluate(run, capsys):
     printed = capsys.readouterr().out
     assert "test: 5 sequences\n" in printed and "frames    2 given, 4 predicted" in printed and "pred (best of 3)" in printed
     assert "another sequence's conditions cost" in printed and "another sequence's actions alone cost" in printed
-    assert json.loads((run / "evaluation" / "test.json").read_text())["protocol"]["n_sample"] == 3
+    assert json.loads((run / "evaluation" / "test_n3.json").read_text())["protocol"]["n_sample"] == 3
     assert evaluate.main([str(run), "--split", "validate", "--n_future", "9", "--n_sample", "0", "--checkpoint", "last"]) == 0
-    assert len(json.loads((run / "evaluation" / "validate_9_last.json").read_text())["methods"]["pred"]["psnr"]["per_frame"]) == 9
+    assert (
+        len(json.loads((run / "evaluation" / "validate_9_n0_last.json").read_text())["methods"]["pred"]["psnr"]["per_frame"]) == 9
+    )
 
 
 def test_evaluate_under_a_published_protocol(run, capsys):
@@ -80,16 +82,17 @@ def test_evaluate_several_runs(run, tmp_path, capsys):
     assert "difference to run" in printed and "other: pred (best of 2)" in printed
     written = {path.suffix: path.read_text() for path in (tmp_path / "tables").iterdir()}
     assert written.keys() == {".csv", ".md", ".tex"} and all("own (this project's" in written[kind] for kind in (".md", ".tex"))
-    before = (other / "evaluation" / "test.csv").stat().st_mtime_ns
+    before = (other / "evaluation" / "test_n2.csv").stat().st_mtime_ns
     assert evaluate.main(flags) == 0  # again: what is there is taken, and the same comes out
-    assert (other / "evaluation" / "test.csv").stat().st_mtime_ns == before
+    assert (other / "evaluation" / "test_n2.csv").stat().st_mtime_ns == before
     again = capsys.readouterr().out
-    assert again and printed.endswith(again)
+    shown = again.index("protocol")
+    assert again.startswith("taken as it is") and printed.endswith(again[shown:])
     assert evaluate.main([os.path.relpath(flag) if flag == str(other) else flag for flag in flags]) == 0  # by another path
-    assert (other / "evaluation" / "test.csv").stat().st_mtime_ns == before
+    assert (other / "evaluation" / "test_n2.csv").stat().st_mtime_ns == before
     assert train.main(["--log_dir", str(other), "--resume", "--niter", "3"]) == 0
     assert evaluate.main(flags) == 0  # other weights
-    assert (other / "evaluation" / "test.csv").stat().st_mtime_ns != before
+    assert (other / "evaluation" / "test_n2.csv").stat().st_mtime_ns != before
 
 
 def test_compare(data_root, tmp_path, capsys):
@@ -130,9 +133,17 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
     shutil.copytree(run, other)
     shutil.rmtree(other / "evaluation", ignore_errors=True)
     assert evaluate.main([str(run), "--n_sample", "1"]) == 0
-    assert plot.main([str(run), str(other), "--out", str(tmp_path / "figures")]) == 0
-    assert f"{other}: svg-evaluate has written no evaluation/test.json there" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"training.png", "test_frames.png"}
+    flags = [str(run), str(other), "--scores", "test_n1", "--out", str(tmp_path / "figures")]
+    assert plot.main(flags) == 0
+    assert f"{other}: svg-evaluate has written no evaluation/test_n1.json there" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"training.png", "test_n1_frames.png"}
+    assert evaluate.main([str(other), "--n_sample", "2"]) == 0
+    for suffix in (".json", ".csv", "_samples.csv"):
+        (other / "evaluation" / f"test_n2{suffix}").rename(other / "evaluation" / f"test_n1{suffix}")
+    text = (other / "evaluation" / "test_n1.json").read_text().replace("test_n2", "test_n1")
+    (other / "evaluation" / "test_n1.json").write_text(text)
+    assert plot.main(flags) == 2
+    assert "found samples 2 futures a sequence, expected 1 futures" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -148,6 +159,8 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (evaluate, "/nowhere", "/nowhere/config.json: not found"),
         (evaluate, "{run} --split dev", "found no sequence of split 'dev'; splits here: "),
         (evaluate, "{run} --n_future 30", "found 15 frames, expected at least 32"),
+        (render, "{run} --n_sample 50", "--n_sample: found 50, expected 0 to 12"),
+        (compare, "{tmp} --data_root {data} --kl_anneal monotonic --kl_anneal_cycle 1", "kl_monotonic would be the base itself"),
         (evaluate, "{run} --n_sample -1", "--n_sample, --memory, --limit: expected at least 0"),
         (evaluate, "{run} --protocol x", "--protocol: found 'x', expected one of own, svg, lab"),
         (evaluate, "{run} --protocol srvp", "found 15 frames, expected at least 30"),
@@ -168,7 +181,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (compare, "{tmp}", "--data_root: not given"),
         (evaluate, "{run} {run}", "expected each run once"),
         (render, "{run} --sequences 99", "--sequences: found no sequence '99' in split test"),
-        (render, "{run} --fps 0", "--fps: expected a number"),
+        (render, "{run} --fps 0", "--fps: found 0, expected a number"),
         (plot, "/nowhere --out {tmp}", "/nowhere/metrics.jsonl: not found"),
         (plot, "/nowhere", "/nowhere/metrics.jsonl: not found"),
         (quickstart, "--minutes 0 --out {tmp}", "--minutes: expected a number above 0"),

@@ -158,6 +158,12 @@ def test_changed_conditions(data_root, conditions, actions, methods):
     assert changed_conditions(dataset, range(1), 1, future) == {}  # a single sequence has no other
 
 
+def test_protocols_and_clips_must_agree(model, dataset):
+    for name in ("own", "srvp"):  # one leaves its frames open, the other has more
+        with pytest.raises(ValueError, match=rf"protocol {name} with .* clips, 6; see Protocol.for_run"):
+            evaluate(model, dataset, PROTOCOLS[name], CPU, "float32")
+
+
 def test_without_conditions(data_root):
     model = small_model(model="dcgan", condition_dim=0)
     result = evaluate(model, SequenceDataset(data_root, "test", 6, "none"), protocol(n_sample=2), CPU, "float32", action_tests=True)

@@ -109,7 +109,7 @@ def test_in_a_browser(page, tmp_path):
     assert seen["errors"] == [] and seen["canvases"] == 4 and seen["last"] == FRAMES - 1
     for name, frame in {"start": 2, "slider": 18, "given": 0, "right": 1}.items():
         assert seen[name]["frame"] == frame and seen[name]["pixel"] == list(COLOURS[frame]), name
-    assert seen["slider"]["now"] == "frame 18, predicted" and seen["slider"]["score"] == "14.0 dB"
+    assert seen["slider"]["now"] == "frame 18, predicted 17 of 18" and seen["slider"]["score"] == "14.0 dB"
     assert seen["given"]["now"] == "frame 0, given" and seen["given"]["score"] == ""
     assert seen["given"]["border"] == "rgb(0, 158, 115)" and seen["slider"]["border"] == "rgb(213, 94, 0)"
     assert seen["button"] == "Pause" and seen["played"]["button"] == "Play" and seen["space"] == "Pause"
@@ -120,16 +120,17 @@ def test_command(tmp_path, data_root, capsys):
     run = tmp_path / "run"
     assert train.main([*TINY.split(), "--data_root", str(data_root), "--log_dir", str(run)]) == 0
     assert report.main([str(run), "--n_sample", "4"]) == 0
-    text = (run / "report.html").read_text()
+    text = (run / "report_test_n4.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
     titles = [sequence["title"] for sequence in data["sequences"]]
     assert [title.split(":")[0] for title in titles] == ["best", "median", "worst"]
     labels = [panel["label"] for panel in data["sequences"][0]["samples"]]
     assert [label.split(",")[0] for label in labels] == ["best", "2 of 4", "3 of 4", "worst"]
     values = [float(label.split(", ")[1].removesuffix(" dB")) for label in labels]
+    assert data["sequences"][0]["main"][1]["scores"][-1].endswith(" dB here")
     assert values == sorted(values, reverse=True)
-    scores = json.loads((run / "evaluation" / "test.json").read_text())
+    scores = json.loads((run / "evaluation" / "test_n4.json").read_text())
     assert f"{scores['methods']['pred_best']['psnr']['mean']:.2f} [" in text and "recurrence" in text
-    assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith(f"written: {run / 'report.html'}")
+    assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith(f"written: {run / 'report_test_n4.html'}")
     assert report.main([str(run), "--n_sample", "4", "--sequences", "3", "--out", str(tmp_path / "new" / "one.html")]) == 0
     assert (tmp_path / "new" / "one.html").exists()

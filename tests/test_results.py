@@ -10,7 +10,7 @@ import pytest
 from data_tools.layout import InputError
 from svg.comparison import Comparison
 from svg.protocols import PROTOCOLS
-from svg.results import Evaluation, Setting, load_evaluation
+from svg.results import Evaluation, Setting, load_evaluation, number
 from svg.statistics import bootstrap_interval
 from svg.tables import Table
 
@@ -73,6 +73,18 @@ def test_round_trip(tmp_path):
     assert load_evaluation(tmp_path, "train") is None
 
 
+def test_an_evaluation_without_samples_leaves_none_behind(tmp_path):
+    made_up().save(tmp_path, "test")
+    made_up(samples=None).save(tmp_path, "test")
+    assert not (tmp_path / "evaluation" / "test_samples.csv").exists() and load_evaluation(tmp_path, "test").samples is None
+
+
+def test_numbers():
+    assert number(-0.001, ".2f") == "0.00" == number(0.004, "+.2f").replace("+", "") and number(0.005, "#.3g") == "0.00500"
+    assert number(404.0, "#.3g") == "404" and number(-1.5, "+.2f") == "-1.50" and number(0.0, ".0%") == "0%"
+    assert number(np.inf, ".2f") == "inf"
+
+
 def test_infinities_round_trip(tmp_path):
     result = made_up()
     result.scores.loc[result.scores["method"] == "rec", "psnr"] = np.inf
@@ -129,7 +141,7 @@ def test_comparison():
 def test_what_cannot_be_compared():
     first = made_up()
     longer = dataclasses.replace(first.protocol, n_past=3)
-    with pytest.raises(InputError, match="b and a: found frames 3 given"):
+    with pytest.raises(InputError, match=r"b and a: found frames 3 given.* name a --protocol that says how many"):
         Comparison({"a": first, "b": dataclasses.replace(first, protocol=longer)})
     fewer = first.scores[first.scores["sequence"] != "00"]
     elsewhere = first.scores.assign(ssim=first.scores["ssim"] + 0.01)  # sequences of the same names
