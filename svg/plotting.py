@@ -46,8 +46,7 @@ def plot_training(runs: dict[str, list[dict[str, Any]]], file: Path | BinaryIO, 
                 if not points:
                     continue
                 kind = name.split("_")[1] if name.startswith("val_") else ""
-                # Of several runs the legend shows the one line that every run has in this panel.
-                legend = (label if several else kind) if kind != "rec" or not several else ""
+                legend = label if several else kind
                 marker = "" if len(points) >= 12 else "x" if kind == "rec" else "o"
                 width = 1.2 + 0.8 * (len(runs) - 1 - number) if several and not kind else 1.5  # lines that coincide stay visible
                 look = {"linestyle": STYLES.get(kind, "-"), "color": colour, "marker": marker, "ms": 4, "lw": width}
@@ -62,7 +61,7 @@ def plot_training(runs: dict[str, list[dict[str, Any]]], file: Path | BinaryIO, 
             title += ": pred, rec dashed"
         _finish(axes, title, "epoch", legend=not several)
     if several:
-        handles, labels = figure.axes[3].get_legend_handles_labels()
+        handles, labels = figure.axes[0].get_legend_handles_labels()  # of the loss, which every run has
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=9)
     figure.savefig(file, dpi=130, format=form)
 

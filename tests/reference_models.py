@@ -1,10 +1,12 @@
 """Predictors whose scores are known beforehand: they go through the same evaluation as a trained one."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
 
-class ReferenceModel:
+class ReferenceModel(ABC):
     """The part of `VideoPredictor` that evaluation uses. Subclasses say what the future is."""
 
     latent_shape = (1,)
@@ -12,9 +14,9 @@ class ReferenceModel:
     def future_bytes(self, n_future: int) -> int:
         return 1000 * n_future
 
+    @abstractmethod
     def future(self, last: Tensor, n_future: int) -> Tensor:
         """From the last observed frames [B,C,H,W]: [B,F,C,H,W]."""
-        raise NotImplementedError
 
     def reconstruct(self, frames: Tensor, conditions: Tensor, n_past: int) -> Tensor:
         future = self.future(frames[:, n_past - 1], frames.shape[1] - n_past)
