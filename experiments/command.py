@@ -55,8 +55,10 @@ def open_run(args: argparse.Namespace, run: Path | None = None) -> Run:
     from svg.sequences import SequenceDataset
 
     run = run or args.run
-    if (args.n_future is not None and args.n_future < 1) or args.batch_size < 1 or args.seed < 0:
-        raise InputError("--n_future, --batch_size: expected at least 1; --seed: expected at least 0")
+    for name, least in {"n_future": 1, "batch_size": 1, "seed": 0}.items():
+        found = getattr(args, name)
+        if found is not None and found < least:
+            raise InputError(f"--{name}: found {found}, expected at least {least}")
     device = runtime.choose_device(args.device)
     runtime.prepare(device)
     model, config = load_model(run, args.checkpoint, device)

@@ -64,8 +64,10 @@ def result_name(args: argparse.Namespace) -> str:
 
 def check(args: argparse.Namespace) -> None:
     """Refuses impossible flags of `add_evaluation_arguments`."""
-    if (args.n_sample is not None and args.n_sample < 0) or not 0 <= args.memory < float("inf") or args.limit < 0:
-        raise InputError("--n_sample, --memory, --limit: expected at least 0")
+    for name in ("n_sample", "memory", "limit"):
+        found = getattr(args, name)
+        if found is not None and not 0 <= found < float("inf"):
+            raise InputError(f"--{name}: found {found}, expected a number of at least 0")
 
 
 def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool = False) -> Any:
