@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.layout import InputError
+from svg.config import DataConfig
+from svg.protocols import OWN, Protocol, get_protocol
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
@@ -33,17 +35,13 @@ class Run:
     config: Any
     dataset: Any
     device: Any
-    protocol: Any
+    protocol: Protocol
 
 
-def resolve_protocol(args: argparse.Namespace, run: Path) -> Any:
+def resolve_protocol(args: argparse.Namespace, data: DataConfig) -> Protocol:
     """The `Protocol` of the flags for a run: ``args.protocol``, else this project's own, with what other flags change of it."""
-    from svg.checkpoint import load_config
-    from svg.protocols import OWN, get_protocol
-
     names = ("n_future", "n_sample", "ssim_window", "lpips") if "protocol" in args else ("n_future",)
     protocol = get_protocol(getattr(args, "protocol", OWN)).changed(**{name: getattr(args, name) for name in names})
-    data = load_config(run).data
     return protocol.for_run(data.n_past, data.n_eval - data.n_past)
 
 
@@ -62,7 +60,7 @@ def open_run(args: argparse.Namespace, run: Path | None = None) -> Run:
     device = runtime.choose_device(args.device)
     runtime.prepare(device)
     model, config = load_model(run, args.checkpoint, device)
-    data, protocol = config.data, resolve_protocol(args, run)
+    data, protocol = config.data, resolve_protocol(args, config.data)
     clip = protocol.n_past + protocol.n_future
     if args.data_root is None and not Path(data.data_root).is_dir():
         raise InputError(f"{data.data_root}: not found from here; {run} was trained on it: name its place with --data_root")

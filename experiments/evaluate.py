@@ -10,11 +10,9 @@ from typing import Any
 
 from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError, write_text
+from svg.protocols import OWN, PROTOCOLS, SET_METRICS
 
 from .command import Run, add_run_arguments, label_runs, open_run, resolve_protocol
-
-FOLDER = "evaluation"
-"""Where in a run's folder tables of several runs lie, beside its scores."""
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -30,13 +28,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that decide what is scored and how."""
-    parser.add_argument(
-        "--protocol", default="own", metavar="NAME", help="own, svg, lab, srvp, savp, fitvid, ivideogpt or openstl (default own)"
-    )
+    parser.add_argument("--protocol", default=OWN, metavar="NAME", help=f"{', '.join(PROTOCOLS)} (default {OWN})")
     parser.add_argument("--n_sample", type=int, help="futures sampled for each sequence (default: the protocol's; own: 100)")
     parser.add_argument("--ssim_window", choices=("uniform", "gaussian"), help="7x7 uniform or 11x11 Gaussian (own: uniform)")
     parser.add_argument(
-        "--metrics", nargs="*", default=[], choices=("lpips", "fvd", "kvd"), help="besides PSNR, SSIM and MSE; they need --weights"
+        "--metrics", nargs="*", default=[], choices=("lpips", *SET_METRICS), help="besides PSNR, SSIM and MSE; they need --weights"
     )
     parser.add_argument("--lpips", choices=("alex", "vgg"), help="network of LPIPS (default: the protocol's; own: alex)")
     parser.add_argument("--weights", type=Path, metavar="PATH", help="folder with the weights of the networks behind --metrics")
@@ -50,7 +46,7 @@ def result_name(args: argparse.Namespace) -> str:
     """The name of the files of a result: split, and what sets it apart from the usual evaluation."""
     parts = [
         args.split,
-        args.protocol if args.protocol != "own" else "",
+        args.protocol if args.protocol != OWN else "",
         "" if args.n_future is None else str(args.n_future),
         "" if args.n_sample is None else f"n{args.n_sample}",
         args.ssim_window or "",
@@ -74,6 +70,7 @@ def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool 
     """The `Evaluation` of the run at `path`, written to its folder; with `reuse` one that is there, if it is of the same kind."""
     from svg.checkpoint import read_identity
     from svg.evaluation import evaluate
+    from svg.results import FOLDER
 
     identity = read_identity(path, args.checkpoint)
     before = saved_evaluation(args, opened, path, identity) if reuse else None
@@ -92,6 +89,7 @@ def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool 
 def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity: str) -> Any:
     """What an earlier evaluation of the same weights, data and kind has written, or None."""
     from svg.results import load_evaluation
+    from svg.sequences import evaluated
 
     try:
         found = load_evaluation(path, result_name(args))
@@ -100,7 +98,7 @@ def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity
     if found is None:
         return None
     dataset = opened.dataset
-    total = min(args.limit, len(dataset)) if args.limit else len(dataset)
+    total = evaluated(dataset, args.limit)
     setting = found.setting
     is_wanted = setting.weights.endswith(identity) and (opened.protocol, args.split, total, args.seed, dataset.digest()) == (
         found.protocol, setting.split, setting.sequences, setting.seed, setting.data_digest
@@ -113,7 +111,7 @@ def open_networks(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     if not args.metrics:
         return {}
     from svg.perceptual import I3D_FRAMES, load_lpips, load_video_features
-    from svg.protocols import SET_METRICS
+    from svg.sequences import evaluated
 
     channels = run.dataset.frame_size[2]
     if channels not in (1, 3):
@@ -122,8 +120,8 @@ def open_networks(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     if "lpips" in args.metrics:
         networks["lpips"] = load_lpips(run.protocol.lpips, args.weights, run.device)
     if networks["distances"]:
-        frames, sequences = run.protocol.n_past + run.protocol.n_future, args.limit or len(run.dataset)
-        if frames < I3D_FRAMES or min(sequences, len(run.dataset)) < 2:
+        frames, sequences = run.protocol.n_past + run.protocol.n_future, evaluated(run.dataset, args.limit)
+        if frames < I3D_FRAMES or sequences < 2:
             raise InputError(
                 f"--metrics fvd, kvd: found {sequences} clips of {frames} frames, expected at least 2 of at least {I3D_FRAMES}"
             )
@@ -132,6 +130,8 @@ def open_networks(args: argparse.Namespace, run: Run) -> dict[str, Any]:
 
 
 def evaluate(args: argparse.Namespace) -> None:
+    from svg.results import FOLDER
+
     check(args)
     labels = label_runs(args.runs)
     check_same_protocol(args, labels)
@@ -146,43 +146,36 @@ def evaluate(args: argparse.Namespace) -> None:
     result = results[label]
     print(f"\n{path} on {result.setting.data}/{result.setting.split}: {result.setting.sequences} sequences\n{result.report()}")
     if args.out:
-        words = result.protocol.describe(result.measured) | about(result)
-        write_tables(folder / result_name(args), [result.table()], words)
+        write_tables(folder / result_name(args), [result.table()], result.in_words() | {"data": result.setting.scored})
 
 
 def check_same_protocol(args: argparse.Namespace, runs: dict[str, Path]) -> None:
     """Refuses runs that the flags do not bring under one protocol, before hours of work."""
-    from svg.comparison import difference
+    from svg.checkpoint import load_config
+    from svg.comparison import what_differs
 
-    protocols = {label: resolve_protocol(args, path) for label, path in runs.items()}
+    protocols = {label: resolve_protocol(args, load_config(path).data) for label, path in runs.items()}
     (first, expected), *others = protocols.items()
     for label, protocol in others:
         if protocol != expected:
-            raise InputError(f"{label} and {first}: {difference(protocol, expected)}")
-
-
-def about(result: Any) -> dict[str, str]:
-    """What is to be said of a table besides its protocol."""
-    setting = result.setting
-    return {
-        "data": f"{setting.sequences} sequences of {setting.data}/{setting.split}",
-        "intervals": "95 % bootstrap over sequences",
-    }
+            raise InputError(f"{label} and {first}: {what_differs(protocol, expected)}")
 
 
 def compare(results: dict[str, Any], folder: Path, name: str) -> None:
     """Prints the table of several runs and writes it to ``folder/comparison_<name>`` as CSV, Markdown and LaTeX."""
     from svg.comparison import Comparison
+    from svg.results import listing
 
     comparison = Comparison(results)
     means, differences = comparison.tables()
-    words = comparison.first.protocol.describe(tuple(comparison.metrics)) | about(comparison.first)
-    words["p"] = "sign-flip test of the differences of the same sequences, corrected after Holm for the number of runs"
-    print("\n" + "\n".join(f"{part:9s} {line}" for part, line in words.items()))
-    print(f"\n{means.text()}\n\n{differences.text()}\n")
+    words = comparison.first.in_words(comparison.metrics) | {
+        "data": comparison.first.setting.scored,
+        "p": "sign-flip test of the differences of the same sequences, corrected after Holm for the number of runs",
+    }
+    print(f"\n{listing(words)}\n\n{means.text()}\n\n{differences.text()}\n")
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"comparison_{name}"
-    write_text(Path(f"{stem}.csv"), comparison.rows().to_csv(index=False, float_format="%.7g"))
+    write_text(Path(f"{stem}.csv"), comparison.rows.to_csv(index=False, float_format="%.7g"))
     write_tables(stem, [means, differences], words)
 
 

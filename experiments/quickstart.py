@@ -20,7 +20,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=6.0, help="training time (default 6)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of data and run (default demo)")
     parser.add_argument("--sequences", type=int, default=400, help="sequences to simulate (default 400)")
-    parser.add_argument("--n_sample", type=int, default=100, help="futures sampled for each test sequence (default 100)")
+    parser.add_argument("--n_sample", type=int, help="futures sampled for each test sequence (default: as svg-evaluate)")
     parser.add_argument("--seed", type=int, default=1, help="seed of simulation and training (default 1)")
     return parser.parse_args(argv)
 
@@ -42,7 +42,7 @@ def free_folder(parent: Path, name: str) -> Path:
 
 
 def quickstart(args: argparse.Namespace) -> None:
-    if not args.minutes > 0 or args.n_sample < 0 or args.sequences < 3:
+    if not args.minutes > 0 or (args.n_sample or 0) < 0 or args.sequences < 3:
         raise InputError(
             "--minutes: expected a number above 0; --n_sample: at least 0; --sequences: at least 3, one for each of "
             "training, validation and test"
@@ -59,7 +59,7 @@ def quickstart(args: argparse.Namespace) -> None:
     print(f"\n2/4  svg-train {shlex.join(flags)}: {args.minutes:g} minutes")
     train.train(train.parse(flags))
 
-    sampled = [] if args.n_sample == 100 else ["--n_sample", str(args.n_sample)]  # what svg-evaluate does by itself
+    sampled = [] if args.n_sample is None else ["--n_sample", str(args.n_sample)]
     evaluation = evaluate.parse([str(run), *sampled])
     print(f"\n3/4  svg-evaluate {shlex.join([str(run), *sampled])}")
     evaluate.evaluate(evaluation)

@@ -1,6 +1,7 @@
 """Several evaluations of the same sequences side by side, with the significance of their paired differences."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -16,12 +17,11 @@ from .tables import Table
 COMPARED = ("rec", "pred", "pred_best", "pred_mean")
 """Methods that are compared between runs, where all have them; the mean over samples only where no best is chosen."""
 
-
 ALL = "all"
 """In place of a run: copying the last frame is the same for all."""
 
 
-def difference(found: Protocol, expected: Protocol) -> str:
+def what_differs(found: Protocol, expected: Protocol) -> str:
     """What two protocols differ in."""
     lines, others = (protocol.describe(tuple(HIGHER_IS_BETTER)) for protocol in (found, expected))
     name = next(name for name in lines if lines[name] != others[name])
@@ -44,7 +44,7 @@ class Comparison:
         (label, first), *others = self.evaluations.items()
         for other_label, other in others:
             if other.protocol != first.protocol:
-                raise InputError(f"{other_label} and {label}: {difference(other.protocol, first.protocol)}")
+                raise InputError(f"{other_label} and {label}: {what_differs(other.protocol, first.protocol)}")
             same = other.sequences == first.sequences and other.setting.split == first.setting.split
             if not same or not np.allclose(other.array("copy", "ssim"), first.array("copy", "ssim"), atol=1e-4):
                 raise InputError(
@@ -65,6 +65,7 @@ class Comparison:
         shared = [method for method in COMPARED if all(method in some.methods for some in self.evaluations.values())]
         return [method for method in shared if method != "pred_mean" or "pred_best" not in shared]
 
+    @cached_property
     def rows(self) -> pd.DataFrame:
         """A row for each run, method and metric.
 
@@ -93,7 +94,7 @@ class Comparison:
 
     def tables(self) -> tuple[Table, Table]:
         """Means with intervals; and differences to the first run with intervals and p-values."""
-        rows, metrics = self.rows(), self.metrics
+        rows, metrics = self.rows, self.metrics
         names = method_names(self.first.protocol.n_sample)
         base, means, differences = next(iter(self.evaluations)), [], []
         for (run, method), cells in rows.groupby(["run", "method"], sort=False):
@@ -117,4 +118,4 @@ def _row(run: str, method: str, metric: str, mean: Interval) -> dict:
 
 def _interval(row: pd.Series, name: str = "") -> Interval:
     columns = ("mean", "low", "high") if not name else (name, f"{name}_low", f"{name}_high")
-    return Interval(*(float(np.float64(row[column])) for column in columns))
+    return Interval(*(float(row[column]) for column in columns))

@@ -27,7 +27,7 @@ from .metrics import psnr_of_errors, squared_errors, ssim
 from .model import Observation, VideoPredictor, as_images
 from .protocols import HIGHER_IS_BETTER, SET_METRICS, Protocol
 from .results import METHODS, SAMPLE_COLUMNS, Evaluation, Setting
-from .sequences import SequenceDataset, evaluation_batches
+from .sequences import SequenceDataset, evaluated, evaluation_batches
 
 BLOCKS = 8
 """The rank of the truth among futures is taken on so many blocks a side: where things are, not their texture."""
@@ -243,7 +243,7 @@ def evaluate(
     score = Scorer(protocol, lpips, compile)
     videos_seen = VideoDistances(video_features) if video_features is not None else None
     parts, sample_parts = [], []
-    total = min(limit, len(dataset)) if limit else len(dataset)
+    total = evaluated(dataset, limit)
     with tqdm(total=total, desc="evaluate", unit="sequence", disable=None, leave=False) as bar:
         for numbers, batch in evaluation_batches(dataset, batch_size, limit):
             frames, conditions = as_images(batch["frames"].to(device)), batch["conditions"].to(device)

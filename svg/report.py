@@ -62,7 +62,7 @@ def build_report(
     fps: float,
 ) -> str:
     """The page. `figures` are SVG elements and `tables` details, by their headings."""
-    protocol = Table(["protocol", ""], [[name, line] for name, line in evaluation.protocol.describe(evaluation.measured).items()])
+    protocol = Table(["protocol", ""], [[name, line] for name, line in evaluation.in_words().items()])
     data = {
         "fps": fps,
         "given": evaluation.protocol.n_past,
@@ -75,7 +75,7 @@ def build_report(
     parts = {
         "TITLE": html.escape(title),
         "LEAD": html.escape(
-            f"{setting.sequences} sequences of {setting.data}/{setting.split}, {evaluation.protocol.n_past} frames given, "
+            f"{setting.scored}, {evaluation.protocol.n_past} frames given, "
             f"{evaluation.protocol.n_future} predicted. {setting.weights}."
         ),
         "HEAT_LIMIT": f"{HEAT_LIMIT:g}",

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +57,11 @@ class Setting:
     machine: dict[str, str] = field(default_factory=dict)
     data_digest: str = ""
 
+    @property
+    def scored(self) -> str:
+        """The sequences, in words."""
+        return f"{self.sequences} sequences of {self.data}/{self.split}"
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -78,6 +84,11 @@ def number(value: float, form: str) -> str:
     """`value` as text, without a sign before nothing and without a point after everything."""
     text = format(value, form).rstrip(".")
     return text.lstrip("+-") if float(text.rstrip("%")) == 0 else text
+
+
+def listing(words: dict[str, str]) -> str:
+    """A line for each part, its name first."""
+    return "\n".join(f"{part:9s} {line}" for part, line in words.items())
 
 
 def interval(values: np.ndarray) -> Interval:
@@ -123,11 +134,9 @@ class Evaluation:
 
     @cached_property
     def _arrays(self) -> dict[tuple[str, str], np.ndarray]:
-        by_method = dict(iter(self.scores.groupby("method", sort=False)))
-        frames = self.protocol.n_future
         return {
-            (method, metric): rows[metric].to_numpy(np.float64).reshape(-1, frames)
-            for method, rows in by_method.items()
+            (method, metric): rows[metric].to_numpy(np.float64).reshape(-1, self.protocol.n_future)
+            for method, rows in self.scores.groupby("method", sort=False)
             for metric in self.metrics
         }
 
@@ -221,12 +230,15 @@ class Evaluation:
                 lines.append(f"another sequence's {changed} cost {lost.text('.2f')} dB (0: they are ignored)")
         return lines
 
+    def in_words(self, metrics: Sequence[str] | None = None) -> dict[str, str]:
+        """How the scores were taken, a line for each part and of `metrics`, or all of them."""
+        words = self.protocol.describe(tuple(self.measured if metrics is None else metrics))
+        return words | {"intervals": "95 % bootstrap over sequences"}
+
     def report(self) -> str:
         """Protocol, table and findings, as text."""
-        lines = [f"{name:9s} {line}" for name, line in self.protocol.describe(self.measured).items()]
-        lines += ["intervals 95 % bootstrap over sequences", "", self.table().text()]
         findings = self.findings()
-        return "\n".join([*lines, *([""] if findings else []), *findings])
+        return "\n".join([listing(self.in_words()), "", self.table().text(), *([""] if findings else []), *findings])
 
     def save(self, run: Path, name: str) -> Path:
         """Writes ``evaluation/<name>.json`` (protocol and means), ``.csv`` (all scores) and, of samples, ``_samples.csv``.
@@ -250,7 +262,7 @@ class Evaluation:
         values = {
             "schema_version": SCHEMA_VERSION,
             "protocol": asdict(self.protocol),
-            "in_words": self.protocol.describe(self.measured),
+            "in_words": self.in_words(),
             "setting": asdict(self.setting),
             "methods": methods,
             "samples": {name: asdict(found) for name, found in self.sample_statistics().items()},

@@ -193,9 +193,14 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch, 0)).permutation(length)
 
 
+def evaluated(dataset: SequenceDataset, limit: int) -> int:
+    """How many sequences are scored: the first `limit` or, with 0, all."""
+    return min(limit, len(dataset)) if limit else len(dataset)
+
+
 def evaluation_batches(dataset: SequenceDataset, batch_size: int, limit: int = 0) -> Iterator[tuple[range, Batch]]:
     """All sequences (or the first `limit`) from their first frame on: (sequence numbers, batch)."""
-    total = min(limit, len(dataset)) if limit else len(dataset)
+    total = evaluated(dataset, limit)
     for start in range(0, total, batch_size):
         numbers = range(start, min(start + batch_size, total))
         yield numbers, dataset.batch([(number, 0) for number in numbers])

@@ -6,10 +6,8 @@
 import dataclasses
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
-import lpips
 import numpy as np
 import references
 import torch
@@ -59,13 +57,8 @@ def perceptual_metrics() -> list[list[str]]:
     truth, other = (torch.tensor(frames) for frames in images())
     rows = []
     for net in ("alex", "vgg"):
-        torch.manual_seed(0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            reference = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-        state = reference.state_dict()
-        trunk = {"features." + name.split(".", 2)[2]: value for name, value in state.items() if name.startswith("net.slice")}
-        ours = Lpips(net, trunk, {name: value for name, value in state.items() if name.startswith("lin")})
+        reference, trunk, heads = references.random_lpips(net)
+        ours = Lpips(net, trunk, heads)
         with torch.no_grad():
             expected = reference(other, truth, normalize=True).flatten()
         difference = (ours(other, truth) - expected).abs().max()

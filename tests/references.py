@@ -3,7 +3,10 @@
 Images are float64 [C,H,W] in [0,1].
 """
 
+import warnings
+
 import numpy as np
+import torch
 from scipy import linalg, signal
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -99,3 +102,16 @@ def rank_of_truth(samples, truth, blocks=8):
     distances = [sum(np.mean((a - b) ** 2) for b in members) for a in members]
     own, others = distances[0], np.array(distances[1:])
     return np.mean((others < own) + 0.5 * (others == own))
+
+
+def random_lpips(net):
+    """The package ``lpips`` with its heads and a random trunk: the network, and the weights of both by their published names."""
+    import lpips
+
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    state = network.state_dict()
+    trunk = {"features." + name.split(".", 2)[2]: value for name, value in state.items() if name.startswith("net.slice")}
+    return network, trunk, {name: value for name, value in state.items() if name.startswith("lin")}

@@ -19,17 +19,10 @@ from svg.perceptual import CONVOLUTIONS, HEADS, I3D, TRUNKS, Lpips, WeightsFile,
 @pytest.fixture(scope="module", params=["alex", "vgg"])
 def networks(request):
     """The package's network with random weights, and ours with the same."""
-    lpips = pytest.importorskip("lpips")
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        reference = lpips.LPIPS(net=request.param, pnet_rand=True, pretrained=True, verbose=False)  # heads are in the package
-    state, trunk = reference.state_dict(), {}
-    for name, value in state.items():
-        if name.startswith("net.slice"):
-            trunk["features." + name.split(".", 2)[2]] = value
+    pytest.importorskip("lpips")
+    reference, trunk, heads = references.random_lpips(request.param)
     assert {int(name.split(".")[1]) for name in trunk} == set(CONVOLUTIONS[request.param])
-    return reference, Lpips(request.param, trunk, {name: value for name, value in state.items() if name.startswith("lin")})
+    return reference, Lpips(request.param, trunk, heads)
 
 
 def test_lpips_against_the_package(networks):

@@ -125,7 +125,7 @@ def test_damaged_results(tmp_path, name, change, expected):
 
 def test_comparison():
     results = {"a": made_up(0), "b": made_up(0, gain=1.0), "c": made_up(5)}
-    rows = Comparison(results).rows().set_index(["run", "method", "metric"])
+    rows = Comparison(results).rows.set_index(["run", "method", "metric"])
     better = rows.loc["b", "pred", "psnr"]
     assert better["difference"] == pytest.approx(1) == better["difference_low"] == better["difference_high"]
     assert better["p"] == pytest.approx(2 * 2 / 2**SEQUENCES)  # all signs alike; two other runs
