@@ -8,6 +8,7 @@ COMMANDS = {
     "svg-train": "experiments.train",
     "svg-evaluate": "experiments.evaluate",
     "svg-render": "experiments.render",
+    "svg-rollout": "experiments.rollout",
     "svg-plot": "experiments.plot",
     "svg-report": "experiments.report",
     "svg-compare": "experiments.compare",

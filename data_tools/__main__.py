@@ -3,11 +3,12 @@
 import argparse
 import sys
 
-from . import bair, check, frames, index, pack, rlds, show, simulate
+from . import bair, check, frames, index, pack, rlds, show, simulate, simulate_dance
 from .command import OneLineParser, run_command
 
 COMMANDS = {
     "simulate": (simulate, "simulate robot pushing into a new data set, index included"),
+    "simulate_dance": (simulate_dance, "simulate a person with the skeleton of every frame, index included"),
     "bair": (bair, "convert BAIR TFRecords (softmotion30_44k), index included"),
     "rlds": (rlds, "convert RLDS episodes as TensorFlow Datasets writes them, index included"),
     "frames": (frames, "take videos, and folders of pictures with tables or without, index included"),
@@ -17,7 +18,7 @@ COMMANDS = {
     "pack": (pack, "pack an indexed data set for fast reading"),
 }
 
-CONTINUING = ("simulate", "bair", "rlds", "frames", "pack")
+CONTINUING = ("simulate", "simulate_dance", "bair", "rlds", "frames", "pack")
 
 
 def main(argv: list[str] | None = None) -> int:

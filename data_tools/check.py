@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from . import layout
+from . import layout, poses
 from .folders import frame_paths
-from .index import Moments, check_sequence, find_sequences, no_sequences, overlooked
+from .index import WITH_POSES, WITH_TABLES, Moments, kind_of, no_sequences, overlooked
 from .layout import SPLITS, DatasetInfo, InputError
 from .png import read_frame
 from .pool import add_workers_argument, check_workers, in_order
@@ -66,7 +66,7 @@ def check(root: Path, workers: int | None = None) -> Report:
                 problems.append(str(error))
         work = partial(_read_packed, root)
     else:
-        jobs = [(split, folder) for split in SPLITS for folder in find_sequences(root, split)]
+        jobs = [(split, folder) for split in SPLITS for folder in kind_of(root).find(root, split)]
         work = partial(_read_folder, root)
         problems += overlooked(root) if root.is_dir() else []
     if not jobs and not problems:
@@ -104,11 +104,16 @@ def _read_metadata(root: Path) -> tuple[pd.DataFrame | None, DatasetInfo | None,
 
 def _read_folder(root: Path, job: tuple[str, Path]) -> Finding:
     split, folder = job
-    finding = Finding(split, folder.relative_to(root).as_posix())
+    path = folder.relative_to(root).as_posix()
+    finding = Finding(split, path)
+    with_poses = poses.has_poses(root)
     try:
-        row, conditions = check_sequence(folder)
+        row, conditions = (WITH_POSES if with_poses else WITH_TABLES).check(root, path)
+        files, of_poses = poses.list_sequence(root, path) if with_poses else (frame_paths(folder), [])
         size = (row["height"], row["width"], row["channels"])
-        _examine(finding, str(folder), row, conditions, (read_frame(path, size) for path in frame_paths(folder)))
+        pose_size = (*size[:2], row.pop("pose_channels", 0))
+        frames, skeletons = (read_frame(file, size) for file in files), (read_frame(file, pose_size) for file in of_poses)
+        _examine(finding, str(folder), row, conditions, frames, skeletons)
     except InputError as error:
         finding.problems.append(str(error))
     return finding
@@ -122,32 +127,52 @@ def _read_packed(root: Path, job: tuple[str, int]) -> Finding:
         row = store.index.iloc[number].to_dict()
         finding.path = row["path"]
         frames = np.empty((row["frames"], *store.frame_size), np.uint8)
-        conditions = np.empty((row["frames"], store.info.condition_dim), np.float32)
+        conditions = np.empty((row["frames"], *store.condition_shape), store.condition_type)
         store.read(number, 0, frames, conditions)
-        if not np.isfinite(conditions).all():
-            raise InputError(f"{root / row['path']}: conditions that are not finite; pack the data set again")
-        _examine(finding, str(root / row["path"]), row, conditions, iter(frames))
+        name, tables = str(root / row["path"]), conditions
+        if store.info.pose_channels:
+            tables = np.empty((len(frames), 0), np.float32)
+        elif not np.isfinite(conditions).all():
+            raise InputError(f"{name}: conditions that are not finite; pack the data set again")
+        _examine(finding, name, row, tables, iter(frames), iter(conditions[:-1] if store.info.pose_channels else ()))
     except InputError as error:
         finding.problems.append(str(error))
     return finding
 
 
-def _examine(finding: Finding, name: str, row: dict, conditions: np.ndarray, frames: Iterator[np.ndarray]) -> None:
-    """Hashes the frames and judges the sequence by itself."""
-    digests = [hashlib.blake2b(np.ascontiguousarray(frame), digest_size=8).digest() for frame in frames]
-    finding.hashes = np.frombuffer(b"".join(digests), np.uint64)
+def _examine(
+    finding: Finding,
+    name: str,
+    row: dict,
+    conditions: np.ndarray,
+    frames: Iterator[np.ndarray],
+    skeletons: Iterator[np.ndarray],
+) -> None:
+    """Hashes the frames and judges the sequence by itself. `skeletons` are those of its poses from the second frame on, or none."""
+    finding.hashes, of_poses = _hashes(frames), _hashes(skeletons)
     finding.row, finding.conditions = row, conditions
     repeated = finding.hashes[1:] == finding.hashes[:-1]
+    moving = of_poses[1:] != of_poses[:-1]
+    if len(moving):  # who stands still is not frozen
+        repeated[1:] &= moving[: len(repeated) - 1]
+        if not moving.any():
+            finding.problems.append(f"{name}: the pose never changes; check how the poses were drawn")
     run = longest_run(repeated)
     if run >= min(FROZEN_RUN, len(repeated)) and run:
         finding.problems.append(f"{name}: frozen frames, {run + 1} in a row are equal; leave the sequence out or record it again")
     elif repeated.sum() > REPEATED * len(repeated):
         finding.problems.append(
-            f"{name}: {repeated.sum()} of {len(digests)} frames equal the one before; take fewer frames a second"
+            f"{name}: {repeated.sum()} of {len(finding.hashes)} frames equal the one before; take fewer frames a second"
         )
     actions = conditions[:, : row["action_dim"]]
     if actions.size and len(actions) > 2 and (actions == actions[0]).all():
         finding.problems.append(f"{name}: the actions never change; check how they were recorded")
+
+
+def _hashes(pictures: Iterator[np.ndarray]) -> np.ndarray:
+    """uint64, one of each picture."""
+    digests = [hashlib.blake2b(np.ascontiguousarray(picture), digest_size=8).digest() for picture in pictures]
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def longest_run(flags: np.ndarray) -> int:

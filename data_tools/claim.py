@@ -19,7 +19,9 @@ except ImportError:  # Windows
 from . import layout
 from .folders import remove_leftovers
 from .layout import SPLITS, InputError
+from .poses import SPLIT_FOLDERS
 
+FOLDERS = {*SPLITS, *SPLIT_FOLDERS.values()}  # that hold sequences
 LOCK_PATIENCE = 5.0  # seconds: what a killed run's last worker may need to notice
 
 
@@ -37,8 +39,8 @@ def claimed(root: Path, recipe_file: str, recipe: dict) -> Iterator[None]:
     with _locked(root):
         _compare_recipes(root, recipe_file, recipe)
         remove_leftovers(root)
-        for split in SPLITS:
-            for folder, subfolders, _ in os.walk(root / split):
+        for name in FOLDERS:
+            for folder, subfolders, _ in os.walk(root / name):
                 remove_leftovers(Path(folder))
                 subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         yield
@@ -51,7 +53,7 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
     if path.exists():
         found = layout.read_json(path, "restore it or write into another root")
         different = [name for name in recipe if found.get(name) != recipe[name]]
-        if different and any((root / split).exists() for split in SPLITS):
+        if different and any((root / name).exists() for name in FOLDERS):
             name = different[0]
             raise InputError(
                 f"{path}: found {name} {_short(found.get(name))}, expected {_short(recipe[name])} as now asked for; nothing was "
@@ -59,7 +61,7 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
             )
         if not different:
             return
-    elif any((root / split).exists() for split in SPLITS):
+    elif any((root / name).exists() for name in FOLDERS):
         raise InputError(f"{root}: holds sequences of another origin (no {recipe_file}); write into another root")
     layout.write_text(path, text)
 

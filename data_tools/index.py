@@ -1,20 +1,39 @@
 """Walks a data root, checks every sequence and writes its index: ``index.csv`` and ``dataset.json``."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from . import layout
+from . import layout, poses
 from .folders import frame_paths, natural_key, read_conditions, walk
 from .layout import ACTIONS_FILE, POSITIONS_FILE, SPLITS, InputError
 from .png import read_image_size
 
 SPLIT_ALIASES = ("val", "valid", "validation", "training", "testing", "eval", "evaluation")
 TABLES = (ACTIONS_FILE, POSITIONS_FILE)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How sequences lie in folders: where those of a split are, what one is called, and what the index says of it.
+
+    `check` takes the data root and a path and gives the index columns and the tables, float32 [T,A+P].
+    """
+
+    store: str
+    find: Callable[[Path, str], list[Path]]
+    name: Callable[[Path, str, Path], str]
+    check: Callable[[Path, str], tuple[dict, np.ndarray]]
+
+
+def kind_of(root: Path) -> Kind:
+    """How the sequences below a data root lie."""
+    return WITH_POSES if poses.has_poses(root) else WITH_TABLES
 
 
 def find_sequences(root: Path, split: str) -> list[Path]:
@@ -25,6 +44,11 @@ def find_sequences(root: Path, split: str) -> list[Path]:
 
 def overlooked(root: Path) -> Iterator[str]:
     """A line for each thing that looks as if it was meant to be read, but has another name."""
+    if poses.has_poses(root):
+        for split, name in poses.SPLIT_FOLDERS.items():
+            if (root / name).is_dir() and not poses.frames_root(root, split).is_dir():
+                yield f"{root / name}: not read; expected {name}{poses.FRAMES} and {name}{poses.POSES} in it as in other splits"
+        return
     for entry in sorted(root.iterdir()):
         if entry.name not in SPLITS and entry.name.lower() in (*SPLITS, *SPLIT_ALIASES):
             yield f"{entry}: not read; the splits are called {', '.join(SPLITS)}: rename it"
@@ -59,30 +83,45 @@ def check_sequence(folder: Path) -> tuple[dict, np.ndarray]:
     row["action_dim"] = tables["actions"].shape[1] if "actions" in tables else 0
     row["position_dim"] = tables["positions"].shape[1] if "positions" in tables else 0
     for column, (_, most) in layout.INDEX_RANGES.items():
-        if row[column] > most:
+        if row.get(column, 0) > most:
             raise InputError(f"{folder}: found {column} {row[column]}, expected at most {most}; divide or convert this sequence")
     conditions = np.concatenate([np.empty((len(paths), 0), np.float32), *tables.values()], axis=1)
     return row, conditions
 
 
+WITH_TABLES = Kind(
+    "folders",
+    find_sequences,
+    lambda root, split, folder: folder.relative_to(root / split).as_posix(),
+    lambda root, path: check_sequence(root / path),
+)
+WITH_POSES = Kind(
+    "poses",
+    poses.find_sequences,
+    poses.sequence_name,
+    lambda root, path: (row := poses.check_sequence(root, path), np.empty((row["frames"], 0), np.float32)),
+)
+
+
 def build_index(root: Path, name: str | None = None, source: str | None = None) -> pd.DataFrame:
-    """Checks all sequences under ``root/{train,validate,test}`` and writes the index. Returns it.
+    """Checks all sequences under ``root/{train,validate,test}``, or laid out as in `poses`, and writes the index. Returns it.
 
     Name and source are those given, or those of an earlier index, or the folder's name and none. Mean and standard deviation of
     the conditions are taken over all rows of the training split. Raises `InputError`, having written nothing, if there are no
     sequences, one is faulty, or they do not agree in size or in the widths of their tables.
     """
     root = Path(root)
-    found = [(split, folder) for split in SPLITS for folder in find_sequences(root, split)]
+    kind = kind_of(root)
+    found = [(split, folder) for split in SPLITS for folder in kind.find(root, split)]
     if not found:
         raise no_sequences(root)
     rows, moments = [], None
     for split, folder in tqdm(found, desc="index", unit="sequence", disable=None):
-        row, conditions = check_sequence(folder)
-        path = folder.relative_to(root)
-        if not path.as_posix().isprintable():
+        path = folder.relative_to(root).as_posix()
+        if not path.isprintable():
             raise InputError(f"{str(folder)!r}: a name with characters that cannot be written; rename it")
-        row |= {"split": split, "sequence": path.relative_to(split).as_posix(), "path": path.as_posix()}
+        row, conditions = kind.check(root, path)
+        row |= {"split": split, "sequence": kind.name(root, split, folder), "path": path}
         if rows:
             _check_agreement(folder, row, root / rows[0]["path"], rows[0])
         rows.append(row)
@@ -98,8 +137,10 @@ def build_index(root: Path, name: str | None = None, source: str | None = None) 
         position_dim=rows[0]["position_dim"],
         mean=mean,
         std=std,
+        store=kind.store,
+        pose_channels=rows[0].get("pose_channels", 0),
     )
-    index = pd.DataFrame(rows)
+    index = pd.DataFrame(rows).drop(columns="pose_channels", errors="ignore")
     layout.write_index(root, index, info)
     return index
 
@@ -130,15 +171,20 @@ def describe_index(root: Path, index: pd.DataFrame) -> str:
     first = index.iloc[0]
     present = ", ".join(f"{count} {split}" for split, count in counts.items() if count)
     absent = ", ".join(f"no {split}" for split, count in counts.items() if not count)
+    told = (
+        "with poses"
+        if first.get(layout.POSES_COLUMN, 0)
+        else f"{first.action_dim} action and {first.position_dim} position columns"
+    )
     return (
         f"{root / layout.INDEX_FILE}: {len(index)} sequences ({present}{'; ' if absent else ''}{absent}), "
-        f"frames {first.height}x{first.width}x{first.channels}, {first.action_dim} action and {first.position_dim} position columns"
+        f"frames {first.height}x{first.width}x{first.channels}, {told}"
     )
 
 
 def _check_agreement(folder: Path, row: dict, first_folder: Path, first: dict) -> None:
-    for column in ("height", "width", "channels", "action_dim", "position_dim"):
-        if row[column] != first[column]:
+    for column in ("height", "width", "channels", "action_dim", "position_dim", "pose_channels"):
+        if row.get(column) != first.get(column):
             raise InputError(
                 f"{folder}: found {column} {row[column]}, expected {first[column]} as in {first_folder}; "
                 "sequences of one data set agree: convert this one or move it out of the data root"

@@ -6,6 +6,9 @@ A **sequence** is a folder of ``0.png, 1.png, ...`` (or from ``1.png``) with, op
 **Time**: ``frames[t]`` and ``positions[t]`` are at time t; ``actions[t]`` is carried out between t and t+1. The condition
 for predicting frame t+1 is therefore ``conditions[t] = [actions[t], positions[t]]``.
 
+Instead of tables a sequence may have a skeleton image for each frame, in a layout of its own (see `poses`). ``poses[t]`` is the
+posture in ``frames[t]``, and the condition for predicting frame t+1 is ``conditions[t] = poses[t+1]``.
+
 A **data set** is a root folder with ``index.csv`` (one row a sequence) and ``dataset.json`` beside it. Its sequences are folders
 (see `folders`) or packed into two files a split (see `store`); the columns of the index are the same.
 """
@@ -22,7 +25,7 @@ import pandas as pd
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "validate", "test")
-STORES = ("folders", "packed")
+STORES = ("folders", "poses", "packed")
 ACTIONS_FILE = "actions.csv"
 POSITIONS_FILE = "endeffector_positions.csv"
 INDEX_FILE = "index.csv"
@@ -32,10 +35,12 @@ INDEX_TYPES = {
     "split": "category", "sequence": str, "path": str, "frames": "int32", "height": "int32", "width": "int32",
     "channels": "int32", "action_dim": "int32", "position_dim": "int32",
 }  # fmt: skip
+POSES_COLUMN = "poses"
+"""Index column of data with poses: how many frames after the first one have one."""
 MAX_FRAMES, MAX_WIDTH, MAX_COLUMNS = 10_000_000, 16_384, 4_096
 INDEX_RANGES = {  # what a row of an index may say
     "frames": (1, MAX_FRAMES), "height": (1, MAX_WIDTH), "width": (1, MAX_WIDTH), "channels": (1, 3),
-    "action_dim": (0, MAX_COLUMNS), "position_dim": (0, MAX_COLUMNS),
+    "action_dim": (0, MAX_COLUMNS), "position_dim": (0, MAX_COLUMNS), POSES_COLUMN: (0, MAX_FRAMES),
 }  # fmt: skip
 
 
@@ -60,7 +65,8 @@ class DatasetInfo:
         name, source: for people.
         action_dim, position_dim: columns of actions and positions.
         mean, std: of each column of ``[actions, positions]`` over the training split.
-        store: how the sequences lie on disk, "folders" or "packed".
+        store: how the sequences lie on disk, one of `STORES`.
+        pose_channels: of the skeleton images that stand for actions and positions; 0 if there are none.
     """
 
     name: str
@@ -70,6 +76,7 @@ class DatasetInfo:
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
     store: str = "folders"
+    pose_channels: int = 0
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -86,7 +93,7 @@ def read_index(root: Path, split: str | None = None) -> pd.DataFrame:
     if not path.exists():
         raise _no_data_set(Path(root), path)
     try:
-        index = pd.read_csv(path, dtype=INDEX_TYPES, keep_default_na=False)
+        index = pd.read_csv(path, dtype=INDEX_TYPES | {POSES_COLUMN: "int32"}, keep_default_na=False)
     except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: damaged ({error}); {_AGAIN}") from None
     missing = [name for name in INDEX_TYPES if name not in index.columns]
@@ -109,6 +116,8 @@ def _check_index(path: Path, index: pd.DataFrame) -> None:
         row, found = unknown.index[0] + 2, unknown.iloc[0]
         raise InputError(f"{path} row {row}: found split {found!r}, expected {', '.join(SPLITS)}; {_AGAIN}")
     for column, (least, most) in INDEX_RANGES.items():
+        if column not in index.columns:  # poses, of data without
+            continue
         wrong = index.index[(index[column] < least) | (index[column] > most)]
         if len(wrong):
             found = index[column].iloc[wrong[0]]
@@ -176,6 +185,10 @@ def _check_info(info: DatasetInfo) -> None:
         raise TypeError("mean and std are finite numbers")
     if info.store not in STORES:
         raise TypeError(f"store {info.store!r}, expected {' or '.join(STORES)}")
+    if type(info.pose_channels) is not int or not 0 <= info.pose_channels <= 3 or (info.pose_channels and info.condition_dim):
+        raise TypeError(f"pose_channels {info.pose_channels!r} beside {info.condition_dim} columns")
+    if info.store == "poses" and not info.pose_channels:
+        raise TypeError("store poses without pose_channels")
 
 
 # ---------------------------------------------------------------------------------------------------------- writing
@@ -209,5 +222,13 @@ def naming(path: Path) -> Iterator[None]:
 
 def write_index(root: Path, index: pd.DataFrame, info: DatasetInfo) -> None:
     """Writes ``index.csv`` and ``dataset.json``, each whole or not at all."""
-    write_text(root / INDEX_FILE, index[list(INDEX_TYPES)].to_csv(index=False))
-    write_text(root / INFO_FILE, json.dumps(asdict(info), indent=2) + "\n")
+    write_text(root / INDEX_FILE, index[index_columns(info)].to_csv(index=False))
+    values = asdict(info)
+    if not info.pose_channels:
+        del values["pose_channels"]
+    write_text(root / INFO_FILE, json.dumps(values, indent=2) + "\n")
+
+
+def index_columns(info: DatasetInfo) -> list[str]:
+    """The columns of a data set's index."""
+    return [*INDEX_TYPES, *([POSES_COLUMN] if info.pose_channels else [])]

@@ -51,6 +51,11 @@ def pack(
         raise InputError(f"{out}: lies within the data set that is packed; name another folder")
     info, index = layout.read_info(root), layout.read_index(root)
     index = pd.concat([_bounded(index[index["split"] == split], sequences, frames) for split in SPLITS], ignore_index=True)
+    if info.pose_channels:
+        alone = index["frames"] < 2
+        for path in index["path"][alone]:
+            tqdm.write(f"note: {root / path}: left out; a packed data set has no place for poses beyond the frames")
+        index = index[~alone].assign(**{layout.POSES_COLUMN: index["frames"] - 1})
     opened_store.cache_clear()
     digest, mean, std = _read_tables(root, index, info.condition_dim)
     source = f"{info.name}, {len(index)} sequences, {digest}"
@@ -67,6 +72,8 @@ def pack(
 def _read_tables(root: Path, index: pd.DataFrame, width: int) -> tuple[str, list[float], list[float]]:
     """(digest, mean, std): another digest if an index or a table has changed; moments of the training rows that are packed."""
     digest, moments = hashlib.sha256(index[list(layout.INDEX_TYPES)].to_csv(index=False).encode()), Moments(width)
+    if not width:
+        return digest.hexdigest()[:12], *moments.result()
     for split, rows in index.groupby("split", observed=True, sort=False):
         store = opened_store(root, split)
         for number, length in enumerate(rows["frames"]):
@@ -89,9 +96,9 @@ def _pack_split(root: Path, out: Path, split: str, rows: pd.DataFrame, workers: 
     """
     store = opened_store(root, split)
     ends = [0, *np.cumsum(rows["frames"].to_numpy(), dtype=np.int64).tolist()]  # in frames, after so many sequences
-    shapes = [(ends[-1], *store.frame_size), (ends[-1], store.info.condition_dim)]
+    shapes = [(ends[-1], *store.frame_size), (ends[-1], *store.condition_shape)]
     files = [out / split / f"{name}.npy" for name in ARRAYS]
-    arrays = list(zip(files, (np.uint8, np.float32), shapes, strict=True))
+    arrays = list(zip(files, (np.uint8, store.condition_type), shapes, strict=True))
     if all(_is_whole(*array) for array in arrays):
         bar.update(len(rows))
         return
@@ -123,7 +130,7 @@ def _read_sequence(root: Path, split: str, job: tuple[int, int]) -> tuple[np.nda
     number, length = job
     store = opened_store(root, split)
     frames = np.empty((length, *store.frame_size), np.uint8)
-    conditions = np.empty((length, store.info.condition_dim), np.float32)
+    conditions = np.empty((length, *store.condition_shape), store.condition_type)
     store.read(number, 0, frames, conditions)
     return frames, conditions
 

@@ -30,6 +30,14 @@ class Camera:
     target: tuple[float, float, float] = (0.0, 0.005, 0.02)
     field_of_view: float = 41.0
 
+    def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Unit vectors to the right, up and forward."""
+        forward = np.subtract(self.target, self.position)
+        forward /= np.linalg.norm(forward)
+        right = np.cross(forward, (0, 0, 1))
+        right /= np.linalg.norm(right)
+        return right, np.cross(right, forward), forward
+
 
 @dataclass(frozen=True)
 class Light:
@@ -47,8 +55,9 @@ class Renderer:
         model: whose geoms are of `STATIC_GROUP` (never move) or `MOVING_GROUP`; others are unseen.
         data: the state in which the static geoms are cast.
         surfaces: colours of the geoms.
-        width: of the square image in pixels, a multiple of 4; `ValueError` otherwise.
+        width: of the image in pixels, a multiple of 4; `ValueError` otherwise.
         camera, light: the usual ones if None.
+        height: of the image, likewise; as the width if None.
     """
 
     def __init__(
@@ -59,14 +68,17 @@ class Renderer:
         width: int = 64,
         camera: Camera | None = None,
         light: Light | None = None,
+        height: int | None = None,
     ):
-        if width <= 0 or width % (TILE // RAYS):
-            raise ValueError(f"width: found {width}, expected a positive multiple of {TILE // RAYS}")
-        self._model, self._surfaces, self._width = model, surfaces, width
+        self._size = (width if height is None else height, width)
+        for name, found in zip(("height", "width"), self._size, strict=True):
+            if found <= 0 or found % (TILE // RAYS):
+                raise ValueError(f"{name}: found {found}, expected a positive multiple of {TILE // RAYS}")
+        self._model, self._surfaces = model, surfaces
         self._light = light or Light()
         camera = camera or Camera()
         self._eye, self._lamp = np.array(camera.position), np.array(self._light.position)
-        self._rays = _in_tiles(camera_rays(camera, width * RAYS))
+        self._rays = _in_tiles(camera_rays(camera, self._size[0] * RAYS, self._size[1] * RAYS))
         self._covers = _Covers(model, np.flatnonzero(model.geom_group == MOVING_GROUP))
         self._cast_static(data)
 
@@ -94,7 +106,7 @@ class Renderer:
         hidden = dubious[~self._reached(data, points[dubious], MOVING_GROUP)]
         lit[hidden] = 0
         image[tiles] = _average((dark + lit).reshape(len(tiles), TILE**2, 3))
-        return _from_tiles(image, self._width)
+        return _from_tiles(image, *self._size)
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -159,23 +171,20 @@ class Renderer:
         return albedo
 
 
-def camera_rays(camera: Camera, count: int) -> np.ndarray:
-    """Unit vectors through the centres of `count` x `count` image cells, float64 [count,count,3]; row 0 is the top."""
-    forward = np.subtract(camera.target, camera.position)
-    forward /= np.linalg.norm(forward)
-    right = np.cross(forward, (0, 0, 1))
-    right /= np.linalg.norm(right)
-    up = np.cross(right, forward)
-    cell = ((np.arange(count) + 0.5) / count * 2 - 1) * np.tan(np.radians(camera.field_of_view) / 2)
-    rays = forward + cell[None, :, None] * right - cell[:, None, None] * up
+def camera_rays(camera: Camera, rows: int, columns: int) -> np.ndarray:
+    """Unit vectors through the centres of `rows` x `columns` image cells, float64 [rows,columns,3]; row 0 is the top."""
+    right, up, forward = camera.axes()
+    size = np.tan(np.radians(camera.field_of_view) / 2) / rows  # half of a cell, one unit ahead
+    across, down = (size * (2 * np.arange(count) + 1 - count) for count in (columns, rows))
+    rays = forward + across[None, :, None] * right - down[:, None, None] * up
     return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
 
 
 def _in_tiles(rays: np.ndarray) -> np.ndarray:
-    """[count,count,3] -> [tiles, RAYS**2 * pixels, 3]: the pixels' first rays, then their second ones, ..."""
-    tiles, side = len(rays) // TILE, TILE // RAYS
-    parts = rays.reshape(tiles, side, RAYS, tiles, side, RAYS, 3).transpose(0, 3, 2, 5, 1, 4, 6)
-    return parts.reshape(tiles * tiles, TILE * TILE, 3)
+    """[rows,columns,3] -> [tiles, RAYS**2 * pixels, 3]: the pixels' first rays, then their second ones, ..."""
+    rows, columns, side = len(rays) // TILE, rays.shape[1] // TILE, TILE // RAYS
+    parts = rays.reshape(rows, side, RAYS, columns, side, RAYS, 3).transpose(0, 3, 2, 5, 1, 4, 6)
+    return parts.reshape(rows * columns, TILE * TILE, 3)
 
 
 def _average(colors: np.ndarray) -> np.ndarray:
@@ -185,11 +194,10 @@ def _average(colors: np.ndarray) -> np.ndarray:
     return (np.minimum(mean, 255) + 0.5).astype(np.uint8)
 
 
-def _from_tiles(pixels: np.ndarray, width: int) -> np.ndarray:
-    """[tiles,pixels,3] -> [width,width,3]."""
+def _from_tiles(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[tiles,pixels,3] -> [height,width,3]."""
     side = TILE // RAYS
-    tiles = width // side
-    return pixels.reshape(tiles, tiles, side, side, 3).transpose(0, 2, 1, 3, 4).reshape(width, width, 3)
+    return pixels.reshape(height // side, width // side, side, side, 3).transpose(0, 2, 1, 3, 4).reshape(height, width, 3)
 
 
 class _Covers:

@@ -26,8 +26,8 @@ class SplitSample:
 
     Args:
         store: the split.
-        rows: of the contact sheet: (name of the sequence, frame numbers, frames uint8 [N,H,W,C]).
-        conditions: float32 [R,A+P] of the sequences read.
+        rows: of the contact sheet: (name of the sequence, frame numbers, frames uint8 [N,H,W,C]); with poses a row of them follows.
+        conditions: of the sequences read, float32 [R,A+P].
         brightness, motion: of each sequence read, in grey levels.
     """
 
@@ -47,14 +47,18 @@ def sample_split(store: Store, sequences: int) -> SplitSample:
     for number in tqdm(numbers.tolist(), desc=store.split, unit="sequence", disable=None):
         length = int(store.lengths[number])
         frames = np.empty((length, *store.frame_size), np.uint8)
-        table = np.empty((length, store.info.condition_dim), np.float32)
+        table = np.empty((length, *store.condition_shape), store.condition_type)
         store.read(number, 0, frames, table)
-        conditions.append(table)
+        with_poses = bool(store.info.pose_channels)
+        conditions.append(np.empty((length, 0), np.float32) if with_poses else table)
         brightness.append(frames.mean())
         motion.append(np.abs(np.diff(frames.astype(np.int16), axis=0)).mean() if length > 1 else 0.0)
         if number in shown:
             times = np.unique(np.linspace(0, length - 1, min(COLUMNS, length)).round().astype(int))
-            rows.append((str(store.index["sequence"].iloc[number]), times, frames[times]))
+            name = str(store.index["sequence"].iloc[number])
+            rows.append((name, times, frames[times]))
+            if with_poses:
+                rows.append((f"{name}, pose of the frame after", times, table[times]))
     return SplitSample(store, rows, np.concatenate(conditions), np.array(brightness), np.array(motion))
 
 
@@ -63,7 +67,8 @@ def describe(root: Path, samples: list[SplitSample]) -> str:
     info, size = samples[0].store.info, samples[0].store.frame_size
     lines = [
         f"{info.name}: {info.source or 'source unknown'} ({root}, {info.store})",
-        f"frames {size[0]}x{size[1]}x{size[2]}, {info.action_dim} action and {info.position_dim} position columns",
+        f"frames {size[0]}x{size[1]}x{size[2]}, "
+        + ("with poses" if info.pose_channels else f"{info.action_dim} action and {info.position_dim} position columns"),
         "",
         f"{'split':<10}{'sequences':>10}{'frames':>10}{'length':>12}{'read':>8}{'brightness':>12}{'motion':>8}",
     ]
@@ -101,7 +106,9 @@ def draw(samples: list[SplitSample], path: Path) -> None:
     columns = max(len(times) for _, _, times, _ in sheet)
     histograms = min(info.condition_dim, MAX_HISTOGRAMS)
     below = -(-histograms // HISTOGRAMS_ACROSS)  # rows of them
-    heights = [len(sheet) * 1.2, below * 1.5] if below else [len(sheet) * 1.2]
+    height, width, _ = samples[0].store.frame_size
+    rows = len(sheet) * (0.45 + 0.75 * height / width)
+    heights = [rows, below * 1.5] if below else [rows]
     figure = plt.figure(figsize=(max(columns, HISTOGRAMS_ACROSS) * 1.05, sum(heights) + 0.5), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     parts[0].suptitle(f"{info.name}: {info.source}" if info.source else info.name, fontsize=10, parse_math=False)

@@ -100,7 +100,7 @@ def simulate(
     root = Path(root)
     workers = check_workers(workers)
     _check(sequences, seed, splits, image_width, frames)
-    _check_mujoco()
+    check_mujoco()
     recipe = {"version": VERSION, "seed": seed, "splits": splits, "image_width": image_width, "frames": frames}
     jobs = [(number, root / split / f"{number:05d}") for number, split in enumerate(assign_splits(sequences, splits))]
     work = partial(_simulate_to, seed=seed, frames=frames, image_width=image_width)
@@ -130,7 +130,8 @@ def _check(sequences: int, seed: int, splits: tuple[float, ...], image_width: in
     check_shares(splits)
 
 
-def _check_mujoco() -> None:
+def check_mujoco() -> None:
+    """Raises `InputError` if MuJoCo is not installed."""
     try:
         import mujoco  # noqa: F401
     except ImportError:

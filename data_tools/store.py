@@ -1,9 +1,9 @@
 """The sequences of one split, however they lie on disk: `open_store` gives their index and reads any stretch of any of them.
 
-``packed``: ``<root>/<split>/frames.npy``, uint8 [N,H,W,C], and ``conditions.npy``, float32 [N,A+P]: the frames of all sequences
-of the split one after the other, in the order of the index and each as long as it is. They are plain NumPy files that
-``numpy.load(..., mmap_mode="r")`` maps as well; here they are read by position, which is as fast, does not count as resident
-memory, and turns a file that was cut short into an error message instead of a bus error.
+``packed``: ``<root>/<split>/frames.npy``, uint8 [N,H,W,C], and ``conditions.npy``, float32 [N,A+P] or, of poses, uint8
+[N,H,W,C]: the frames of all sequences of the split one after the other, in the order of the index and each as long as it is. They
+are plain NumPy files that ``numpy.load(..., mmap_mode="r")`` maps as well; here they are read by position, which is as fast, does
+not count as resident memory, and turns a file that was cut short into an error message instead of a bus error.
 """
 
 import io
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import layout, png
+from . import layout, png, poses
 from .folders import read_conditions
 from .layout import DatasetInfo, InputError
 
@@ -26,13 +26,22 @@ ARRAYS = ("frames", "conditions")
 class Store(ABC):
     """One split: its `index` (a row a sequence), the data set's `info` and what its frames measure.
 
-    Opening it reads no frame. Stores travel to worker processes.
+    Conditions are rows of tables, float32 [T,A+P], or poses, uint8 [T,H,W,C]; those of one frame are of `condition_shape` and
+    `condition_type`. Opening a store reads no frame. Stores travel to worker processes.
     """
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         self.root, self.split, self.info, self.index = root, split, info, index
         self.lengths = index["frames"].to_numpy()  # of the sequences, in frames
         self.frame_size = tuple(int(index[name].iloc[0]) for name in ("height", "width", "channels"))  # (H,W,C) of all
+        if info.pose_channels and layout.POSES_COLUMN not in index:
+            raise InputError(
+                f"{root / layout.INDEX_FILE}: found no column {layout.POSES_COLUMN}; run `svg-data index {root}` again"
+            )
+        self.horizons = index[layout.POSES_COLUMN].to_numpy() if info.pose_channels else self.lengths - 1
+        """How many frames after each sequence's first one have a condition, and so can be predicted."""
+        self.condition_shape = (*self.frame_size[:2], info.pose_channels) if info.pose_channels else (info.condition_dim,)
+        self.condition_type = np.uint8 if info.pose_channels else np.float32
         expected = dict(zip(("height", "width", "channels"), self.frame_size, strict=True))
         expected |= {"action_dim": info.action_dim, "position_dim": info.position_dim}
         for column, value in expected.items():
@@ -44,7 +53,7 @@ class Store(ABC):
                 )
 
     def read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
-        """Fills uint8 `frames` [T,H,W,C] and float32 `conditions` [T,A+P] from frame `start` of a sequence on.
+        """Fills uint8 `frames` [T,H,W,C] and `conditions` [T,*condition_shape] from frame `start` of a sequence on.
 
         Raises `InputError` naming the file if one is missing, damaged or of another size than the index says, and `IndexError`
         for frames that the sequence does not have.
@@ -58,8 +67,8 @@ class Store(ABC):
         """`read`, of frames that are there."""
 
     @abstractmethod
-    def read_conditions(self, sequence: int) -> np.ndarray:
-        """float32 [T,A+P] of a whole sequence, without its frames."""
+    def read_conditions(self, sequence: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """The conditions of the frames from `start` to before `stop` (the end of the sequence), without the frames."""
 
 
 class FolderStore(Store):
@@ -71,9 +80,9 @@ class FolderStore(Store):
         from_one = not os.path.exists(f"{folder}/0.png") and os.path.exists(f"{folder}/{length}.png")  # or 0.png is lost
         for time in range(len(frames)):
             frames[time] = png.read_frame(f"{folder}/{start + from_one + time}.png", self.frame_size)
-        conditions[:] = self.read_conditions(sequence)[start : start + len(frames)]
+        conditions[:] = self.read_conditions(sequence, start, start + len(frames))
 
-    def read_conditions(self, sequence: int) -> np.ndarray:
+    def read_conditions(self, sequence: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         folder, length = Path(f"{self.root}/{self.index['path'].iat[sequence]}"), int(self.lengths[sequence])
         tables = read_conditions(folder, length)
         found = tuple(tables[name].shape[1] if name in tables else 0 for name in ("actions", "positions"))
@@ -82,7 +91,43 @@ class FolderStore(Store):
                 f"{folder}: found {found[0]} action and {found[1]} position columns, expected {self.info.action_dim} and "
                 f"{self.info.position_dim}; restore its tables or run `svg-data index {self.root}` again"
             )
-        return np.concatenate([np.empty((length, 0), np.float32), *tables.values()], axis=1)
+        return np.concatenate([np.empty((length, 0), np.float32), *tables.values()], axis=1)[start:stop]
+
+
+class PoseStore(Store):
+    """Folders of frames and of poses: each picture is opened when it is asked for. Nothing follows the last pose, which is held."""
+
+    def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
+        super().__init__(root, split, info, index)
+        self._files: dict[int, tuple[list[str], list[str]]] = {}
+
+    def _read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
+        files, _ = self._list(sequence)
+        for frame, file in zip(frames, files[start : start + len(frames)], strict=True):
+            frame[:] = png.read_frame(file, self.frame_size)
+        conditions[:] = self.read_conditions(sequence, start, start + len(frames))
+
+    def read_conditions(self, sequence: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        _, files = self._list(sequence)
+        times = range(start, int(self.lengths[sequence]) if stop is None else stop)
+        conditions = np.empty((len(times), *self.condition_shape), np.uint8)
+        for condition, time in zip(conditions, times, strict=True):
+            condition[:] = png.read_frame(files[min(time, len(files) - 1)], self.condition_shape)
+        return conditions
+
+    def _list(self, sequence: int) -> tuple[list[str], list[str]]:
+        """The sequence's files of frames, and of poses from that of the second frame on."""
+        if sequence not in self._files:
+            path = self.index["path"].iat[sequence]
+            found = poses.list_sequence(self.root, path)
+            expected = int(self.lengths[sequence]), int(self.horizons[sequence])
+            if tuple(map(len, found)) != expected:
+                raise InputError(
+                    f"{self.root / path}: found {len(found[0])} frames and {len(found[1])} poses after the first, expected "
+                    f"{expected[0]} and {expected[1]}; restore them or run `svg-data index {self.root}` again"
+                )
+            self._files[sequence] = found
+        return self._files[sequence]
 
 
 class PackedStore(Store):
@@ -93,16 +138,18 @@ class PackedStore(Store):
         ends = np.cumsum(self.lengths, dtype=np.int64)
         self._starts, total = ends - self.lengths, int(ends[-1])
         self._frames = PackedArray(root / split / f"{ARRAYS[0]}.npy", np.uint8, (total, *self.frame_size))
-        self._conditions = PackedArray(root / split / f"{ARRAYS[1]}.npy", np.float32, (total, info.condition_dim))
+        shape = (total, *self.condition_shape)
+        self._conditions = PackedArray(root / split / f"{ARRAYS[1]}.npy", self.condition_type, shape)
 
     def _read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
         place = int(self._starts[sequence]) + start
         self._frames.read(place, frames)
         self._conditions.read(place, conditions)
 
-    def read_conditions(self, sequence: int) -> np.ndarray:
-        conditions = np.empty((int(self.lengths[sequence]), self.info.condition_dim), np.float32)
-        self._conditions.read(int(self._starts[sequence]), conditions)
+    def read_conditions(self, sequence: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        times = range(int(self.lengths[sequence]))[start:stop]
+        conditions = np.empty((len(times), *self.condition_shape), self.condition_type)
+        self._conditions.read(int(self._starts[sequence]) + start, conditions)
         return conditions
 
 
@@ -180,5 +227,5 @@ def open_store(root: str | Path, split: str) -> Store:
     """The sequences of one split of a data set. Raises `InputError` if there are none or the index is damaged."""
     root = Path(root)
     info = layout.read_info(root)
-    kind = PackedStore if info.store == "packed" else FolderStore
-    return kind(root, split, info, layout.read_index(root, split))
+    kinds = {"folders": FolderStore, "poses": PoseStore, "packed": PackedStore}
+    return kinds[info.store](root, split, info, layout.read_index(root, split))

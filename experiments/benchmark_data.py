@@ -230,7 +230,7 @@ def measure_memory(folder: Path) -> list[Row]:
     for number, path in enumerate(real):
         write_sequence(path, *make_sequence(number))
     rows = []
-    for store in layout.STORES:
+    for store in ("folders", "packed"):
         for sequences in MEMORY_SIZES:
             root = folder / f"{store}_{sequences}"
             write_linked_index(root, sequences, store)

@@ -11,17 +11,19 @@ from svg.config import DataConfig
 from svg.protocols import OWN, Protocol, get_protocol
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    """The flags of commands that use a trained run, or `several`, on a split."""
+def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, whole: bool = False) -> None:
+    """The flags of commands that use a trained run, or `several`, on a split; `whole` ones predict one sequence after the other."""
     if several:
         parser.add_argument("runs", type=Path, nargs="+", help="run folders that svg-train has written")
     else:
         parser.add_argument("run", type=Path, help="run folder that svg-train has written")
     parser.add_argument("--split", default="test", help="train, validate or test (default test)")
     parser.add_argument("--data_root", help="another data set than the run was trained on")
-    parser.add_argument("--n_future", type=int, help="frames to predict (default: n_eval - n_past of the run)")
+    usual = "as far as conditions go" if whole else "n_eval - n_past of the run"
+    parser.add_argument("--n_future", type=int, help=f"frames to predict (default: {usual})")
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="which weights (default best)")
-    parser.add_argument("--batch_size", type=int, default=16, help="sequences at a time (default 16)")
+    if not whole:
+        parser.add_argument("--batch_size", type=int, default=16, help="sequences at a time (default 16)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--compile", action="store_true", help="torch.compile the model; the first predictions take minutes")
     parser.add_argument("--seed", type=int, default=1, help="seed of the sampled futures (default 1)")
@@ -45,8 +47,11 @@ def resolve_protocol(args: argparse.Namespace, data: DataConfig) -> Protocol:
     return protocol.for_run(data.n_past, data.n_eval - data.n_past)
 
 
-def open_run(args: argparse.Namespace, run: Path | None = None) -> Run:
-    """The run that `args` name, or `run`, on the split and under the protocol of `args`."""
+def open_run(args: argparse.Namespace, run: Path | None = None, only_given: bool = False) -> Run:
+    """The run that `args` name, or `run`, on the split and under the protocol of `args`.
+
+    With `only_given` the dataset's clips are the given frames alone: of what comes after them the conditions are enough.
+    """
     from svg import runtime
     from svg.checkpoint import load_model
     from svg.inference import freeze
@@ -54,26 +59,24 @@ def open_run(args: argparse.Namespace, run: Path | None = None) -> Run:
 
     run = run or args.run
     for name, least in {"n_future": 1, "batch_size": 1, "seed": 0}.items():
-        found = getattr(args, name)
+        found = getattr(args, name, None)
         if found is not None and found < least:
             raise InputError(f"--{name}: found {found}, expected at least {least}")
     device = runtime.choose_device(args.device)
     runtime.prepare(device)
     model, config = load_model(run, args.checkpoint, device)
     data, protocol = config.data, resolve_protocol(args, config.data)
-    clip = protocol.n_past + protocol.n_future
+    clip = protocol.n_past + (0 if only_given else protocol.n_future)
     if args.data_root is None and not Path(data.data_root).is_dir():
         raise InputError(f"{data.data_root}: not found from here; {run} was trained on it: name its place with --data_root")
     dataset = SequenceDataset(args.data_root or data.data_root, args.split, clip, data.conditions)
     report_left_out(dataset)
-    height, width, channels = dataset.frame_size
-    found = (height, width, channels, len(dataset.condition_mean))
-    expected = (config.model.image_width, config.model.image_width, config.model.channels, config.model.condition_dim)
+    found = (*dataset.frame_size, bool(dataset.info.pose_channels), dataset.condition_dim)
+    expected = (*config.model.frame_size, config.model.channels, config.model.with_poses, config.model.condition_dim)
     if found != expected:
-        raise InputError(
-            f"{dataset.root}: found frames {found[0]}x{found[1]}x{found[2]} and {found[3]} condition columns, "
-            f"expected {expected[0]}x{expected[1]}x{expected[2]} and {expected[3]}, on which {run} was trained"
-        )
+        told = "{}x{}x{} and {} ({})"
+        shown = [told.format(*some[:3], "poses" if some[3] else "condition columns", some[4]) for some in (found, expected)]
+        raise InputError(f"{dataset.root}: found frames {shown[0]}, expected {shown[1]}, on which {run} was trained")
     return Run(freeze(model, config.train.precision, args.compile), config, dataset, device, protocol)
 
 
@@ -101,3 +104,11 @@ def named_sequences(dataset: Any, names: list[str]) -> dict[str, int]:
         if name not in numbers:
             raise InputError(f"--sequences: found no sequence {name!r} in split {dataset.split} of {dataset.root}")
     return {name: numbers[name] for name in names}
+
+
+def pose_video(run: Run, number: int) -> Any:
+    """The poses of a sequence's clip, uint8 [T,H,W,3]; that of the first frame, which nobody needs, is empty."""
+    from svg.rendering import to_video
+
+    poses = run.dataset.read_conditions(number, 0, run.protocol.n_past + run.protocol.n_future - 1).float() / 255
+    return to_video(poses.new_ones(1, *poses.shape[1:]), poses)

@@ -10,7 +10,7 @@ import numpy as np
 from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
 
-from .command import Run, add_run_arguments, named_sequences, open_run
+from .command import Run, add_run_arguments, named_sequences, open_run, pose_video
 
 MOST_SAMPLES = 12
 
@@ -46,7 +46,8 @@ def predicted_videos(run: Run, number: int, n_sample: int, seed: int) -> dict[st
     futures = predict_sequence(run.model, run.dataset, run.protocol, number, run.device, run.config.train.precision, n_sample, seed)
     videos = {"ref": futures.truth, "rec": futures.rec, "pred": futures.pred}
     videos |= {f"sample_{number}": future for number, future in enumerate(futures.samples, start=1)}
-    return {label: to_video(futures.past, future) for label, future in videos.items()}
+    shown = {label: to_video(futures.past, future) for label, future in videos.items()}
+    return shown | ({"pose": pose_video(run, number)} if run.config.model.with_poses else {})
 
 
 def render(args: argparse.Namespace) -> None:

@@ -12,11 +12,13 @@ import numpy as np
 from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
 
-from .command import Run, add_run_arguments, named_sequences, open_run
+from .command import Run, add_run_arguments, named_sequences, open_run, pose_video
 from .evaluate import add_evaluation_arguments, check, evaluate_run, result_name
 
 SHOWN = 7
 """Sampled futures that are shown of each sequence, from the best to the worst in equal steps."""
+MOST_FRAMES = 100
+"""Of a longer video so many are shown, evenly spread, lest the page become too large."""
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -44,8 +46,14 @@ def choose_sequences(run: Run, evaluation) -> dict[str, int]:
     return {f"{' and '.join(kinds)}: sequence {names.iloc[number]}": number for number, kinds in titles.items()}
 
 
-def shown_sequence(run: Run, evaluation, title: str, number: int):
-    """The sequence's videos with their scores."""
+def shown_times(protocol) -> list[int]:
+    """The times of the frames that are shown."""
+    total = protocol.n_past + protocol.n_future
+    return sorted({round(time) for time in np.linspace(0, total - 1, min(total, MOST_FRAMES))})
+
+
+def shown_sequence(run: Run, evaluation, title: str, number: int, times: list[int]):
+    """The sequence's videos with their scores, at `times`."""
     from svg.evaluation import predict_sequence
     from svg.metrics import psnr
     from svg.rendering import to_video
@@ -62,10 +70,11 @@ def shown_sequence(run: Run, evaluation, title: str, number: int):
 
     def panel(label: str, future) -> Panel:
         scores = score(future)
-        here = [f"{value:.1f} dB here" for value in scores.tolist()]
-        return Panel(f"{label}, {scores.mean():.2f} dB", to_video(found.past, future), [*given, *here])
+        here = [*given, *(f"{value:.1f} dB here" for value in scores.tolist())]
+        video = to_video(found.past, future)[times]
+        return Panel(f"{label}, {scores.mean():.2f} dB", video, [here[time] for time in times])
 
-    truth = Panel("truth", to_video(found.past, found.truth), [])
+    truth = Panel("truth", to_video(found.past, found.truth)[times], [])
     rec, pred = panel("rec", found.rec), panel("pred", found.pred)
     errors = Panel("error of pred", error_map(pred.frames, truth.frames), [])
     copied = panel("copy", found.past[-1:].expand_as(found.truth))
@@ -75,7 +84,8 @@ def shown_sequence(run: Run, evaluation, title: str, number: int):
         ranks = sorted({round(rank) for rank in np.linspace(0, len(order) - 1, SHOWN)})
         names = {0: "best", len(order) - 1: "worst"} if len(order) > 1 else {0: "sample"}
         samples = [panel(names.get(rank, f"{rank + 1} of {len(order)}"), found.samples[order[rank]]) for rank in ranks]
-    return ShownSequence(title, [truth, pred, errors, rec, copied], samples)
+    poses = [Panel("pose", pose_video(run, number)[times], [])] if run.config.model.with_poses else []
+    return ShownSequence(title, [truth, *poses, pred, errors, rec, copied], samples)
 
 
 def report(args: argparse.Namespace) -> None:
@@ -94,7 +104,8 @@ def report(args: argparse.Namespace) -> None:
     named = named_sequences(run.dataset, args.sequences) if args.sequences else None
     evaluation = evaluate_run(args, run, args.run, reuse=True)
     chosen = {f"sequence {name}": number for name, number in named.items()} if named else choose_sequences(run, evaluation)
-    sequences = [shown_sequence(run, evaluation, title, number) for title, number in chosen.items()]
+    times = shown_times(evaluation.protocol)
+    sequences = [shown_sequence(run, evaluation, title, number, times) for title, number in chosen.items()]
     name = args.run.resolve().name
     figures = {"Scores, with 95 % intervals over sequences": figure_svg(plot_frames, {name: evaluation})}
     metrics = read_metrics(args.run)
@@ -110,7 +121,7 @@ def report(args: argparse.Namespace) -> None:
     }
     kind = result_name(args)
     out = args.out or args.run / ("report.html" if kind == "test" else f"report_{kind}.html")
-    page = build_report(f"Video prediction: {name}", evaluation, sequences, figures, tables, args.fps)
+    page = build_report(f"Video prediction: {name}", evaluation, sequences, figures, tables, args.fps, times)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
     print(f"written: {out} ({len(page) / 1e6:.1f} MB; opens in any browser, without a network)")

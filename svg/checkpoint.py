@@ -118,11 +118,11 @@ def load_model(run: str | Path, name: str = "best", device: str | torch.device =
 
     In evaluation mode and with fixed weights: what a planner differentiates is the way from actions to frames.
     """
-    from .model import VideoPredictor
+    from .models import make_model
 
     run = Path(run)
     config = load_config(run)
-    model = VideoPredictor(config.model)
+    model = make_model(config.model)
     load(run, name, model)
     return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False), config
 

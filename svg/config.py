@@ -23,7 +23,15 @@ class DataConfig:
     n_past: int = _flag(2, "observed frames")
     n_future: int = _flag(10, "frames predicted in training")
     n_eval: int = _flag(12, "frames of a clip in validation, observed ones included")
-    clip_start: str = _flag("random", "where training clips start in a sequence", ("random", "first"))
+    clip_start: str = _flag(
+        "random",
+        "training clips: one of each sequence in every pass, from a random or its first frame on, or all that there are, "
+        "overlapping (sliding) or one after the other (disjoint)",
+        ("random", "first", "sliding", "disjoint"),
+    )
+    far_start: float = _flag(
+        0.0, "share of the training clips whose given frame is any of the sequence instead of the one before the second frame"
+    )
     conditions: str = _flag("all", "which columns condition the model", ("all", "actions", "positions", "none"))
     workers: int = _flag(0, "processes that read data; 0 reads in the training process")
     data_device: str = _flag(
@@ -33,12 +41,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    model: str = _flag("vgg", "encoder and decoder", ("vgg", "dcgan"))
+    model: str = _flag(
+        "vgg",
+        "encoder and decoder of the robot's predictor, or the predictor of a person from poses",
+        ("vgg", "dcgan", "pose_cvae"),
+    )
     recurrence: str = _flag("vector", "fully connected LSTMs or convolutional ones on an 8x8 grid", ("vector", "spatial"))
-    image_width: int = _flag(64, "height and width of the frames in pixels: 64 or 128")
+    image_width: int = _flag(64, "width of the frames in pixels: 64 or 128, and as high; with pose_cvae any width and height")
     width: float = _flag(1.0, "multiplier of the backbone's channels; 1 is the published size")
     norm: str = _flag("batch", "normalisation in encoder and decoder", ("batch", "group"))
-    g_dim: int = _flag(128, "features of encoder output and decoder input (channels in the spatial form)")
+    g_dim: int = _flag(128, "features of encoder output and decoder input (channels in the spatial form and in pose_cvae)")
     z_dim: int = _flag(64, "latent size (channels in the spatial form)")
     rnn_size: int = _flag(256, "hidden size of the frame predictor (channels in the spatial form)")
     latent_rnn_size: int = _flag(0, "hidden size of posterior and prior; 0: as rnn_size")
@@ -53,13 +65,30 @@ class ModelConfig:
         ("frame", "feature"),
     )
     blend: bool = _flag(False, "the decoder also draws a mask that mixes its pixels with those of the last observed frame")
+    pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output")
+    fusion_dim: int = _flag(192, "pose_cvae: channels of the decoder fusion's output")
+    levels: int = _flag(1, "pose_cvae: resolutions, each half of the one before; 1: all at the frames' own, as published")
+    anchor: bool = _flag(
+        False, "pose_cvae: every frame is also drawn with the features of the last given one, so that nothing drifts"
+    )
     # From the data, not from flags:
     channels: int = 3
-    condition_dim: int = 0
+    condition_dim: int = 0  # columns, or channels of a pose
+    image_height: int = 0  # 0: as the width
 
     @property
     def spatial(self) -> bool:
         return self.recurrence == "spatial"
+
+    @property
+    def with_poses(self) -> bool:
+        """Whether conditions are poses."""
+        return self.model == "pose_cvae"
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of the frames in pixels."""
+        return self.image_height or self.image_width, self.image_width
 
 
 @dataclass(frozen=True)
@@ -122,6 +151,14 @@ class Config:
                     raise InputError(f"{origin}: {name} is {value!r}, expected {kind.__name__}; restore this file")
         validate(config)
         return config
+
+
+OF_ROBOTS = (
+    "recurrence", "width", "rnn_size", "latent_rnn_size", "predictor_rnn_layers", "posterior_rnn_layers", "prior_rnn_layers",
+    "prior", "last_frame_skip", "feedback",
+)  # fmt: skip
+OF_POSES = ("pose_dim", "fusion_dim", "levels", "anchor")
+"""Flags that one kind of model has and the other has not."""
 
 
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
@@ -205,14 +242,15 @@ def validate(config: Config) -> None:
                 raise InputError(f"--{item.name}: found {found!r}, expected one of {', '.join(choices)}")
     positive = {
         "n_past": data, "n_future": data, "width": model, "g_dim": model, "z_dim": model, "rnn_size": model,
-        "predictor_rnn_layers": model, "posterior_rnn_layers": model, "prior_rnn_layers": model, "batch_size": train,
-        "accumulate": train, "niter": train, "epoch_size": train, "lr": train, "kl_anneal_cycle": train,
+        "predictor_rnn_layers": model, "posterior_rnn_layers": model, "prior_rnn_layers": model, "pose_dim": model,
+        "fusion_dim": model, "levels": model, "image_width": model, "batch_size": train, "accumulate": train, "niter": train,
+        "epoch_size": train, "lr": train, "kl_anneal_cycle": train,
     }  # fmt: skip
     not_negative = {
         "workers": data, "latent_rnn_size": model, "max_minutes": train, "weight_decay": train, "max_grad_norm": train,
         "beta": train, "tfr_start_decay_epoch": train, "tfr_decay_step": train, "validate_sequences": train, "seed": train,
     }  # fmt: skip
-    unit = {"tfr": train, "tfr_lower_bound": train}
+    unit = {"tfr": train, "tfr_lower_bound": train, "far_start": data}
     below_one = {"beta1": train, "warmup": train}
     for names, holds, expected in (
         (positive, lambda x: x > 0, "a number above 0"),
@@ -234,15 +272,45 @@ def validate(config: Config) -> None:
         raise InputError(f"--seed: found {train.seed}, expected a number below 2^63")
     if train.tfr_lower_bound > train.tfr:
         raise InputError(f"--tfr_lower_bound: found {train.tfr_lower_bound}, expected at most --tfr {train.tfr}")
-    if model.image_width not in (64, 128):
-        raise InputError(f"--image_width: found {model.image_width}, expected 64 or 128")
+    _validate_model(model)
     if data.n_eval <= data.n_past:
         raise InputError(f"--n_eval: found {data.n_eval}, expected more than --n_past {data.n_past}: nothing would be predicted")
+    if data.far_start and data.n_past > 1:
+        raise InputError(f"--far_start: found {data.far_start}, which takes a single given frame; use --n_past 1")
     free_running = train.tfr < 1 or (train.tfr_decay_step > 0 and train.tfr_lower_bound < 1)
-    if train.batch_size == 1 and model.norm == "batch" and not model.spatial and model.feedback == "frame" and free_running:
+    if (
+        train.batch_size == 1
+        and model.norm == "batch"
+        and not model.with_poses
+        and not model.spatial
+        and model.feedback == "frame"
+        and free_running
+    ):
         raise InputError(
             "--batch_size: found 1, but batch norm cannot train on the single vector of a fed-back frame; use --norm group, "
             "--feedback feature or --batch_size 2"
         )
-    if model.last_frame_skip and model.feedback == "feature":
-        raise InputError("--last_frame_skip needs predicted frames, which --feedback feature does not encode; leave one out")
+
+
+def _validate_model(model: ModelConfig) -> None:
+    """Refuses sizes that the model cannot have and flags that it has not."""
+    defaults = ModelConfig()
+    for name in OF_ROBOTS if model.with_poses else OF_POSES:
+        if getattr(model, name) != getattr(defaults, name):
+            kind = "poses" if not model.with_poses else "robots"
+            raise InputError(f"--{name}: is for the predictor of {kind}; --model {model.model} has none, leave it out")
+    if not model.with_poses:
+        if model.image_width not in (64, 128):
+            raise InputError(f"--image_width: found {model.image_width}, expected 64 or 128")
+        if model.last_frame_skip and model.feedback == "feature":
+            raise InputError("--last_frame_skip needs predicted frames, which --feedback feature does not encode; leave one out")
+        return
+    if model.levels > 4:
+        raise InputError(f"--levels: found {model.levels}, expected at most 4")
+    shrunk = 2 ** (model.levels - 1)
+    height, width = model.frame_size
+    if (model.image_height and height % shrunk) or width % shrunk:
+        raise InputError(
+            f"--levels: found {model.levels}, but frames of {height}x{width} pixels cannot be halved {model.levels - 1} times; "
+            "use fewer"
+        )

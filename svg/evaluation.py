@@ -13,6 +13,7 @@ Methods
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from . import runtime
 from .distances import frechet_distance, kernel_distance
 from .metrics import psnr_of_errors, squared_errors, ssim
-from .model import Observation, VideoPredictor, as_images
+from .predictor import Predictor, as_images
 from .protocols import HIGHER_IS_BETTER, SET_METRICS, Protocol
 from .results import METHODS, SAMPLE_COLUMNS, Evaluation, Setting
 from .sequences import SequenceDataset, evaluated, evaluation_batches
@@ -130,7 +131,7 @@ class VideoDistances:
         )
 
 
-def latent_noise(model: VideoPredictor, sequences: range, n_sample: int, n_future: int, seed: int) -> Tensor:
+def latent_noise(model: Predictor, sequences: range, n_sample: int, n_future: int, seed: int) -> Tensor:
     """Noise [B,n_sample,n_future,*latent_shape] of each sequence from (seed, its number), whatever the batch it stands in."""
     cpu = torch.device("cpu")
     shape = (n_sample, n_future, *model.latent_shape)
@@ -138,9 +139,9 @@ def latent_noise(model: VideoPredictor, sequences: range, n_sample: int, n_futur
 
 
 def imagine_in_chunks(
-    model: VideoPredictor, start: Observation, conditions: Tensor, noise: Tensor, precision: str, memory: float = 0.0
+    model: Predictor, start: Any, conditions: Tensor, noise: Tensor, precision: str, memory: float = 0.0
 ) -> Iterator[Tensor]:
-    """`VideoPredictor.imagine` for as many of the futures [S,B,F,C,H,W] at a time as fit into `memory` GB.
+    """`Predictor.imagine` for as many of the futures [S,B,F,C,H,W] at a time as fit into `memory` GB.
 
     0: 1 GB on a CPU, half of what is free on a GPU. The numbers of futures are powers of two, lest they differ a little each time.
     """
@@ -165,7 +166,7 @@ class SequenceFutures:
 
 @torch.no_grad()
 def predict_sequence(
-    model: VideoPredictor,
+    model: Predictor,
     dataset: SequenceDataset,
     protocol: Protocol,
     number: int,
@@ -198,8 +199,8 @@ def changed_conditions(dataset: SequenceDataset, numbers: range, total: int, fut
     if not future.shape[2] or total < 2:
         return {}
     steps = slice(dataset.clip_length - 1 - future.shape[1], dataset.clip_length - 1)
-    others = np.stack([dataset.first_conditions((number + 1) % total)[steps] for number in numbers])
-    changed = {"pred_other": torch.from_numpy(others).to(future)}
+    others = torch.stack([dataset.read_conditions((number + 1) % total, steps.start, steps.stop) for number in numbers])
+    changed = {"pred_other": others.to(future)}
     if 0 < actions < future.shape[2]:
         changed["pred_swap"] = torch.cat([changed["pred_other"][..., :actions], future[..., actions:]], 2)
     if actions:
@@ -211,7 +212,7 @@ def changed_conditions(dataset: SequenceDataset, numbers: range, total: int, fut
 
 @torch.no_grad()
 def evaluate(
-    model: VideoPredictor,
+    model: Predictor,
     dataset: SequenceDataset,
     protocol: Protocol,
     device: torch.device,

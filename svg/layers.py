@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # of one process or synchronised over several
 
 
 def make_norm(kind: str, channels: int) -> nn.Module:
@@ -26,6 +27,23 @@ def activation() -> nn.Module:
 def conv_block(inputs: int, outputs: int, norm: str, kernel: int = 3, stride: int = 1, padding: int = 1) -> nn.Sequential:
     """Convolution, normalisation, leaky ReLU: what `stage` runs."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, padding), make_norm(norm, outputs), activation())
+
+
+def fold_norm(norm: BatchNorm, *convs: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """norm(conv(x) + ...) as convolutions alone: weights scaled by gamma / sigma, the first one's bias moved accordingly."""
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    for conv in convs:
+        outputs = 1 if isinstance(conv, nn.ConvTranspose2d) else 0  # the dimension of the output channels
+        conv.weight.mul_(scale.view([-1 if dim == outputs else 1 for dim in range(4)]))
+    convs[0].bias.copy_((convs[0].bias - norm.running_mean) * scale + norm.bias)
+
+
+def fold_sequential_norms(module: nn.Module) -> None:
+    """Folds each batch norm that follows a convolution in a `torch.nn.Sequential`."""
+    for block in list(module.modules()):
+        if isinstance(block, nn.Sequential) and len(block) >= 2 and isinstance(block[1], BatchNorm):
+            fold_norm(block[1], block[0])
+            block[1] = nn.Identity()
 
 
 Keep = AbstractContextManager

@@ -1,12 +1,11 @@
 """The predictor: SVG's posterior, prior and frame predictor between an encoder and a decoder, conditioned on actions.
 
-Time, once: the transition from frame t-1 to frame t sees the features ``h[t-1]``, the condition ``conditions[t-1]`` =
-[actions[t-1], positions[t-1]] and a latent ``z[t]``. In training ``z[t]`` comes from the posterior, which sees ``h[t]``; in
-prediction from the prior, which sees ``h[t-1]``. Frame t is drawn with the skips of the last frame observed before it.
-
-Frames are ``[B,T,C,H,W]``, uint8 or float in [0,1]; conditions ``[B,T,D]`` in the data's own units. No module keeps state.
+The transition from frame t-1 to frame t sees the features ``h[t-1]``, the condition ``conditions[t-1]`` (time as in `predictor`)
+and a latent ``z[t]``. The posterior sees ``h[t]``, the prior ``h[t-1]``. Frame t is drawn with the skips of the last frame observed
+before it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,36 +13,27 @@ from torch import Tensor, nn
 
 from .backbones import GRID, Decoder, Encoder, initialise, level_channels
 from .config import ModelConfig
-from .layers import SkipTerm
+from .layers import BatchNorm, SkipTerm, fold_norm, fold_sequential_norms
+from .predictor import Predictor, Rollout, as_images
 from .recurrent import FramePredictor, Gaussian, GaussianLSTM, State, repeat_state
 
 
 @dataclass
-class Rollout:
-    """Predicted frames 1..T-1 of a clip [B,T-1,C,H,W] in [0,1] with posterior and prior of each of these steps."""
-
-    frames: Tensor
-    posterior: Gaussian
-    prior: Gaussian
-
-
-@dataclass
 class Observation:
-    """What the model knows after the observed frames: the start of `VideoPredictor.imagine`."""
+    """What the model knows after some frames: the start of `VideoPredictor.advance`.
 
-    h: Tensor  # features of the last observed frame [B,1,g_dim(,8,8)]
+    N futures of B clips may share the skips of their clip.
+    """
+
+    h: Tensor  # features of the last frame [N,1,g_dim(,8,8)]; unless that is `pending`
     predictor: State
     prior: State
-    skips: list[SkipTerm]  # the decoder's, of the last observed frame
+    skips: list[SkipTerm]  # the decoder's, of the last observed frame of B clips
     frame: Tensor  # the last observed frame [B,1,C,H,W]
+    pending: Tensor | None = None  # the last frame [N,1,C,H,W], which has yet to be encoded
 
 
-def as_images(frames: Tensor) -> Tensor:
-    """uint8 frames to float in [0,1]; float frames as they are."""
-    return frames.float() / 255 if frames.dtype == torch.uint8 else frames
-
-
-class VideoPredictor(nn.Module):
+class VideoPredictor(Predictor):
     """SVG-LP / SVG-FP (Denton & Fergus 2018) with actions, in the vector or the spatial form.
 
     `condition_mean` and `condition_std` (length D, from ``dataset.json``) standardise the conditions inside the model and are
@@ -51,8 +41,7 @@ class VideoPredictor(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, condition_mean: list[float] = (), condition_std: list[float] = ()):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         mean = torch.tensor(condition_mean or [0.0] * config.condition_dim)
         std = torch.tensor(condition_std or [1.0] * config.condition_dim)
         self.register_buffer("condition_mean", mean)
@@ -88,13 +77,7 @@ class VideoPredictor(nn.Module):
         teacher_forcing: bool = False,
         noise: Tensor | None = None,
     ) -> Rollout:
-        """Predicts frames 1..T-1 of clips `frames` [B,T,C,H,W] with latents from the posterior.
-
-        `noise` [B,T-1,*latent_shape], standard normal, gives ``z = mu + sigma * noise``; without it latents are the means.
-
-        Transitions from true frames (all of them with `teacher_forcing`, else those from the first `n_past`) run as whole
-        sequences; the rest go step by step, each on what the model predicted before it.
-        """
+        """`Predictor.forward`: transitions from true frames run as whole sequences, the rest go step by step."""
         frames = as_images(frames)
         steps = frames.shape[1] - 1
         given = steps if teacher_forcing else min(n_past, steps)  # transitions from true frames
@@ -133,7 +116,7 @@ class VideoPredictor(nn.Module):
     # ---------------------------------------------------------------------------------------------------- prediction
 
     def future_bytes(self, n_future: int) -> int:
-        """Memory that one sampled future of `n_future` frames takes while it is imagined and scored, an estimate on the safe side.
+        """`Predictor.future_bytes`: an estimate on the safe side.
 
         Five tensors of the level at full resolution, where they are largest, and its float32 frames three times.
         """
@@ -141,28 +124,6 @@ class VideoPredictor(nn.Module):
         channels = level_channels(config.model, config.image_width, config.width, config.spatial)[0][0]
         shrunk = 1 if config.model == "vgg" else 4  # DCGAN's first convolution halves the sides
         return 4 * (5 * channels * pixels // shrunk + 3 * n_future * config.channels * pixels)
-
-    def reconstruct(self, frames: Tensor, conditions: Tensor | None, n_past: int) -> Tensor:
-        """The "rec" video, frames 1..T-1 [B,T-1,C,H,W]: latents are the posterior's means, own predictions after `n_past`."""
-        return self(frames, conditions, n_past, teacher_forcing=False).frames
-
-    @torch.no_grad()
-    def predict(
-        self,
-        past: Tensor,
-        conditions: Tensor | None,
-        n_future: int,
-        n_samples: int = 1,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """The "pred" videos [S,B,n_future,C,H,W]: latents sampled from the prior, own predictions fed back.
-
-        `past` [B,n_past,C,H,W]; `conditions` [B,>= n_past+n_future-1,D] from the first observed frame on.
-        """
-        n_past = past.shape[1]
-        noise = torch.randn((len(past), n_samples, n_future, *self.latent_shape), generator=generator, device=past.device)
-        future = None if conditions is None else conditions[:, n_past - 1 :]
-        return self.imagine(self.observe(past, conditions), future, noise)
 
     def observe(self, past: Tensor, conditions: Tensor | None) -> Observation:
         """Takes in the observed frames `past` [B,n_past,C,H,W] and `conditions` [B,>= n_past-1,D].
@@ -181,13 +142,7 @@ class VideoPredictor(nn.Module):
         skips = self.decoder.prepare(skips)
         return Observation(h[:, -1:], state, prior_state, skips, past[:, -1:])
 
-    def imagine(self, start: Observation, conditions: Tensor | None, noise: Tensor) -> Tensor:
-        """Continues from `start` for S futures of each clip: frames [S,B,F,C,H,W].
-
-        `conditions` [B,>=F,D], the same for all futures of a clip, or [B,S,>=F,D], one sequence for each; its first entry is
-        that of the last observed frame. `noise` [B,S,F,*latent_shape] gives ``z = mu + sigma * noise`` under the prior; zeros
-        take the prior's mean. Gradients flow to `conditions`.
-        """
+    def advance(self, start: Observation, conditions: Tensor | None, noise: Tensor) -> tuple[Tensor, Observation]:
         batch, samples, steps = noise.shape[:3]
         if conditions is not None:
             if conditions.dim() == 3:
@@ -196,21 +151,35 @@ class VideoPredictor(nn.Module):
         noise = noise.flatten(0, 1)
         conditions = self._spread(conditions, steps, noise)
         h = start.h.repeat_interleave(samples, 0)
+        pending = None if start.pending is None else start.pending.repeat_interleave(samples, 0)
         state, prior_state = repeat_state(start.predictor, samples), repeat_state(start.prior, samples)
         skips, observed = start.skips, start.frame
         frames = []
         for step in range(steps):
+            if pending is not None:
+                h, own_skips = self.encoder(pending, 1)
+                if self.config.last_frame_skip:
+                    skips, observed = self.decoder.prepare(own_skips), pending
             now = slice(step, step + 1)
             prior, prior_state = self._prior(h, conditions[:, now], prior_state)
             h, state = self._predict(h, prior.sample(noise[:, now]), conditions[:, now], state)
             # All futures of a clip share its skip terms: they stand where the decoder expects the frames of one clip.
             image = self.decoder(h.unflatten(0, (len(observed), -1)).flatten(1, 2), skips, observed)
             frames.append(image.reshape(batch * samples, *image.shape[2:]))
-            if self.config.feedback == "frame" and step + 1 < steps:
-                h, own_skips = self.encoder(frames[-1][:, None], 1)
-                if self.config.last_frame_skip:
-                    skips, observed = self.decoder.prepare(own_skips), frames[-1][:, None]
-        return torch.stack(frames, 1).unflatten(0, (batch, samples)).transpose(0, 1)
+            if self.config.feedback == "frame":
+                pending = frames[-1][:, None]
+        videos = torch.stack(frames, 1).unflatten(0, (batch, samples)).transpose(0, 1)
+        return videos, Observation(h, state, prior_state, skips, observed, pending)
+
+    def parts(self) -> Iterator[nn.Module]:
+        yield from filter(None, (self.encoder, self.decoder, self.predictor, self.posterior, self.prior))
+
+    def fold_norms(self) -> None:
+        fold_sequential_norms(self)
+        for skip_conv, level in zip(self.decoder.skip_convs, self.decoder.levels, strict=True):
+            if len(level) and isinstance(level[0], BatchNorm):
+                fold_norm(level[0], skip_conv.conv)
+                level[0] = nn.Identity()
 
     # --------------------------------------------------------------------------------------------------------- parts
 

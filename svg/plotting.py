@@ -32,6 +32,7 @@ PANELS = {
     "teacher-forcing ratio": ["tfr"],
 }
 OVERLAID = ("copy", "pred", "pred_best")  # methods shown of each of several runs
+MOST_MARKS = 60
 FROM_ZERO = ("KL weight beta", "teacher-forcing ratio")
 
 
@@ -87,7 +88,7 @@ def plot_frames(runs: dict[str, Evaluation], file: Path | BinaryIO, form: str = 
                 legend = f"{label}: {shown}" if len(runs) > 1 and method != "copy" else shown
                 mean, low, high = (np.where(np.isfinite(line), line, np.nan) for line in scores.curve(method, name))
                 frames = np.arange(1, len(mean) + 1)
-                marker = "^" if method == "pred_best" else "o"
+                marker = "" if len(frames) > MOST_MARKS else "^" if method == "pred_best" else "o"
                 axes.plot(frames, mean, linestyle=STYLES.get(method, "-"), color=colour, label=legend, marker=marker, ms=3.5)
                 axes.fill_between(frames, low, high, color=colour, alpha=0.13, linewidth=0)
         axes.set_xlim(0.6, len(mean) + 0.4)
@@ -107,3 +108,19 @@ def _finish(axes: Any, title: str, x: str, legend: bool = True) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if legend and any(label for label in axes.get_legend_handles_labels()[1]):
         axes.legend(frameon=False, fontsize=8)
+
+
+def plot_rollouts(curves: dict[str, tuple[np.ndarray, np.ndarray]], n_past: int, file: Path | BinaryIO, form: str = "png") -> None:
+    """PSNR at each frame of long predictions; `curves` gives by label that of prediction and of the held given frame, [F]."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for colour, (label, (predicted, held)) in zip(cycle(COLOURS), curves.items(), strict=False):
+        times = np.arange(n_past, n_past + len(predicted))
+        axes.plot(times, predicted, color=colour, lw=1.2, label=f"{label}: {predicted.mean():.2f} dB")
+        axes.plot(
+            times, held, color=colour if len(curves) > 1 else GREY, lw=1, ls=":", label=f"given frame held: {held.mean():.2f} dB"
+        )
+    axes.set_xlim(0, None)
+    _finish(axes, "PSNR of each frame (dB); mean over frames in the legend", "frame", legend=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
+    figure.savefig(file, dpi=130, format=form)

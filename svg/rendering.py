@@ -17,6 +17,9 @@ GIVEN, PREDICTED = (0, 158, 115), (213, 94, 0)
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 BORDER = 4
 MARGIN = 8
+MOST_COLUMNS = 30
+MOST_PALETTE = 60
+"""Frames of a strip, and pictures that a palette is made from; of more, evenly spread ones are taken."""
 
 
 def to_video(given: Tensor, predicted: Tensor) -> np.ndarray:
@@ -26,10 +29,16 @@ def to_video(given: Tensor, predicted: Tensor) -> np.ndarray:
 
 
 def panel(frame: np.ndarray, given: bool, size: int) -> Image.Image:
-    """One frame enlarged to `size` pixels, within its border."""
-    picture = Image.new("RGB", (size + 2 * BORDER,) * 2, GIVEN if given else PREDICTED)
-    picture.paste(Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC), (BORDER, BORDER))
+    """One frame enlarged to `size` pixels a line, within its border."""
+    inner = (size, round(size * frame.shape[0] / frame.shape[1]))
+    picture = Image.new("RGB", tuple(side + 2 * BORDER for side in inner), GIVEN if given else PREDICTED)
+    picture.paste(Image.fromarray(frame).resize(inner, Image.Resampling.BICUBIC), (BORDER, BORDER))
     return picture
+
+
+def cell_size(videos: dict[str, np.ndarray], size: int) -> tuple[int, int]:
+    """(width, height) in pixels of the panels of videos."""
+    return panel(next(iter(videos.values()))[0], True, size).size
 
 
 def text_font(size: int) -> ImageFont.FreeTypeFont:
@@ -39,41 +48,46 @@ def text_font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
-def side_by_side(videos: dict[str, np.ndarray], n_past: int, size: int = 192) -> list[Image.Image]:
-    """One picture for each time step: the videos in a row, each under its label, and the time below."""
+def side_by_side(videos: dict[str, np.ndarray], n_past: int, size: int = 192, first: int = 0) -> list[Image.Image]:
+    """One picture for each time step: the videos in a row, each under its label, and the time below.
+
+    `first` is the time of the videos' first frames.
+    """
     font = text_font(15)
-    cell, top, bottom = size + 2 * BORDER, 26, 24
+    (cell, height), top, bottom = cell_size(videos, size), 26, 24
     width = len(videos) * (cell + MARGIN) + MARGIN
     pictures = []
-    for time in range(len(next(iter(videos.values())))):
-        picture = Image.new("RGB", (width, top + cell + bottom), PAPER)
+    for number in range(len(next(iter(videos.values())))):
+        time = first + number
+        picture = Image.new("RGB", (width, top + height + bottom), PAPER)
         draw = ImageDraw.Draw(picture)
         for column, (label, video) in enumerate(videos.items()):
             left = MARGIN + column * (cell + MARGIN)
             draw.text((left + cell / 2, top - 5), label, INK, font, anchor="ms")
-            picture.paste(panel(video[time], time < n_past, size), (left, top))
+            picture.paste(panel(video[number], time < n_past, size), (left, top))
         given = time < n_past
         text = f"frame {time}, {'given' if given else 'predicted'}"
-        draw.text((MARGIN, top + cell + 17), text, GIVEN if given else PREDICTED, font, anchor="ls")
+        draw.text((MARGIN, top + height + 17), text, GIVEN if given else PREDICTED, font, anchor="ls")
         pictures.append(picture)
     return pictures
 
 
 def strip(videos: dict[str, np.ndarray], n_past: int, size: int = 96) -> Image.Image:
-    """Every time step in one picture: a row for each video, a column for each frame."""
+    """A row for each video and a column for each frame, or for `MOST_COLUMNS` evenly spread ones of a long video."""
     font = text_font(14)
-    cell, top, gap = size + 2 * BORDER, 22, 3
+    (cell, height), top, gap = cell_size(videos, size), 22, 3
     left = 12 + max(int(font.getlength(label)) for label in videos)
     steps = len(next(iter(videos.values())))
-    picture = Image.new("RGB", (left + steps * (cell + gap), top + len(videos) * (cell + gap)), PAPER)
+    times = np.unique(np.linspace(0, steps - 1, min(steps, MOST_COLUMNS)).round().astype(int)).tolist()
+    picture = Image.new("RGB", (left + len(times) * (cell + gap), top + len(videos) * (height + gap)), PAPER)
     draw = ImageDraw.Draw(picture)
     for row, label in enumerate(videos):
-        draw.text((4, top + row * (cell + gap) + cell / 2), label, INK, font, anchor="lm")
-    for time in range(steps):
-        x = left + time * (cell + gap)
+        draw.text((4, top + row * (height + gap) + height / 2), label, INK, font, anchor="lm")
+    for column, time in enumerate(times):
+        x = left + column * (cell + gap)
         draw.text((x + cell / 2, top - 5), f"{time}", INK, font, anchor="ms")
         for row, video in enumerate(videos.values()):
-            picture.paste(panel(video[time], time < n_past, size), (x, top + row * (cell + gap)))
+            picture.paste(panel(video[time], time < n_past, size), (x, top + row * (height + gap)))
     return picture
 
 
@@ -88,7 +102,8 @@ def save_gif(pictures: list[Image.Image], path: Path, fps: float) -> None:
 
 def common_palette(pictures: list[Image.Image]) -> Image.Image:
     """256 colours for all pictures. Each colour counts by the square root of its pixels: a small bright object keeps its shades."""
-    pixels = np.concatenate([np.asarray(picture)[::2, ::2].reshape(-1, 3) for picture in pictures])
+    some = pictures[:: -(-len(pictures) // MOST_PALETTE)]
+    pixels = np.concatenate([np.asarray(picture)[::2, ::2].reshape(-1, 3) for picture in some])
     coarse = pixels.astype(np.uint32) >> 2
     _, first, counts = np.unique((coarse << (0, 6, 12)).sum(1), return_index=True, return_counts=True)
     weighted = np.repeat(pixels[first], np.ceil(np.sqrt(counts)).astype(int), axis=0)
@@ -109,15 +124,40 @@ def require_mp4() -> None:
         raise InputError(f"--mp4: {error}; it needs imageio-ffmpeg: pip install '.[video]' or pip install imageio-ffmpeg") from None
 
 
-def save_mp4(pictures: list[Image.Image], path: Path, fps: float) -> None:
-    """Writes an MP4 (H.264) that any browser plays; the last picture stays for four times as long, as in the GIF."""
-    from imageio_ffmpeg import write_frames
+class Mp4Writer:
+    """Writes pictures to an MP4 (H.264) that any browser plays, as they come; the last one stays for four times as long.
 
-    width, height = (side - side % 2 for side in pictures[0].size)  # H.264 halves the colours' resolution
-    writer = write_frames(str(path), (width, height), fps=fps, quality=8, macro_block_size=2, ffmpeg_log_level="error")
-    writer.send(None)
-    for picture in [*pictures, *[pictures[-1]] * 3]:
-        writer.send(np.ascontiguousarray(np.asarray(picture)[:height, :width]))
+    The file gets its name when it is whole.
+    """
+
+    def __init__(self, path: Path, fps: float):
+        self._path, self._fps, self._writer, self._last = path, fps, None, None
+        self._growing = path.with_name(f".{path.stem}.part{path.suffix}")
+
+    def add(self, picture: Image.Image) -> None:
+        from imageio_ffmpeg import write_frames
+
+        width, height = (side - side % 2 for side in picture.size)  # H.264 halves the colours' resolution
+        if self._writer is None:
+            self._writer = write_frames(
+                str(self._growing), (width, height), fps=self._fps, quality=8, macro_block_size=2, ffmpeg_log_level="error"
+            )
+            self._writer.send(None)
+        self._last = np.ascontiguousarray(np.asarray(picture)[:height, :width])
+        self._writer.send(self._last)
+
+    def close(self) -> None:
+        for _ in range(3):
+            self._writer.send(self._last)
+        self._writer.close()
+        self._growing.replace(self._path)
+
+
+def save_mp4(pictures: list[Image.Image], path: Path, fps: float) -> None:
+    """Writes an MP4 of all pictures; see `Mp4Writer`."""
+    writer = Mp4Writer(path, fps)
+    for picture in pictures:
+        writer.add(picture)
     writer.close()
 
 

@@ -60,23 +60,25 @@ def build_report(
     figures: dict[str, str],
     tables: dict[str, Table],
     fps: float,
+    times: list[int],
 ) -> str:
-    """The page. `figures` are SVG elements and `tables` details, by their headings."""
+    """The page. `figures` are SVG elements and `tables` details, by their headings; `times` those of the videos' frames."""
     protocol = Table(["protocol", ""], [[name, line] for name, line in evaluation.in_words().items()])
     data = {
         "fps": fps,
         "given": evaluation.protocol.n_past,
+        "times": times,
         "sequences": [
             {"title": shown.title, "main": [_panel(p) for p in shown.main], "samples": [_panel(p) for p in shown.samples]}
             for shown in sequences
         ],
     }
-    setting = evaluation.setting
+    setting, thinned = evaluation.setting, times != list(range(len(times)))
     parts = {
         "TITLE": html.escape(title),
         "LEAD": html.escape(
             f"{setting.scored}, {evaluation.protocol.n_past} frames given, "
-            f"{evaluation.protocol.n_future} predicted. {setting.weights}."
+            f"{evaluation.protocol.n_future} predicted{f', {len(times)} frames of each are shown' * thinned}. {setting.weights}."
         ),
         "HEAT_LIMIT": f"{HEAT_LIMIT:g}",
         "SHORT": html.escape(

@@ -1,6 +1,7 @@
 """torch Datasets over an index: frames are read when asked for. And the stateless sampler."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -27,17 +28,28 @@ def condition_columns(info: layout.DatasetInfo, conditions: str) -> slice:
     return slice(start, stop)
 
 
+def as_tensor(conditions: np.ndarray) -> torch.Tensor:
+    """Conditions [...,T,D] as they are, poses [...,T,H,W,C] as [...,T,C,H,W]."""
+    tensor = torch.from_numpy(np.ascontiguousarray(conditions))
+    return tensor.movedim(-1, -3) if conditions.dtype == np.uint8 else tensor
+
+
 class SequenceDataset(Dataset):
     """Clips of one split: ``dataset[sequence, start]`` or, from frame 0, ``dataset[sequence]``.
 
     An item is ``{"frames": uint8 [T,H,W,C], "conditions": float32 [T,D]}``; D counts the columns that `conditions` (all, actions,
-    positions, none) selects. Only the clip's own frames are read. Sequences shorter than a clip are left out; `left_out` counts
-    them. Raises `InputError` if all are, and, naming the file, if one cannot be read.
+    positions, none) selects. Of data with poses ``conditions`` are those, uint8 [T,H,W,C]. Only the clip's own frames are read.
+    Sequences shorter than a clip are left out; `left_out` counts them. Raises `InputError` if all are, and, naming the file, if one
+    cannot be read.
     """
 
     def __init__(self, root: str | Path, split: str, clip_length: int, conditions: str = "all"):
         self.store = open_store(root, split)
         self.split, self.info, self.clip_length = split, self.store.info, clip_length
+        if self.info.pose_channels and conditions != "all":
+            raise InputError(
+                f"--conditions {conditions}: the data set {self.info.name} has poses, all or nothing; leave the flag out"
+            )
         self.columns = condition_columns(self.info, conditions)
         self._numbers = np.flatnonzero(self.store.lengths >= clip_length)  # of the store's sequences
         if not len(self._numbers):
@@ -63,6 +75,11 @@ class SequenceDataset(Dataset):
         return len(self.store.lengths) - len(self)
 
     @property
+    def condition_dim(self) -> int:
+        """Columns of the conditions, or channels of a pose."""
+        return self.info.pose_channels or len(self.condition_mean)
+
+    @property
     def condition_mean(self) -> list[float]:
         return self.info.mean[self.columns]
 
@@ -82,65 +99,106 @@ class SequenceDataset(Dataset):
     def batch(self, clips: Sequence[tuple[int, int]]) -> Batch:
         """Clips (sequence, first frame) -> ``{"frames": uint8 [B,T,C,H,W], "conditions": float32 [B,T,D]}``.
 
-        Frames keep their channels innermost in memory, as they lie on disk and as convolutions like them.
+        Poses are uint8 [B,T,C,H,W]. Pictures keep their channels innermost in memory, as they lie on disk and as convolutions like
+        them.
         """
         frames, conditions = self._read(clips)
         frames = torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
-        return {"frames": frames, "conditions": torch.from_numpy(np.ascontiguousarray(conditions))}
+        return {"frames": frames, "conditions": as_tensor(conditions)}
 
     def digest(self) -> str:
         """Tells data sets apart that lie at the same place one after the other: of the index and the statistics beside it."""
         files = (self.root / name for name in (layout.INDEX_FILE, layout.INFO_FILE))
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
-    def first_conditions(self, number: int) -> np.ndarray:
-        """float32 [T,D] of a sequence's first clip, without its frames."""
-        return self.store.read_conditions(int(self._numbers[number]))[: self.clip_length, self.columns]
+    def horizon(self, number: int) -> int:
+        """How many frames after the first one of a sequence have a condition, and so can be predicted."""
+        return int(self.store.horizons[self._numbers[number]])
 
-    def sequence(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """A whole sequence: uint8 [T,H,W,C] and float32 [T,D]."""
-        length = int(self.lengths[number])
-        frames = np.empty((length, *self.frame_size), np.uint8)
-        conditions = np.empty((length, self.info.condition_dim), np.float32)
-        self.store.read(int(self._numbers[number]), 0, frames, conditions)
-        return frames, np.ascontiguousarray(conditions[:, self.columns])
+    def read_conditions(self, number: int, start: int, stop: int) -> torch.Tensor:
+        """The conditions [T,...] of a sequence's frames from `start` to before `stop`, without the frames."""
+        return as_tensor(self._selected(self.store.read_conditions(int(self._numbers[number]), start, stop)))
+
+    def read(self, number: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """A stretch of a sequence: uint8 [T,H,W,C] and its conditions [T,...]."""
+        frames, conditions = self._empty(stop - start)
+        self.store.read(int(self._numbers[number]), start, frames, conditions)
+        return frames, np.ascontiguousarray(self._selected(conditions))
 
     def _read(self, clips: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [B,T,H,W,C] and float32 [B,T,D], each clip read straight into its place."""
-        frames = np.empty((len(clips), self.clip_length, *self.frame_size), np.uint8)
-        conditions = np.empty((len(clips), self.clip_length, self.info.condition_dim), np.float32)
+        """uint8 [B,T,H,W,C] and conditions [B,T,...], each clip read straight into its place."""
+        frames, conditions = self._empty(len(clips), self.clip_length)
         for place, (sequence, start) in enumerate(clips):
             self.store.read(int(self._numbers[sequence]), start, frames[place], conditions[place])
-        return frames, conditions[..., self.columns]
+        return frames, self._selected(conditions)
+
+    def _empty(self, *shape: int) -> tuple[np.ndarray, np.ndarray]:
+        """Room for frames [*shape,H,W,C] and conditions [*shape,...]."""
+        store = self.store
+        return np.empty((*shape, *self.frame_size), np.uint8), np.empty((*shape, *store.condition_shape), store.condition_type)
+
+    def _selected(self, conditions: np.ndarray) -> np.ndarray:
+        """Those columns that condition the model; poses as they are."""
+        return conditions if self.info.pose_channels else conditions[..., self.columns]
 
 
 class TrainingBatches(Dataset):
     """``batches[step]``: the batch of any training step, a function of the seed and the step alone.
 
-    Every pass over the data is a new permutation; a clip starts at a random frame or, with ``clip_start="first"``, at 0. An
-    unreadable file is returned as its `InputError`, so that it reaches the training process whole from a worker. `share` is the
-    part of each batch that this process takes.
+    Every pass over the data is a new permutation of its clips: one of each sequence, from a random frame or, with
+    ``clip_start="first"``, from 0 on; or all of each, ``sliding`` by one frame or ``disjoint``. Of the share `far` of the clips the
+    first frame is not the one before the second but any of the sequence. An unreadable file is returned as its `InputError`, so
+    that it reaches the training process whole from a worker. `share` is the part of each batch that this process takes.
     """
 
-    def __init__(self, dataset: SequenceDataset, batch_size: int, seed: int, clip_start: str, share: slice = slice(None)):
+    def __init__(
+        self,
+        dataset: SequenceDataset,
+        batch_size: int,
+        seed: int,
+        clip_start: str,
+        share: slice = slice(None),
+        far: float = 0.0,
+    ):
         self.dataset, self.batch_size, self.seed, self.clip_start, self.share = dataset, batch_size, seed, clip_start, share
+        self.far = far
+        length, lengths = dataset.clip_length, dataset.lengths.astype(np.int64)
+        clips = {"sliding": lengths - length + 1, "disjoint": lengths // length}.get(clip_start, np.ones_like(lengths))
+        self._ends = np.cumsum(clips)  # of a pass's clips, after each sequence
 
-    def clips(self, step: int) -> list[tuple[int, int]]:
-        """(sequence, first frame) of each clip of the step's batch."""
+    def clips(self, step: int) -> list[tuple[int, int, int]]:
+        """(sequence, where the clip starts, first frame) of each clip of the step's batch."""
         clips = []
         for number in range(step * self.batch_size, (step + 1) * self.batch_size)[self.share]:
-            epoch, place = divmod(number, len(self.dataset))
-            sequence = int(_permutation(len(self.dataset), self.seed, epoch)[place])
-            start = 0
-            if self.clip_start == "random":
-                starts = int(self.dataset.lengths[sequence]) - self.dataset.clip_length + 1
-                start = int(np.random.default_rng((self.seed, number, 1)).integers(starts))
-            clips.append((sequence, start))
+            epoch, place = divmod(number, int(self._ends[-1]))
+            clip = int(_permutation(int(self._ends[-1]), self.seed, epoch)[place])
+            sequence = int(np.searchsorted(self._ends, clip, side="right"))
+            of_sequence = clip - (int(self._ends[sequence - 1]) if sequence else 0)
+            start = self._start(number, sequence, of_sequence)
+            clips.append((sequence, start, self._first_frame(number, sequence, start)))
         return clips
+
+    def _first_frame(self, number: int, sequence: int, start: int) -> int:
+        if not self.far:
+            return start
+        random = np.random.default_rng((self.seed, number, 3))
+        return int(random.integers(self.dataset.lengths[sequence])) if random.random() < self.far else start
+
+    def _start(self, number: int, sequence: int, clip: int) -> int:
+        """The first frame of a sequence's clip, the `number`-th of all that are drawn."""
+        if self.clip_start == "random":
+            starts = int(self.dataset.lengths[sequence]) - self.dataset.clip_length + 1
+            return int(np.random.default_rng((self.seed, number, 1)).integers(starts))
+        return clip * self.dataset.clip_length if self.clip_start == "disjoint" else clip
 
     def __getitem__(self, step: int) -> Batch | InputError:
         try:
-            return self.dataset.batch(self.clips(step))
+            clips = self.clips(step)
+            batch = self.dataset.batch([(sequence, start) for sequence, start, _ in clips])
+            for frames, (sequence, start, first) in zip(batch["frames"], clips, strict=True):
+                if first != start:
+                    frames[0] = torch.from_numpy(self.dataset.read(sequence, first, first + 1)[0][0]).permute(2, 0, 1)
+            return batch
         except InputError as error:
             return error
 
@@ -160,25 +218,29 @@ class ResidentBatches:
         """Raises `InputError` if the split does not fit."""
         self.batches, dataset = batches, batches.dataset
         total, (height, width, channels) = int(dataset.lengths.sum()), dataset.frame_size
-        free, needed = runtime.free_memory(device), total * height * width * channels
+        condition = (dataset.condition_dim, *dataset.frame_size[:2]) if dataset.info.pose_channels else (dataset.condition_dim,)
+        kind = torch.uint8 if dataset.info.pose_channels else torch.float32
+        free, needed = runtime.free_memory(device), total * (height * width * channels + math.prod(condition) * kind.itemsize)
         if needed > 0.9 * free:
             raise InputError(
                 f"--data_device {device.type}: found {free / 1e9:.1f} GB free, expected {needed / 1e9:.1f} GB and a tenth more for "
                 f"the {dataset.split} split of {dataset.root}; leave the flag out"
             )
         self.frames = torch.empty(total, height, width, channels, dtype=torch.uint8, device=device)
-        self.conditions = torch.empty(total, len(dataset.condition_mean), device=device)
+        self.conditions = torch.empty(total, *condition, dtype=kind, device=device)
         self.first = torch.from_numpy(np.cumsum(dataset.lengths) - dataset.lengths)
         for number, first in enumerate(self.first.tolist()):
-            frames, conditions = dataset.sequence(number)
+            frames, conditions = dataset.read(number, 0, int(dataset.lengths[number]))
             self.frames[first : first + len(frames)] = torch.from_numpy(frames)
-            self.conditions[first : first + len(frames)] = torch.from_numpy(conditions)
+            self.conditions[first : first + len(frames)] = as_tensor(conditions)
 
     def __getitem__(self, step: int) -> Batch:
-        sequences, starts = torch.tensor(self.batches.clips(step)).T
+        sequences, starts, firsts = torch.tensor(self.batches.clips(step)).T
         rows = (self.first[sequences] + starts)[:, None] + torch.arange(self.batches.dataset.clip_length)  # [B,T]
-        rows = rows.to(self.frames.device, non_blocking=True)
-        return {"frames": self.frames[rows].permute(0, 1, 4, 2, 3), "conditions": self.conditions[rows]}
+        of_frames = rows.clone()
+        of_frames[:, 0] = self.first[sequences] + firsts
+        rows, of_frames = (places.to(self.frames.device, non_blocking=True) for places in (rows, of_frames))
+        return {"frames": self.frames[of_frames].permute(0, 1, 4, 2, 3), "conditions": self.conditions[rows]}
 
     def iterate(self, steps: range, pin_memory: bool) -> Iterator[Batch]:
         """The batches of `steps` in order."""

@@ -19,8 +19,9 @@ from .config import Config, flag_values, validate
 from .evaluation import evaluate
 from .inference import freeze
 from .losses import kl_divergence, mean_squared_error
-from .model import VideoPredictor, as_images
+from .models import make_model
 from .optimizers import make_optimizer
+from .predictor import as_images
 from .protocols import OWN, PROTOCOLS
 from .sequences import Batch, ResidentBatches, SequenceDataset, TrainingBatches
 
@@ -28,10 +29,15 @@ from .sequences import Batch, ResidentBatches, SequenceDataset, TrainingBatches
 def complete_config(config: Config, dataset: SequenceDataset) -> Config:
     """Fills in what the data decide (channels, width of the conditions) and checks what flags and data must agree on."""
     height, width, channels = dataset.frame_size
-    size = config.model.image_width
-    if (height, width) != (size, size):
+    model, size = config.model, config.model.image_width
+    if width != size or (height != size and not model.with_poses):
         raise InputError(f"--image_width: found {size}, but the frames of {dataset.root} are {height}x{width}")
-    model = dataclasses.replace(config.model, channels=channels, condition_dim=len(dataset.condition_mean))
+    if bool(dataset.info.pose_channels) != model.with_poses:
+        has, takes = ("poses", "--model pose_cvae") if dataset.info.pose_channels else ("no poses", "--model vgg or dcgan")
+        raise InputError(f"--model {model.model}: the data set {dataset.root} has {has}, which {takes} takes")
+    model = dataclasses.replace(
+        model, channels=channels, condition_dim=dataset.condition_dim, image_height=height if model.with_poses else 0
+    )
     config = dataclasses.replace(config, model=model)
     validate(config)
     return config
@@ -75,7 +81,9 @@ class Training:
         self.validation_data = None
         if (layout.read_index(Path(data.data_root))["split"] == "validate").any():
             self.validation_data = SequenceDataset(data.data_root, "validate", data.n_eval, data.conditions)
-        self.batches = TrainingBatches(self.training_data, train.batch_size, train.seed, data.clip_start, self.share)
+        self.batches = TrainingBatches(
+            self.training_data, train.batch_size, train.seed, data.clip_start, self.share, data.far_start
+        )
         self.resident = None
         if data.data_device != "disk":
             self.resident = ResidentBatches(self.batches, self.device if data.data_device == "cuda" else torch.device("cpu"))
@@ -83,7 +91,7 @@ class Training:
     def _build_model(self) -> None:
         train = self.config.train
         torch.manual_seed(train.seed)
-        self.model = VideoPredictor(self.config.model, self.training_data.condition_mean, self.training_data.condition_std).to(
+        self.model = make_model(self.config.model, self.training_data.condition_mean, self.training_data.condition_std).to(
             self.device, memory_format=torch.channels_last
         )
         if self.world.size > 1:

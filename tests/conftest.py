@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from data_tools import poses
 from data_tools.folders import write_sequence
 from data_tools.index import build_index
 from svg.config import Config, DataConfig, ModelConfig, TrainConfig
@@ -62,3 +63,27 @@ def small_config(data_root: Path, tmp_path: Path) -> Config:
             log_dir=str(tmp_path / "run"), batch_size=4, niter=2, epoch_size=3, lr=0.002, precision="float32", device="cpu"
         ),
     )
+
+
+def walking_block(generator: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """A dark block in a room of its own light, and as its pose a red line on white where it stands."""
+    video = np.full((frames, 16, 32, 3), generator.integers(120, 220), np.uint8)
+    video[:, :, :4, 2] //= 2  # something that must not move
+    poses = np.full_like(video, 255)
+    place = int(generator.integers(4, 28))
+    for time in range(frames):
+        place = int(np.clip(place + generator.integers(-3, 4), 4, 28))
+        video[time, 4:12, place - 2 : place + 2] = 30
+        poses[time, 4:12, place] = (255, 0, 0)
+    return video, poses
+
+
+@pytest.fixture(scope="session")
+def pose_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """5 training, 2 validation and 2 test sequences of 24 frames with poses, 16x32 pixels, indexed."""
+    root, generator = tmp_path_factory.mktemp("blocks"), np.random.default_rng(0)
+    for split, count in (("train", 5), ("validate", 2), ("test", 2)):
+        for number in range(count):
+            poses.write_sequence(root, split, str(number), *walking_block(generator, 24))
+    build_index(root, "blocks")
+    return root

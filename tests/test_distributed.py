@@ -73,7 +73,7 @@ def test_the_failure_of_one_process_ends_all(small_config, data_root, tmp_path):
     shutil.copytree(data_root, root)
     dataset = SequenceDataset(root, "train", 6)
     share = World(1, 2).share(4)  # the second process finds this in its first batch
-    sequence, start = TrainingBatches(dataset, 4, small_config.train.seed, "random", share).clips(0)[0]
+    sequence, start, _ = TrainingBatches(dataset, 4, small_config.train.seed, "random", share).clips(0)[0]
     broken = root / dataset.index["path"].iloc[sequence] / f"{start}.png"
     broken.write_bytes(b"x")
     done = train(small_config, tmp_path / "run", 2, data_root=str(root))

@@ -37,7 +37,7 @@ def page() -> str:
     scores = ["", "", *(f"{30 - frame}.0 dB" for frame in range(FRAMES - 2))]
     sequence = ShownSequence(TITLE, [panel("truth"), panel("pred", scores)], [panel("best"), panel("worst")])
     tables = {"Configuration": Table(["flag", "value"], [["lr", "0.002"]])}
-    return build_report("a <b> run", made_up(), [sequence], {"Curves": "<svg></svg>"}, tables, fps=50)
+    return build_report("a <b> run", made_up(), [sequence], {"Curves": "<svg></svg>"}, tables, fps=50, times=list(range(FRAMES)))
 
 
 def test_contents(page):

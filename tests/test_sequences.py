@@ -96,11 +96,44 @@ def test_sampler_is_a_function_of_seed_and_step(data_root):
     assert clips != [other.clips(step) for step in range(24)]
     flat = [clip for batch in clips for clip in batch]
     for start in range(0, 120, 12):  # every pass over the data takes each sequence once, in another order
-        assert sorted(sequence for sequence, _ in flat[start : start + 12]) == list(range(12))
-    assert len({tuple(s for s, _ in flat[start : start + 12]) for start in range(0, 120, 12)}) == 10
-    assert {start for _, start in flat} == set(range(10))  # 15 frames, clips of 6: all starts occur
+        assert sorted(sequence for sequence, *_ in flat[start : start + 12]) == list(range(12))
+    assert len({tuple(s for s, *_ in flat[start : start + 12]) for start in range(0, 120, 12)}) == 10
+    assert {start for _, start, _ in flat} == set(range(10))  # 15 frames, clips of 6: all starts occur
     first = TrainingBatches(dataset, 5, 1, "first")
-    assert {start for step in range(5) for _, start in first.clips(step)} == {0}
+    assert {start for step in range(5) for _, start, _ in first.clips(step)} == {0}
+
+
+@pytest.mark.parametrize("kind", ["sliding", "disjoint"])
+def test_every_clip_once_in_a_pass(data_root, kind):
+    dataset = SequenceDataset(data_root, "train", 6)
+    wanted = {(sequence, start) for sequence in range(12) for start in (range(10) if kind == "sliding" else (0, 6))}
+    batches = TrainingBatches(dataset, 8, 3, kind)
+    clips = [clip for step in range(len(wanted) // 8 * 2) for clip in batches.clips(step)]
+    passes = clips[: len(wanted)], clips[len(wanted) :]
+    for clips in passes:
+        assert {(sequence, start) for sequence, start, _ in clips} == wanted and len(clips) == len(wanted)
+    assert passes[0] != passes[1]
+    assert all(start == first for clips in passes for _, start, first in clips)
+
+
+def test_far_first_frames(data_root):
+    """A share of the clips begins with any frame of its own sequence; from disk and from memory alike."""
+    dataset = SequenceDataset(data_root, "train", 6)
+    near, far = (TrainingBatches(dataset, 4, 1, "random", far=share) for share in (0.0, 0.5))
+    clips = [clip for step in range(250) for clip in far.clips(step)]
+    assert [clip[:2] for step in range(250) for clip in near.clips(step)] == [clip[:2] for clip in clips]
+    moved = [(first, start) for _, start, first in clips if first != start]
+    assert abs(len(moved) / 1000 - 0.5 * 14 / 15) < 0.05  # one of 15 is where it was
+    assert {first for first, _ in moved} == set(range(15))
+    resident = ResidentBatches(far, CPU)
+    for step in range(5):
+        batch, plain, in_memory = far[step], near[step], resident[step]
+        for place, (sequence, _, first) in enumerate(far.clips(step)):
+            expected = torch.from_numpy(dataset.read(sequence, first, first + 1)[0][0]).permute(2, 0, 1)
+            assert torch.equal(batch["frames"][place, 0], expected)
+        assert torch.equal(batch["frames"][:, 1:], plain["frames"][:, 1:])
+        assert torch.equal(batch["conditions"], plain["conditions"])
+        assert all(torch.equal(batch[name], in_memory[name]) for name in batch)
 
 
 def test_batches_do_not_depend_on_workers(data_root):
@@ -110,6 +143,14 @@ def test_batches_do_not_depend_on_workers(data_root):
     assert len(alone) == 3
     for a, b in zip(alone, helped, strict=True):
         assert torch.equal(a["frames"], b["frames"]) and torch.equal(a["conditions"], b["conditions"])
+
+
+def test_poses_from_memory_are_those_from_disk(pose_root):
+    batches = TrainingBatches(SequenceDataset(pose_root, "train", 4), 3, 1, "sliding")
+    for a, b in zip(batches.iterate(range(5), 0, False), ResidentBatches(batches, CPU).iterate(range(5), False), strict=True):
+        assert a["conditions"].shape == (3, 4, 3, 16, 32) and a["conditions"].dtype == torch.uint8
+        assert torch.equal(a["frames"], b["frames"]) and torch.equal(a["conditions"], b["conditions"])
+        assert (a["conditions"][0].float().mean() > 200).all()  # red lines on white
 
 
 @pytest.mark.parametrize("share", [slice(None), slice(2, 4)])

@@ -38,7 +38,10 @@ def test_imports_run_one_way():
     "module",
     [
         "data_tools.__main__",
-        *(f"experiments.{n}" for n in ("train", "evaluate", "render", "plot", "report", "compare", "quickstart", "benchmark")),
+        *(
+            f"experiments.{n}"
+            for n in ("train", "evaluate", "render", "rollout", "plot", "report", "compare", "quickstart", "benchmark")
+        ),
     ],
 )
 def test_help_loads_nothing_heavy(module):

@@ -1,0 +1,121 @@
+"""What training, evaluation and rendering know of a model.
+
+Time, once: the transition from frame t-1 to frame t sees ``conditions[t-1]`` and a latent ``z[t]``, which comes from the posterior
+in training, where frame t is known, and from the prior in prediction. For robots ``conditions[t-1]`` = [actions[t-1],
+positions[t-1]]; for persons it is the pose that frame t is to show (`data_tools.layout`).
+
+Frames are ``[B,T,C,H,W]``, uint8 or float in [0,1]; conditions ``[B,T,D]`` in the data's own units or, of poses, uint8
+``[B,T,C,H,W]``. No module keeps state.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .recurrent import Gaussian
+
+
+@dataclass
+class Rollout:
+    """Predicted frames 1..T-1 of a clip [B,T-1,C,H,W] in [0,1] with posterior and prior of each of these steps."""
+
+    frames: Tensor
+    posterior: Gaussian
+    prior: Gaussian
+
+
+def as_images(frames: Tensor) -> Tensor:
+    """uint8 frames to float in [0,1]; float frames as they are."""
+    return frames.float() / 255 if frames.dtype == torch.uint8 else frames
+
+
+class Predictor(nn.Module, ABC):
+    """A model that predicts frames from the first ones and from conditions.
+
+    `observe` gives what it knows after the given frames, `advance` goes on from there; what it then knows comes back, so that a
+    video of any length can be predicted in pieces.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of the latent of one step."""
+
+    @abstractmethod
+    def forward(
+        self,
+        frames: Tensor,
+        conditions: Tensor | None,
+        n_past: int,
+        teacher_forcing: bool = False,
+        noise: Tensor | None = None,
+    ) -> Rollout:
+        """Predicts frames 1..T-1 of clips `frames` [B,T,C,H,W] with latents from the posterior.
+
+        Transitions start from true frames, all of them with `teacher_forcing`, else those of the first `n_past`; the others start
+        from what the model has predicted itself. `noise` [B,T-1,*latent_shape], standard normal, gives ``z = mu + sigma * noise``;
+        without it latents are the means.
+        """
+
+    @abstractmethod
+    def observe(self, past: Tensor, conditions: Tensor | None) -> Any:
+        """Takes in the observed frames `past` [B,n_past,C,H,W] and `conditions` [B,>= n_past-1,...]."""
+
+    @abstractmethod
+    def advance(self, start: Any, conditions: Tensor | None, noise: Tensor) -> tuple[Tensor, Any]:
+        """Continues from `start` for S futures of each clip: frames [S,B,F,C,H,W], and where they have come to.
+
+        `conditions` [B,>=F,...], the same for all futures of a clip, or [B,S,>=F,...], one sequence for each; its first entry is
+        that of the last frame that `start` knows. `noise` [B,S,F,*latent_shape] gives ``z = mu + sigma * noise`` under the prior;
+        zeros take the prior's mean. What comes back starts B * S clips, the futures of one together. Gradients flow to conditions
+        that are numbers.
+        """
+
+    @abstractmethod
+    def future_bytes(self, n_future: int) -> int:
+        """Memory that one sampled future of `n_future` frames takes while it is imagined and scored, on the safe side."""
+
+    @abstractmethod
+    def parts(self) -> Iterator[nn.Module]:
+        """The modules that a step calls, to be compiled each."""
+
+    @abstractmethod
+    def fold_norms(self) -> None:
+        """Takes batch norms, fixed scales and shifts in evaluation mode, into the convolutions before them: for prediction."""
+
+    # ------------------------------------------------------------------------------------------------- made of the above
+
+    def reconstruct(self, frames: Tensor, conditions: Tensor | None, n_past: int) -> Tensor:
+        """The "rec" video, frames 1..T-1 [B,T-1,C,H,W]: latents are the posterior's means, own predictions after `n_past`."""
+        return self(frames, conditions, n_past, teacher_forcing=False).frames
+
+    @torch.no_grad()
+    def predict(
+        self,
+        past: Tensor,
+        conditions: Tensor | None,
+        n_future: int,
+        n_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The "pred" videos [S,B,n_future,C,H,W]: latents sampled from the prior, own predictions fed back.
+
+        `past` [B,n_past,C,H,W]; `conditions` [B,>= n_past+n_future-1,...] from the first observed frame on.
+        """
+        n_past = past.shape[1]
+        noise = torch.randn((len(past), n_samples, n_future, *self.latent_shape), generator=generator, device=past.device)
+        future = None if conditions is None else conditions[:, n_past - 1 :]
+        return self.imagine(self.observe(past, conditions), future, noise)
+
+    def imagine(self, start: Any, conditions: Tensor | None, noise: Tensor) -> Tensor:
+        """The frames of `advance`."""
+        return self.advance(start, conditions, noise)[0]

@@ -1,0 +1,105 @@
+"""Predictions of any length from the first frames and all conditions of a sequence, in memory that does not grow with it."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import runtime
+from .predictor import Predictor, as_images
+from .sequences import SequenceDataset
+
+STRETCH = 32
+"""Frames that are predicted and handed over at a time."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive frames of a prediction, float [F,C,H,W] in [0,1], from the time `first` on.
+
+    truth       the true ones, fewer where the sequence ends before its conditions do
+    poses       uint8 [F,C,H,W], or None for data without
+    """
+
+    first: int
+    predicted: Tensor
+    truth: Tensor
+    poses: Tensor | None
+
+
+def frames_to_come(dataset: SequenceDataset, number: int, n_past: int) -> int:
+    """How many frames of a sequence can be predicted from its first `n_past`."""
+    return dataset.horizon(number) - (n_past - 1)
+
+
+def given_frames(dataset: SequenceDataset, number: int, n_past: int) -> Stretch:
+    """The first frames of a sequence, their own prediction. Poses, which nobody needs of them, are empty paper."""
+    frames = as_images(torch.from_numpy(dataset.read(number, 0, n_past)[0]).permute(0, 3, 1, 2))
+    height, width, channels = *dataset.frame_size[:2], dataset.info.pose_channels
+    return Stretch(0, frames, frames, torch.full((n_past, channels, height, width), 255, dtype=torch.uint8) if channels else None)
+
+
+@torch.no_grad()
+def roll_out(
+    model: Predictor,
+    dataset: SequenceDataset,
+    number: int,
+    n_past: int,
+    n_future: int,
+    device: torch.device,
+    precision: str,
+    seed: int | None = None,
+) -> Iterator[Stretch]:
+    """Predicts `n_future` frames of a sequence from its first `n_past`, a stretch at a time.
+
+    Latents are the prior's means or, with a `seed`, sampled: those of the first of the futures that `svg.evaluation.evaluate`
+    samples with it.
+    """
+    past = given_frames(dataset, number, n_past).truth[None].to(device)
+    conditions = dataset.read_conditions(number, 0, n_past)[None].to(device)
+    generator = None if seed is None else runtime.generator(torch.device("cpu"), seed, number)
+    with runtime.autocast(device, precision):
+        state = model.observe(past, conditions)
+    length = int(dataset.lengths[number])
+    for first in range(n_past, n_past + n_future, STRETCH):
+        stop = min(first + STRETCH, n_past + n_future)
+        shape = (1, 1, stop - first, *model.latent_shape)
+        noise = torch.zeros(shape) if generator is None else torch.randn(shape, generator=generator)
+        conditions = dataset.read_conditions(number, first - 1, stop - 1)
+        with runtime.autocast(device, precision):
+            predicted, state = model.advance(state, conditions[None].to(device), noise.to(device))
+        truth = torch.empty(0, *predicted.shape[3:])
+        if first < length:
+            truth = as_images(torch.from_numpy(dataset.read(number, first, min(stop, length))[0]).permute(0, 3, 1, 2))
+        poses = conditions if dataset.info.pose_channels else None
+        yield Stretch(first, predicted[0, 0].float().cpu(), truth, poses)
+
+
+class Submission:
+    """Frames as rows of a table: ``id`` and the pixels, integers 0-255, channel by channel, in the form that the course asked for.
+
+    One row a frame, given ones included, numbered through all sequences. Rows are written as they come; the file gets its name when
+    it is whole.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._growing = path, path.with_name(f".{path.name}.part")
+        self._file = open(self._growing, "w", newline="")  # noqa: SIM115 closed by `close`
+        self._writer, self._rows = csv.writer(self._file, lineterminator="\n"), 0
+
+    def add(self, frames: Tensor) -> None:
+        """`frames` [F,C,H,W] in [0,1]."""
+        values = np.rint(frames.flatten(1).clamp(0, 1).numpy() * 255).astype(np.uint8)
+        if not self._rows:
+            self._writer.writerow(["id", *range(values.shape[1])])
+        for row in values:
+            self._writer.writerow([self._rows, *row.tolist()])
+            self._rows += 1
+
+    def close(self) -> None:
+        self._file.close()
+        self._growing.replace(self._path)
