@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from . import layout, poses
 from .folders import frame_paths
-from .index import WITH_POSES, WITH_TABLES, Moments, kind_of, no_sequences, overlooked
+from .index import WITH_POSES, Moments, kind_of, no_sequences, overlooked
 from .layout import SPLITS, DatasetInfo, InputError
 from .png import read_frame
 from .pool import add_workers_argument, check_workers, in_order
@@ -105,11 +105,10 @@ def _read_metadata(root: Path) -> tuple[pd.DataFrame | None, DatasetInfo | None,
 def _read_folder(root: Path, job: tuple[str, Path]) -> Finding:
     split, folder = job
     path = folder.relative_to(root).as_posix()
-    finding = Finding(split, path)
-    with_poses = poses.has_poses(root)
+    finding, kind = Finding(split, path), kind_of(root)
     try:
-        row, conditions = (WITH_POSES if with_poses else WITH_TABLES).check(root, path)
-        files, of_poses = poses.list_sequence(root, path) if with_poses else (frame_paths(folder), [])
+        row, conditions = kind.check(root, path)
+        files, of_poses = poses.list_sequence(root, path) if kind is WITH_POSES else (frame_paths(folder), [])
         size = (row["height"], row["width"], row["channels"])
         pose_size = (*size[:2], row.pop("pose_channels", 0))
         frames, skeletons = (read_frame(file, size) for file in files), (read_frame(file, pose_size) for file in of_poses)
@@ -154,8 +153,8 @@ def _examine(
     repeated = finding.hashes[1:] == finding.hashes[:-1]
     moving = of_poses[1:] != of_poses[:-1]
     if len(moving):  # who stands still is not frozen
-        repeated[1:] &= moving[: len(repeated) - 1]
-        if not moving.any():
+        repeated[1:] &= moving[: max(0, len(repeated) - 1)]
+        if len(moving) >= FROZEN_RUN and not moving.any():
             finding.problems.append(f"{name}: the pose never changes; check how the poses were drawn")
     run = longest_run(repeated)
     if run >= min(FROZEN_RUN, len(repeated)) and run:
@@ -206,8 +205,8 @@ def _against_index(root: Path, findings: list[Finding], index: pd.DataFrame) -> 
             yield f"{root / row['path']}: listed in {layout.INDEX_FILE}, but there is no such sequence; restore it or {again}"
         elif finding.row:
             for name, found_here in (finding.row | {"split": finding.split}).items():
-                if row[name] != found_here:
-                    yield f"{root / row['path']}: found {name} {found_here}, {layout.INDEX_FILE} says {row[name]}; {again}"
+                if row.get(name) != found_here:
+                    yield f"{root / row['path']}: found {name} {found_here}, {layout.INDEX_FILE} says {row.get(name)}; {again}"
     for path in found:
         yield f"{root / path}: not listed in {layout.INDEX_FILE}; {again}"
 

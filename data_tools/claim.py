@@ -52,12 +52,12 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
     recipe = json.loads(text)
     if path.exists():
         found = layout.read_json(path, "restore it or write into another root")
-        different = [name for name in recipe if found.get(name) != recipe[name]]
+        different = [name for name in recipe | found if found.get(name) != recipe.get(name)]
         if different and any((root / name).exists() for name in FOLDERS):
             name = different[0]
             raise InputError(
-                f"{path}: found {name} {_short(found.get(name))}, expected {_short(recipe[name])} as now asked for; nothing was "
-                "changed: use the same settings, or another root"
+                f"{path}: found {name} {_short(found.get(name))}, expected {_short(recipe.get(name))} as now asked for; nothing "
+                "was changed: use the same settings, or another root"
             )
         if not different:
             return

@@ -29,9 +29,11 @@ def run_command(name: str, work: Callable[[], int | None], on_interrupt: str = "
         )
         return 2
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported for --help
+        on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported for --help
+        if not on_gpu and "DefaultCPUAllocator" not in str(error):
             raise
-        print(f"{name}: out of memory on the GPU; lower --batch_size, --memory or --width", file=sys.stderr)
+        where = " on the GPU" if on_gpu else ""
+        print(f"{name}: out of memory{where}; lower --batch_size, --n_sample, --memory or the model's channels", file=sys.stderr)
         return 2
     except MemoryError as error:
         print(f"{name}: out of memory ({error}); close other programs or ask for less at a time", file=sys.stderr)

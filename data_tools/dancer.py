@@ -96,7 +96,9 @@ def _between(start: np.ndarray, end: np.ndarray, frames: int, steps: float) -> n
     time = np.arange(frames) / frames
     if not steps:
         time = time**2 * (3 - 2 * time)
-    postures = start + time[:, None] * (end - start)
+    change, yaw = end - start, JOINTS.index("yaw")
+    change[yaw] = (change[yaw] + np.pi) % (2 * np.pi) - np.pi  # turns the shorter way
+    postures = start + time[:, None] * change
     phase, strength = time * steps * np.pi, np.minimum(1, 4 * np.minimum(time, 1 - time)) * bool(steps)
     for side, sign in SIDES.items():
         swing = sign * np.sin(phase)

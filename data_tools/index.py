@@ -45,6 +45,10 @@ def find_sequences(root: Path, split: str) -> list[Path]:
 def overlooked(root: Path) -> Iterator[str]:
     """A line for each thing that looks as if it was meant to be read, but has another name."""
     if poses.has_poses(root):
+        names = poses.SPLIT_FOLDERS.values()
+        for entry in sorted(root.iterdir()):
+            if entry.is_dir() and entry.name not in names and entry.name.lower() in (*SPLITS, *SPLIT_ALIASES):
+                yield f"{entry}: not read; the splits of data with poses are called {', '.join(names)}: rename it"
         for split, name in poses.SPLIT_FOLDERS.items():
             if (root / name).is_dir() and not poses.frames_root(root, split).is_dir():
                 yield f"{root / name}: not read; expected {name}{poses.FRAMES} and {name}{poses.POSES} in it as in other splits"
@@ -89,18 +93,18 @@ def check_sequence(folder: Path) -> tuple[dict, np.ndarray]:
     return row, conditions
 
 
+def _check_sequence_with_poses(root: Path, path: str) -> tuple[dict, np.ndarray]:
+    row = poses.check_sequence(root, path)
+    return row, np.empty((row["frames"], 0), np.float32)
+
+
 WITH_TABLES = Kind(
     "folders",
     find_sequences,
     lambda root, split, folder: folder.relative_to(root / split).as_posix(),
     lambda root, path: check_sequence(root / path),
 )
-WITH_POSES = Kind(
-    "poses",
-    poses.find_sequences,
-    poses.sequence_name,
-    lambda root, path: (row := poses.check_sequence(root, path), np.empty((row["frames"], 0), np.float32)),
-)
+WITH_POSES = Kind("poses", poses.find_sequences, poses.sequence_name, _check_sequence_with_poses)
 
 
 def build_index(root: Path, name: str | None = None, source: str | None = None) -> pd.DataFrame:

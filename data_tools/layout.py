@@ -40,11 +40,11 @@ POSES_COLUMN = "poses"
 MAX_FRAMES, MAX_WIDTH, MAX_COLUMNS = 10_000_000, 16_384, 4_096
 INDEX_RANGES = {  # what a row of an index may say
     "frames": (1, MAX_FRAMES), "height": (1, MAX_WIDTH), "width": (1, MAX_WIDTH), "channels": (1, 3),
-    "action_dim": (0, MAX_COLUMNS), "position_dim": (0, MAX_COLUMNS), POSES_COLUMN: (0, MAX_FRAMES),
+    "action_dim": (0, MAX_COLUMNS), "position_dim": (0, MAX_COLUMNS), POSES_COLUMN: (1, MAX_FRAMES),
 }  # fmt: skip
 
 
-_AGAIN = "write it again with `svg-data index` (or, if it is packed, `svg-data pack`)"
+AGAIN = "write it again with `svg-data index` (or, if it is packed, `svg-data pack`)"
 
 
 class InputError(ValueError):
@@ -95,10 +95,10 @@ def read_index(root: Path, split: str | None = None) -> pd.DataFrame:
     try:
         index = pd.read_csv(path, dtype=INDEX_TYPES | {POSES_COLUMN: "int32"}, keep_default_na=False)
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{path}: damaged ({error}); {_AGAIN}") from None
+        raise InputError(f"{path}: damaged ({error}); {AGAIN}") from None
     missing = [name for name in INDEX_TYPES if name not in index.columns]
     if missing:
-        raise InputError(f"{path}: found no column {', '.join(missing)}; {_AGAIN}")
+        raise InputError(f"{path}: found no column {', '.join(missing)}; {AGAIN}")
     _check_index(path, index)
     if split is None:
         return index
@@ -114,14 +114,14 @@ def _check_index(path: Path, index: pd.DataFrame) -> None:
     unknown = index["split"][~index["split"].isin(SPLITS)]
     if len(unknown):
         row, found = unknown.index[0] + 2, unknown.iloc[0]
-        raise InputError(f"{path} row {row}: found split {found!r}, expected {', '.join(SPLITS)}; {_AGAIN}")
+        raise InputError(f"{path} row {row}: found split {found!r}, expected {', '.join(SPLITS)}; {AGAIN}")
     for column, (least, most) in INDEX_RANGES.items():
         if column not in index.columns:  # poses, of data without
             continue
         wrong = index.index[(index[column] < least) | (index[column] > most)]
         if len(wrong):
             found = index[column].iloc[wrong[0]]
-            raise InputError(f"{path} row {wrong[0] + 2}: found {column} {found}, expected {least} to {most}; {_AGAIN}")
+            raise InputError(f"{path} row {wrong[0] + 2}: found {column} {found}, expected {least} to {most}; {AGAIN}")
     names = index["path"].str
     suspects = names.startswith("/") | (index["path"] == "")
     for part in ("..", "\\", ":", "\0"):
@@ -129,7 +129,7 @@ def _check_index(path: Path, index: pd.DataFrame) -> None:
     for row, found in index["path"][suspects].items():
         inside = PureWindowsPath(found)  # knows both separators and drive letters
         if not found or "\0" in found or inside.anchor or ".." in inside.parts:
-            raise InputError(f"{path} row {row + 2}: found path {found!r}, expected one inside {path.parent}; {_AGAIN}")
+            raise InputError(f"{path} row {row + 2}: found path {found!r}, expected one inside {path.parent}; {AGAIN}")
 
 
 def read_info(root: Path) -> DatasetInfo:
@@ -137,15 +137,15 @@ def read_info(root: Path) -> DatasetInfo:
     path = Path(root) / INFO_FILE
     if not path.exists():
         raise _no_data_set(Path(root), path)
-    values = read_json(path, _AGAIN)
+    values = read_json(path, AGAIN)
     version = values.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise InputError(f"{path}: found schema version {version!r}, expected {SCHEMA_VERSION}; {_AGAIN}")
+        raise InputError(f"{path}: found schema version {version!r}, expected {SCHEMA_VERSION}; {AGAIN}")
     try:
         info = DatasetInfo(**values)
         _check_info(info)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: damaged ({error}); {_AGAIN}") from None
+        raise InputError(f"{path}: damaged ({error}); {AGAIN}") from None
     return info
 
 
@@ -187,8 +187,8 @@ def _check_info(info: DatasetInfo) -> None:
         raise TypeError(f"store {info.store!r}, expected {' or '.join(STORES)}")
     if type(info.pose_channels) is not int or not 0 <= info.pose_channels <= 3 or (info.pose_channels and info.condition_dim):
         raise TypeError(f"pose_channels {info.pose_channels!r} beside {info.condition_dim} columns")
-    if info.store == "poses" and not info.pose_channels:
-        raise TypeError("store poses without pose_channels")
+    if info.store != "packed" and (info.store == "poses") != bool(info.pose_channels):
+        raise TypeError(f"store {info.store!r} with pose_channels {info.pose_channels}")
 
 
 # ---------------------------------------------------------------------------------------------------------- writing

@@ -50,12 +50,10 @@ def pack(
     if out.resolve().is_relative_to(root.resolve()):
         raise InputError(f"{out}: lies within the data set that is packed; name another folder")
     info, index = layout.read_info(root), layout.read_index(root)
+    index["number"] = index.groupby("split", observed=True).cumcount()  # in its split's store
     index = pd.concat([_bounded(index[index["split"] == split], sequences, frames) for split in SPLITS], ignore_index=True)
     if info.pose_channels:
-        alone = index["frames"] < 2
-        for path in index["path"][alone]:
-            tqdm.write(f"note: {root / path}: left out; a packed data set has no place for poses beyond the frames")
-        index = index[~alone].assign(**{layout.POSES_COLUMN: index["frames"] - 1})
+        index = _with_poses_of_frames(root, index, frames)
     opened_store.cache_clear()
     digest, mean, std = _read_tables(root, index, info.condition_dim)
     source = f"{info.name}, {len(index)} sequences, {digest}"
@@ -84,6 +82,18 @@ def _read_tables(root: Path, index: pd.DataFrame, width: int) -> tuple[str, list
     return digest.hexdigest()[:12], *moments.result()
 
 
+def _with_poses_of_frames(root: Path, index: pd.DataFrame, frames: int | None) -> pd.DataFrame:
+    """Those sequences that have a pose for one of their frames, and says what is lost of the poses beyond the frames."""
+    beyond = index[layout.POSES_COLUMN] - (index["frames"] - 1)
+    for row, path in index["path"][beyond > 0].items() if frames is None else ():
+        left_out = "left out, " if index["frames"][row] < 2 else ""
+        tqdm.write(f"note: {root / path}: {left_out}a packed data set has no place for the {beyond[row]} poses beyond its frames")
+    index = index[index["frames"] > 1]
+    if index.empty:
+        raise InputError(f"{root}: found no sequence with two frames or more (--frames); nothing to pack")
+    return index.assign(**{layout.POSES_COLUMN: index["frames"] - 1}).reset_index(drop=True)
+
+
 def _bounded(index: pd.DataFrame, sequences: int | None, frames: int | None) -> pd.DataFrame:
     index = index.iloc[:sequences]
     return index if frames is None else index.assign(frames=index["frames"].clip(upper=frames))
@@ -109,7 +119,7 @@ def _pack_split(root: Path, out: Path, split: str, rows: pd.DataFrame, workers: 
         for array in growing:
             array.cut(ends[done])
         bar.update(done)
-        jobs = [(number, int(rows["frames"].iloc[number])) for number in range(done, len(rows))]
+        jobs = [(int(row.number), int(row.frames)) for row in rows.iloc[done:].itertuples()]
         for sequence in in_order(partial(_read_sequence, root, split), jobs, workers, out):
             for array, values in zip(growing, sequence, strict=True):
                 array.append(values)

@@ -37,9 +37,14 @@ def has_poses(root: Path) -> bool:
 
 
 def poses_path(path: str) -> str:
-    """The folder of the poses that belong to a folder of frames, both relative to the data root and with slashes."""
-    split, frames, *rest = path.split("/")
-    return "/".join([split, frames.removesuffix(FRAMES) + POSES, *rest])
+    """The folder of the poses that belong to a folder of frames, both relative to the data root and with slashes.
+
+    Raises `InputError` for a path that is not laid out so.
+    """
+    split, frames, *rest = [*path.split("/"), ""]
+    if not frames.endswith(FRAMES):
+        raise InputError(f"{path}: found a path to frames that is not like train/train{FRAMES}; run `svg-data index` again")
+    return "/".join([split, frames.removesuffix(FRAMES) + POSES, *rest[:-1]])
 
 
 def find_sequences(root: Path, split: str) -> list[Path]:
@@ -83,7 +88,7 @@ def _numbered(folder: Path) -> dict[int, str]:
         raise InputError(f"{folder}: cannot be read ({error.strerror}); expected the pictures of a sequence here") from None
     files = {}
     for name in names:
-        digits = re.fullmatch(r"[^0-9]*([0-9]{1,9})\.png", name, re.IGNORECASE)
+        digits = re.fullmatch(r"[^0-9]*([0-9]{1,18})\.png", name, re.IGNORECASE)
         if digits is None:
             raise InputError(
                 f"{folder / name}: found no frame number, expected a name like 12.png or frame12.png; rename this file"
@@ -121,16 +126,18 @@ def check_sequence(root: Path, path: str) -> dict:
 def write_sequence(root: Path, split: str, name: str, frames: np.ndarray, poses: np.ndarray) -> None:
     """Writes uint8 frames and poses [T,H,W,C] of T frames as the sequence `name` of a split.
 
-    Poses first, each folder whole or not at all: where there are frames the sequence is complete. Raises `OSError` naming the
-    folder if it cannot be written.
+    Poses first, each folder whole or not at all: where there are frames the sequence is complete. Raises `InputError` if it is
+    there, and `OSError` naming the folder if it cannot be written.
     """
     folder = frames_root(root, split) / name
+    if folder.exists():
+        raise InputError(f"{folder}: is there already; remove it or take another name")
     other = Path(root) / poses_path(folder.relative_to(root).as_posix())
     for target, pictures in ((other, poses), (folder, frames)):
         temporary = temporary_beside(target)
         try:
             with naming(target):
-                for stale in (temporary, target):
+                for stale in (temporary, target):  # poses whose frames were never written
                     shutil.rmtree(stale, ignore_errors=True)
                 temporary.mkdir(parents=True)
                 for number, picture in enumerate(png.encode_frames(pictures)):

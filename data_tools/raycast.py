@@ -32,7 +32,7 @@ class Camera:
 
     def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Unit vectors to the right, up and forward."""
-        forward = np.subtract(self.target, self.position)
+        forward = np.subtract(self.target, self.position, dtype=np.float64)
         forward /= np.linalg.norm(forward)
         right = np.cross(forward, (0, 0, 1))
         right /= np.linalg.norm(right)
@@ -189,7 +189,7 @@ def _in_tiles(rays: np.ndarray) -> np.ndarray:
 
 def _average(colors: np.ndarray) -> np.ndarray:
     """Float colours of rays [tiles, RAYS**2 * pixels, 3] -> uint8 [tiles,pixels,3]."""
-    pixels = colors.reshape(len(colors), RAYS**2, -1, 3)
+    pixels = colors.reshape(len(colors), RAYS**2, colors.shape[1] // RAYS**2, 3)
     mean = sum(pixels[:, ray] for ray in range(RAYS**2)) * np.float32(255 / RAYS**2)
     return (np.minimum(mean, 255) + 0.5).astype(np.uint8)
 

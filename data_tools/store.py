@@ -35,9 +35,7 @@ class Store(ABC):
         self.lengths = index["frames"].to_numpy()  # of the sequences, in frames
         self.frame_size = tuple(int(index[name].iloc[0]) for name in ("height", "width", "channels"))  # (H,W,C) of all
         if info.pose_channels and layout.POSES_COLUMN not in index:
-            raise InputError(
-                f"{root / layout.INDEX_FILE}: found no column {layout.POSES_COLUMN}; run `svg-data index {root}` again"
-            )
+            raise InputError(f"{root / layout.INDEX_FILE}: found no column {layout.POSES_COLUMN}; {layout.AGAIN}")
         self.horizons = index[layout.POSES_COLUMN].to_numpy() if info.pose_channels else self.lengths - 1
         """How many frames after each sequence's first one have a condition, and so can be predicted."""
         self.condition_shape = (*self.frame_size[:2], info.pose_channels) if info.pose_channels else (info.condition_dim,)
@@ -58,31 +56,57 @@ class Store(ABC):
         Raises `InputError` naming the file if one is missing, damaged or of another size than the index says, and `IndexError`
         for frames that the sequence does not have.
         """
+        self.read_frames(sequence, start, frames)
+        self._read_conditions(sequence, start, conditions)
+
+    def read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
+        """As `read`, the frames alone."""
         if not 0 <= start <= self.lengths[sequence] - len(frames):
             raise IndexError(f"frames {start} to {start + len(frames) - 1} of a sequence of {self.lengths[sequence]}")
-        self._read(sequence, start, frames, conditions)
+        self._read_frames(sequence, start, frames)
 
-    @abstractmethod
-    def _read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
-        """`read`, of frames that are there."""
-
-    @abstractmethod
     def read_conditions(self, sequence: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """The conditions of the frames from `start` to before `stop` (the end of the sequence), without the frames."""
+        """The conditions of the frames from `start` to before `stop` (the end of the sequence), without the frames.
+
+        Poses may go on after the last frame; beyond the last one it is held. Raises `IndexError` for conditions that there are not.
+        """
+        stop = int(self.lengths[sequence]) if stop is None else stop
+        last = max(int(self.lengths[sequence]), int(self.horizons[sequence]) + 1)
+        if not 0 <= start <= stop <= last:
+            raise IndexError(f"conditions {start} to {stop - 1} of {last}")
+        conditions = np.empty((stop - start, *self.condition_shape), self.condition_type)
+        self._read_conditions(sequence, start, conditions)
+        return conditions
+
+    @abstractmethod
+    def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
+        """`read_frames`, of frames that are there."""
+
+    @abstractmethod
+    def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
+        """Fills `conditions`, which are there."""
 
 
 class FolderStore(Store):
     """Sequence folders: each frame's PNG and both tables are opened when they are asked for."""
 
-    def _read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
+    def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
+        super().__init__(root, split, info, index)
+        self._table: tuple[int, np.ndarray] | None = None  # the last one read: a long sequence is read piece by piece
+
+    def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
         folder = f"{self.root}/{self.index['path'].iat[sequence]}"
         length = int(self.lengths[sequence])
         from_one = not os.path.exists(f"{folder}/0.png") and os.path.exists(f"{folder}/{length}.png")  # or 0.png is lost
         for time in range(len(frames)):
             frames[time] = png.read_frame(f"{folder}/{start + from_one + time}.png", self.frame_size)
-        conditions[:] = self.read_conditions(sequence, start, start + len(frames))
 
-    def read_conditions(self, sequence: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+    def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
+        if self._table is None or self._table[0] != sequence:
+            self._table = sequence, self._read_table(sequence)
+        conditions[:] = self._table[1][start : start + len(conditions)]
+
+    def _read_table(self, sequence: int) -> np.ndarray:
         folder, length = Path(f"{self.root}/{self.index['path'].iat[sequence]}"), int(self.lengths[sequence])
         tables = read_conditions(folder, length)
         found = tuple(tables[name].shape[1] if name in tables else 0 for name in ("actions", "positions"))
@@ -91,7 +115,7 @@ class FolderStore(Store):
                 f"{folder}: found {found[0]} action and {found[1]} position columns, expected {self.info.action_dim} and "
                 f"{self.info.position_dim}; restore its tables or run `svg-data index {self.root}` again"
             )
-        return np.concatenate([np.empty((length, 0), np.float32), *tables.values()], axis=1)[start:stop]
+        return np.concatenate([np.empty((length, 0), np.float32), *tables.values()], axis=1)
 
 
 class PoseStore(Store):
@@ -101,19 +125,15 @@ class PoseStore(Store):
         super().__init__(root, split, info, index)
         self._files: dict[int, tuple[list[str], list[str]]] = {}
 
-    def _read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
+    def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
         files, _ = self._list(sequence)
         for frame, file in zip(frames, files[start : start + len(frames)], strict=True):
             frame[:] = png.read_frame(file, self.frame_size)
-        conditions[:] = self.read_conditions(sequence, start, start + len(frames))
 
-    def read_conditions(self, sequence: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+    def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
         _, files = self._list(sequence)
-        times = range(start, int(self.lengths[sequence]) if stop is None else stop)
-        conditions = np.empty((len(times), *self.condition_shape), np.uint8)
-        for condition, time in zip(conditions, times, strict=True):
+        for time, condition in enumerate(conditions, start=start):
             condition[:] = png.read_frame(files[min(time, len(files) - 1)], self.condition_shape)
-        return conditions
 
     def _list(self, sequence: int) -> tuple[list[str], list[str]]:
         """The sequence's files of frames, and of poses from that of the second frame on."""
@@ -135,22 +155,19 @@ class PackedStore(Store):
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         super().__init__(root, split, info, index)
+        if (self.horizons > self.lengths - 1).any():
+            raise InputError(f"{root / layout.INDEX_FILE}: found more poses than frames; pack the data set again")
         ends = np.cumsum(self.lengths, dtype=np.int64)
         self._starts, total = ends - self.lengths, int(ends[-1])
         self._frames = PackedArray(root / split / f"{ARRAYS[0]}.npy", np.uint8, (total, *self.frame_size))
         shape = (total, *self.condition_shape)
         self._conditions = PackedArray(root / split / f"{ARRAYS[1]}.npy", self.condition_type, shape)
 
-    def _read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
-        place = int(self._starts[sequence]) + start
-        self._frames.read(place, frames)
-        self._conditions.read(place, conditions)
+    def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
+        self._frames.read(int(self._starts[sequence]) + start, frames)
 
-    def read_conditions(self, sequence: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        times = range(int(self.lengths[sequence]))[start:stop]
-        conditions = np.empty((len(times), *self.condition_shape), self.condition_type)
+    def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
         self._conditions.read(int(self._starts[sequence]) + start, conditions)
-        return conditions
 
 
 class PackedArray:

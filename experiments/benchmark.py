@@ -16,7 +16,7 @@ from data_tools.layout import InputError
 
 from . import measurement
 
-PARTS = ("training", "sampling", "scoring", "data", "cost")
+PARTS = ("training", "sampling", "scoring", "poses", "data", "cost")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -25,7 +25,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "parts",
         nargs="*",
         metavar="PART",
-        help="training, sampling, scoring, data (all by default); cost: a sweep over sizes, with a plot",
+        help="training, sampling, scoring, data (by default); poses: the predictor of persons; cost: a sweep over sizes, with a "
+        "plot",
     )
     parser.add_argument("--repeats", type=int, default=9, help="repetitions of each measurement (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where its data are written for a while (default: the system's)")

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +19,10 @@ from .measurement import Row
 
 RECIPES = Path(__file__).parent / "recipes"
 SIZES = {"published": RECIPES / "bair_svg_lp.args", "quickstart": RECIPES / "quickstart.args"}
+POSE_SIZES = {"dance": (RECIPES / "dance.args", 8), "published": (RECIPES / "dance_published.args", 4)}
+"""Recipes of the predictor from poses, and batch sizes."""
+VIDEO, LONG_VIDEO = 629, 10_000
+"""Frames predicted from the first one."""
 SEQUENCES = 256
 MATRIX_SIZES = (1024, 2048, 4096)
 
@@ -165,7 +169,7 @@ def matrix_peak(settings: Settings) -> Row:
 
 def measure(settings: Settings, parts: list[str]) -> list[Row]:
     """The rows of `parts`: training, sampling, scoring."""
-    rows = [matrix_peak(settings)] if {"training", "sampling"} & set(parts) else []
+    rows = [matrix_peak(settings)] if {"training", "sampling", "poses"} & set(parts) else []
     peak = rows[0].ours if rows else 0.0
     if "training" in parts:
         rows += [row for size in SIZES for row in measure_training(settings, size, peak)]
@@ -173,6 +177,8 @@ def measure(settings: Settings, parts: list[str]) -> list[Row]:
         rows += [row for size in SIZES for row in measure_sampling(settings, size, peak)]
     if "scoring" in parts:
         rows += measure_scoring(settings)
+    if "poses" in parts:
+        rows += [row for size in POSE_SIZES for row in measure_poses(settings, size, peak)]
     return rows
 
 
@@ -201,6 +207,40 @@ def measure_sampling(settings: Settings, size: str, peak: float) -> list[Row]:
         compare(f"sampling {what}", settings, ("Sampling", settings.spec(size, batch, **futures)), theirs, peak),
         compare(f"evaluating {what}", settings, ("Evaluation", settings.spec(size, batch, **futures)), None, peak),
     ]
+
+
+def measure_poses(settings: Settings, size: str, peak: float) -> list[Row]:
+    """Training of the predictor from poses, and rollouts; the long one, at the small size, once."""
+    recipe, batch = POSE_SIZES[size]
+    batch = settings.batch_size or batch
+
+    def spec(poses: int, **more: Any) -> dict:
+        flags = ["--data_root", pose_data(settings.folder, poses), "--log_dir", settings.folder / f"run_{time.monotonic_ns()}"]
+        flags += ["--batch_size", batch, "--device", settings.device, *(["--compile"] if settings.compile else [])]
+        return {"recipe": str(recipe), "flags": [str(flag) for flag in flags], "device": settings.device, **more}
+
+    rows = [compare(f"training from poses, batch {batch}, {size} size", settings, ("Training", spec(VIDEO)), None, peak)]
+    for frames, repeats in ((VIDEO, settings.repeats), (LONG_VIDEO, 1)):
+        if frames == VIDEO or size == "dance":
+            once = replace(settings, repeats=repeats)
+            what = f"rolling out {frames:,} frames from poses, {size} size"
+            rows.append(compare(what, once, ("Rollout", spec(frames, frames=frames)), None, peak))
+    return rows
+
+
+def pose_data(folder: Path, poses: int) -> Path:
+    """A data set of one sequence of 32x64 pixels with so many poses after the first frame."""
+    import numpy as np
+
+    from data_tools.index import build_index
+    from data_tools.poses import write_sequence
+
+    root = folder / f"poses_{poses}"
+    if not root.exists():
+        pictures = np.random.default_rng(0).integers(0, 256, (2, poses + 1, 32, 64, 3), np.uint8)
+        write_sequence(root, "train", "0", *pictures)
+        build_index(root)
+    return root
 
 
 def measure_scoring(settings: Settings) -> list[Row]:

@@ -1,7 +1,8 @@
 """``svg-compare``: trains the settings that courses and papers compare and draws their curves side by side.
 
-Each study varies one thing of the same base (experiments/recipes/compare.args): KL annealing, teacher forcing, the prior, the
-form. Flags of svg-train change the base. Started again, it goes on where it was; finished runs are kept.
+Each study varies one thing of the same base (experiments/recipes/compare.args; with --model pose_cvae compare_dance.args): KL
+annealing, teacher forcing, the prior, the form. Flags of svg-train change the base. Started again, it goes on where it was;
+finished runs are kept.
 """
 
 import argparse
@@ -15,7 +16,10 @@ from svg.config import FlagParser, add_config_arguments
 from . import evaluate, train
 from .command import open_run
 
-RECIPE = Path(__file__).parent / "recipes" / "compare.args"
+RECIPES = {False: "compare.args", True: "compare_dance.args"}
+"""The bases, without poses and with them."""
+WITH_POSES = ("kl", "tfr")
+"""Studies of the predictor from poses, by default."""
 BASE = "base"
 ELSEWHERE = ("log_dir", "data_device", "device", "workers", "compile")
 """Flags that may differ when a comparison goes on: where things lie and what computes them."""
@@ -41,12 +45,17 @@ def studies(niter: int) -> dict[str, dict[str, dict[str, str | int | float]]]:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = FlagParser(prog="svg-compare", description=__doc__.replace("`", ""))
     parser.add_argument("out", type=Path, help="folder of the runs and figures")
-    parser.add_argument("--studies", nargs="+", choices=tuple(studies(1)), default=list(studies(1)), help="what is varied")
+    parser.add_argument(
+        "--studies", nargs="+", choices=tuple(studies(1)), help="what is varied (default: all; with poses kl and tfr)"
+    )
     parser.add_argument("--n_sample", type=int, default=10, help="futures sampled for each test sequence")
     add_config_arguments(parser)
-    base = vars(parser.parse_args([".", f"@{RECIPE}"]))
+    with_poses = parser.parse_args(argv).model == "pose_cvae"
+    base = vars(parser.parse_args([".", f"@{Path(__file__).parent / 'recipes' / RECIPES[with_poses]}"]))
     parser.set_defaults(**{name: value for name, value in base.items() if name != "out"})
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.studies = args.studies or [name for name in studies(1) if name in WITH_POSES or not with_poses]
+    return args
 
 
 def training_arguments(args: argparse.Namespace, name: str, changes: dict) -> argparse.Namespace:

@@ -6,6 +6,7 @@ the length. Sequences of which only the first frames are known are predicted as 
 """
 
 import argparse
+import contextlib
 import sys
 import time
 from dataclasses import dataclass, field
@@ -38,31 +39,38 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 @dataclass
 class Rolled:
-    """What is kept of one prediction: PSNR of each frame with a truth, of holding the given frame, and the seconds it took."""
+    """What is kept of one prediction: PSNR of each frame with a truth, of holding the given frame, seconds, films written."""
 
     frames: int
     psnr: list[float] = field(default_factory=list)
     held: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    files: list[Path] = field(default_factory=list)
 
 
 class Film:
-    """GIF and MP4 of a prediction beside the truth and the poses, as far as there are any."""
+    """GIF and MP4 of a prediction beside the truth and the poses, as far as there are any; written at the end of the ``with``."""
 
     def __init__(self, args: argparse.Namespace, stem: Path, total: int, n_past: int, with_truth: bool):
         from svg.rendering import Mp4Writer
 
-        self._stem, self._n_past, self._fps, self._with_truth = stem, n_past, args.fps, with_truth
+        self._n_past, self._fps, self._with_truth = n_past, args.fps, with_truth
         self._every = -(-total // MOST_PICTURES)
-        self._pictures = []
-        self._gif, self._mp4 = args.gif, Mp4Writer(stem.with_suffix(".mp4"), args.fps) if args.mp4 else None
+        self._gif, self._pictures = Path(f"{stem}.gif") if args.gif else None, []
+        self._mp4 = Mp4Writer(Path(f"{stem}.mp4"), args.fps) if args.mp4 else None
+        self.files = [self._gif] * args.gif + [Path(f"{stem}.mp4")] * args.mp4
+
+    def __enter__(self) -> "Film":
+        return self
 
     def add(self, stretch: Any) -> None:
         """The next `svg.rollout.Stretch`. Truth that is not known is grey."""
         from svg.predictor import as_images
         from svg.rendering import side_by_side, to_video
 
-        if not self._gif and self._mp4 is None:
+        every = 1 if self._mp4 is not None else self._every
+        places = [place for place in range(len(stretch.predicted)) if (stretch.first + place) % every == 0]
+        if not self.files or not places:
             return
         predicted, truth = stretch.predicted, stretch.truth
         shown = {"truth": to_video(truth, 0.5 * predicted.new_ones(predicted[len(truth) :].shape))} if self._with_truth else {}
@@ -70,46 +78,59 @@ class Film:
         if stretch.poses is not None:
             poses = as_images(stretch.poses)
             shown["pose"] = to_video(poses, poses[:0])
-        for number, picture in enumerate(side_by_side(shown, self._n_past, first=stretch.first), start=stretch.first):
-            if self._gif and number % self._every == 0:
+        for place in places:
+            number = stretch.first + place
+            now = {label: video[place : place + 1] for label, video in shown.items()}
+            picture = side_by_side(now, self._n_past, first=number)[0]
+            if self._gif is not None and number % self._every == 0:
                 self._pictures.append(picture)
             if self._mp4 is not None:
                 self._mp4.add(picture)
 
-    def close(self) -> list[Path]:
-        """Writes what is left and says what was written."""
+    def __exit__(self, error: type | None, *rest: object) -> None:
         from svg.rendering import save_gif
 
-        written = [self._stem.with_suffix(".gif")] if self._gif else []
-        if self._gif:
-            save_gif(self._pictures, written[0], self._fps)
         if self._mp4 is not None:
-            self._mp4.close()
-            written.append(self._stem.with_suffix(".mp4"))
-        return written
+            self._mp4.__exit__(error, *rest)
+        if error is None and self._gif is not None:
+            save_gif(self._pictures, self._gif, self._fps)
 
 
-def roll_out_sequence(args: argparse.Namespace, run: Run, number: int, stem: Path, submission: Any) -> tuple[Rolled, list[Path]]:
-    """Predicts one sequence and writes its film; rows go to `submission`, if there is one."""
+def plan(args: argparse.Namespace, run: Run, numbers: dict[str, int]) -> dict[str, int]:
+    """The frames to predict of each sequence. Raises `InputError` for one that has nothing to predict from."""
+    from svg.rollout import frames_to_come
+
+    totals = {name: frames_to_come(run.dataset, number, run.protocol.n_past) for name, number in numbers.items()}
+    for name, total in totals.items():
+        if total < 1:
+            raise InputError(
+                f"{run.dataset.root}: sequence {name} has no conditions to predict from; choose others with --sequences"
+            )
+        if args.n_future is not None and total < args.n_future:
+            print(f"note: {name}: --n_future asks for {args.n_future} frames, its conditions are enough for {total}")
+    return {name: total if args.n_future is None else min(total, args.n_future) for name, total in totals.items()}
+
+
+def roll_out_sequence(args: argparse.Namespace, run: Run, number: int, total: int, stem: Path, submission: Any) -> Rolled:
+    """Predicts `total` frames of one sequence and writes its film; rows go to `submission`, if there is one."""
     from tqdm import tqdm
 
     from svg.metrics import psnr
-    from svg.rollout import frames_to_come, given_frames, roll_out
+    from svg.rollout import given_frames, roll_out
 
     dataset, n_past, epsilon = run.dataset, run.protocol.n_past, run.protocol.psnr_epsilon
-    total = frames_to_come(dataset, number, n_past)
-    total = total if args.n_future is None else min(total, args.n_future)
-    if total < 1:
-        raise InputError(f"{dataset.root}: sequence {dataset.index['sequence'].iloc[number]} has no conditions to predict from")
     given = given_frames(dataset, number, n_past)
-    film = Film(args, stem, n_past + total, n_past, with_truth=dataset.lengths[number] > n_past)
-    film.add(given)
-    if submission is not None:
-        submission.add(given.predicted)
     seed = args.seed if args.latent == "sampled" else None
     stretches = roll_out(run.model, dataset, number, n_past, total, run.device, run.config.train.precision, seed)
-    rolled, began = Rolled(total), time.perf_counter()
-    with tqdm(total=total, desc=stem.name, unit="frame", disable=None, leave=False) as bar:
+    rolled = Rolled(total)
+    with (
+        Film(args, stem, n_past + total, n_past, with_truth=dataset.lengths[number] > n_past) as film,
+        tqdm(total=total, desc=stem.name, unit="frame", disable=None, leave=False) as bar,
+    ):
+        film.add(given)
+        if submission is not None:
+            submission.add(given.predicted)
+        began = time.perf_counter()
         for stretch in stretches:
             rolled.seconds += time.perf_counter() - began
             known = len(stretch.truth)
@@ -120,7 +141,8 @@ def roll_out_sequence(args: argparse.Namespace, run: Run, number: int, stem: Pat
                 submission.add(stretch.predicted)
             bar.update(len(stretch.predicted))
             began = time.perf_counter()
-    return rolled, film.close()
+    rolled.files = film.files
+    return rolled
 
 
 def summary(name: str, rolled: Rolled) -> str:
@@ -152,27 +174,31 @@ def rollout(args: argparse.Namespace) -> None:
     numbers = named_sequences(run.dataset, args.sequences or names)
     folder = args.out or args.run / "rollout"
     folder.mkdir(parents=True, exist_ok=True)
-    submission = Submission(folder / "submission.csv") if args.submission else None
-    rows, curves = [], {}
-    for name, number in numbers.items():
-        stem = folder / f"{args.split}_{name.replace('/', '_')}"
-        rolled, written = roll_out_sequence(args, run, number, stem, submission)
-        print(" -> ".join([summary(name, rolled), *([", ".join(map(str, written))] if written else [])]))
-        scores = zip(rolled.psnr, rolled.held, strict=True)
-        rows += [(name, frame, *pair) for frame, pair in enumerate(scores, start=run.protocol.n_past)]
-        if rolled.psnr:
-            curves[name] = (np.array(rolled.psnr), np.array(rolled.held))
-    if submission is not None:
-        submission.close()
-        print(folder / "submission.csv")
+    totals = plan(args, run, numbers)
+    scores, curves = folder / f"{args.split}_psnr.csv", {}
+    for stale in (scores, scores.with_suffix(".png")):  # of another rollout, whose films are replaced
+        stale.unlink(missing_ok=True)
+    rows = []
+    table = folder / ("submission.csv" if args.split == "test" else f"submission_{args.split}.csv")
+    with Submission(table) if args.submission else contextlib.nullcontext() as submission:
+        for name, number in numbers.items():
+            stem = folder / f"{args.split}_{name.replace('/', '_')}"
+            rolled = roll_out_sequence(args, run, number, totals[name], stem, submission)
+            print(" -> ".join([summary(name, rolled), *([", ".join(map(str, rolled.files))] if rolled.files else [])]))
+            found = zip(rolled.psnr, rolled.held, strict=True)
+            rows += [(name, frame, *pair) for frame, pair in enumerate(found, start=run.protocol.n_past)]
+            if rolled.psnr:
+                curves[name] = (np.array(rolled.psnr), np.array(rolled.held))
+    if args.submission:
+        print(table)
     if not curves:
         return
-    table = pd.DataFrame(rows, columns=["sequence", "frame", "psnr", "held"])
-    write_text(folder / f"{args.split}_psnr.csv", table.to_csv(index=False, float_format="%.5f"))
-    plot_rollouts(curves, run.protocol.n_past, folder / f"{args.split}_psnr.png")
-    print(f"{folder / f'{args.split}_psnr.csv'} and .png")
+    columns = ["sequence", "frame", "psnr", "held"]
+    write_text(scores, pd.DataFrame(rows, columns=columns).to_csv(index=False, float_format="%.5f"))
+    plot_rollouts(curves, run.protocol.n_past, scores.with_suffix(".png"))
+    print(f"{scores} and .png")
     if len(curves) > 1:
-        print(f"mean over {len(curves)} sequences: {np.mean([found[0].mean() for found in curves.values()]):.2f} dB")
+        print(f"mean over {len(curves)} sequences: {np.mean([predicted.mean() for predicted, _ in curves.values()]):.2f} dB")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,6 @@ asks for and reports it as a line of JSON: so two of them can take turns and eac
 
 import ast
 import contextlib
-import dataclasses
 import json
 import math
 import os
@@ -22,11 +21,13 @@ import torch
 
 from svg import runtime
 from svg.config import Config, FlagParser, add_config_arguments, config_from_arguments
-from svg.evaluation import evaluate, imagine_in_chunks
+from svg.evaluation import evaluate, futures_at_a_time, imagine_in_groups
 from svg.inference import freeze
 from svg.metrics import psnr, ssim
-from svg.model import VideoPredictor
+from svg.models import make_model
+from svg.predictor import Predictor
 from svg.protocols import OWN, PROTOCOLS
+from svg.rollout import roll_out
 from svg.sequences import SequenceDataset
 
 N_PAST = 2
@@ -60,14 +61,15 @@ class Training:
         self.step += 1
 
 
-def random_model(spec: dict) -> tuple[VideoPredictor, Config, torch.device]:
+def random_model(spec: dict) -> tuple[Predictor, Config, torch.device]:
+    from svg.training import complete_config
+
     config = configuration(spec)
     device = runtime.choose_device(config.train.device)
     runtime.prepare(device)
     torch.manual_seed(0)
-    info = SequenceDataset(config.data.data_root, "train", 1).info
-    model = VideoPredictor(dataclasses.replace(config.model, condition_dim=info.condition_dim))
-    model = model.to(device, memory_format=torch.channels_last)
+    config = complete_config(config, SequenceDataset(config.data.data_root, "train", 1))
+    model = make_model(config.model).to(device, memory_format=torch.channels_last)
     return freeze(model, config.train.precision, config.train.compile), config, device
 
 
@@ -90,10 +92,24 @@ class Sampling:
     def turn(self) -> None:
         self.model.reconstruct(self.frames_of_clips, self.conditions, N_PAST).cpu()
         start = self.model.observe(self.frames_of_clips[:, :N_PAST], self.conditions)
-        noise = torch.randn(self.shape, device=self.device)
+        group = futures_at_a_time(self.model, self.shape[0], self.shape[2], self.device)
+        noise = torch.randn(self.shape, device=self.device).split(group, dim=1)
         future = self.conditions[:, N_PAST - 1 :]
-        for futures in imagine_in_chunks(self.model, start, future, noise, self.config.train.precision):
+        for futures in imagine_in_groups(self.model, start, future, noise, self.device, self.config.train.precision):
             futures.cpu()
+
+
+class Rollout:
+    """A long video from its first frame and poses, handed over a stretch at a time."""
+
+    def __init__(self, spec: dict):
+        self.model, self.config, self.device = random_model(spec)
+        self.dataset = SequenceDataset(self.config.data.data_root, "train", 1)
+        self.frames = spec["frames"]
+
+    def turn(self) -> None:
+        for stretch in roll_out(self.model, self.dataset, 0, 1, self.frames, self.device, self.config.train.precision, seed=1):
+            stretch.predicted.sum()
 
 
 class Evaluation:
@@ -248,7 +264,7 @@ class PublishedScoring(Published):
 
 WORKLOADS = {
     work.__name__: work
-    for work in (Training, Sampling, Evaluation, Scoring, PublishedTraining, PublishedSampling, PublishedScoring)
+    for work in (Training, Sampling, Rollout, Evaluation, Scoring, PublishedTraining, PublishedSampling, PublishedScoring)
 }
 
 

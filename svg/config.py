@@ -32,6 +32,7 @@ class DataConfig:
     far_start: float = _flag(
         0.0, "share of the training clips whose given frame is any of the sequence instead of the one before the second frame"
     )
+    augment: float = _flag(0.0, "with poses: how far training clips are shifted and scaled at random, e.g. 0.3; 0: not at all")
     conditions: str = _flag("all", "which columns condition the model", ("all", "actions", "positions", "none"))
     workers: int = _flag(0, "processes that read data; 0 reads in the training process")
     data_device: str = _flag(
@@ -250,7 +251,7 @@ def validate(config: Config) -> None:
         "workers": data, "latent_rnn_size": model, "max_minutes": train, "weight_decay": train, "max_grad_norm": train,
         "beta": train, "tfr_start_decay_epoch": train, "tfr_decay_step": train, "validate_sequences": train, "seed": train,
     }  # fmt: skip
-    unit = {"tfr": train, "tfr_lower_bound": train, "far_start": data}
+    unit = {"tfr": train, "tfr_lower_bound": train, "far_start": data, "augment": data}
     below_one = {"beta1": train, "warmup": train}
     for names, holds, expected in (
         (positive, lambda x: x > 0, "a number above 0"),
@@ -275,8 +276,12 @@ def validate(config: Config) -> None:
     _validate_model(model)
     if data.n_eval <= data.n_past:
         raise InputError(f"--n_eval: found {data.n_eval}, expected more than --n_past {data.n_past}: nothing would be predicted")
-    if data.far_start and data.n_past > 1:
-        raise InputError(f"--far_start: found {data.far_start}, which takes a single given frame; use --n_past 1")
+    for name in ("far_start", "augment"):
+        if getattr(data, name) and not model.with_poses:
+            raise InputError(f"--{name}: actions belong to their frames as they are; leave it out, it is for --model pose_cvae")
+    for name, section in {"far_start": data, "anchor": model}.items():
+        if getattr(section, name) and data.n_past > 1:
+            raise InputError(f"--{name}: found --n_past {data.n_past}, expected a single given frame; use --n_past 1")
     free_running = train.tfr < 1 or (train.tfr_decay_step > 0 and train.tfr_lower_bound < 1)
     if (
         train.batch_size == 1
@@ -297,8 +302,8 @@ def _validate_model(model: ModelConfig) -> None:
     defaults = ModelConfig()
     for name in OF_ROBOTS if model.with_poses else OF_POSES:
         if getattr(model, name) != getattr(defaults, name):
-            kind = "poses" if not model.with_poses else "robots"
-            raise InputError(f"--{name}: is for the predictor of {kind}; --model {model.model} has none, leave it out")
+            other = "vgg and dcgan" if model.with_poses else "pose_cvae"
+            raise InputError(f"--{name}: is a flag of {other}; --model {model.model} has no such part, leave it out")
     if not model.with_poses:
         if model.image_width not in (64, 128):
             raise InputError(f"--image_width: found {model.image_width}, expected 64 or 128")

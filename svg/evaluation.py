@@ -11,7 +11,9 @@ Methods
     pred_zero   as pred, but with actions of zero and the end effector where it was last observed
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,25 +133,36 @@ class VideoDistances:
         )
 
 
-def latent_noise(model: Predictor, sequences: range, n_sample: int, n_future: int, seed: int) -> Tensor:
-    """Noise [B,n_sample,n_future,*latent_shape] of each sequence from (seed, its number), whatever the batch it stands in."""
-    cpu = torch.device("cpu")
-    shape = (n_sample, n_future, *model.latent_shape)
-    return torch.stack([torch.randn(shape, generator=runtime.generator(cpu, seed, number)) for number in sequences])
+def latent_noise(model: Predictor, sequences: range, n_sample: int, n_future: int, seed: int, group: int) -> Iterator[Tensor]:
+    """Noise of each sequence from (seed, its number), whatever the batch it stands in, for `group` futures at a time.
 
-
-def imagine_in_chunks(
-    model: Predictor, start: Any, conditions: Tensor, noise: Tensor, precision: str, memory: float = 0.0
-) -> Iterator[Tensor]:
-    """`Predictor.imagine` for as many of the futures [S,B,F,C,H,W] at a time as fit into `memory` GB.
-
-    0: 1 GB on a CPU, half of what is free on a GPU. The numbers of futures are powers of two, lest they differ a little each time.
+    [B,<=group,n_future,*latent_shape]; all groups together are what a single one would be.
     """
-    room = 1e9 * memory or (runtime.free_memory(noise.device) / 2 if noise.is_cuda else 1e9)
-    fitting = max(1, int(room / model.future_bytes(noise.shape[2]) / len(noise)))
-    for some in noise.split(1 << (fitting.bit_length() - 1), dim=1):
-        with runtime.autocast(noise.device, precision):
-            futures = model.imagine(start, conditions, some)
+    shape = (n_future, *model.latent_shape)
+    generators = [runtime.generator(torch.device("cpu"), seed, number) for number in sequences]
+    # PyTorch draws 16 numbers at a time: only where futures end there do pieces make up the whole.
+    drawn = group if math.prod(shape) % 16 == 0 else n_sample
+    for first in range(0, n_sample, max(1, drawn)):
+        futures = min(drawn, n_sample - first)
+        yield from torch.stack([torch.randn(futures, *shape, generator=own) for own in generators]).split(group, dim=1)
+
+
+def futures_at_a_time(model: Predictor, batch: int, n_future: int, device: torch.device, memory: float = 0.0) -> int:
+    """How many futures of each of `batch` sequences to imagine at a time, as fit into `memory` GB.
+
+    0: 1 GB on a CPU, half of what is free on a GPU. A power of two, lest it differ a little each time.
+    """
+    room = 1e9 * memory or (runtime.free_memory(device) / 2 if device.type == "cuda" else 1e9)
+    return 1 << (max(1, int(room / model.future_bytes(n_future) / batch)).bit_length() - 1)
+
+
+def imagine_in_groups(
+    model: Predictor, start: Any, conditions: Tensor, noise: Iterable[Tensor], device: torch.device, precision: str
+) -> Iterator[Tensor]:
+    """`Predictor.imagine`, futures [S,B,F,C,H,W], of each of several tensors of noise."""
+    for some in noise:
+        with runtime.autocast(device, precision):
+            futures = model.imagine(start, conditions, some.to(device))
         yield futures
 
 
@@ -179,14 +192,16 @@ def predict_sequence(
     n_past = protocol.n_past
     batch = dataset.batch([(number, 0)])
     frames, conditions = as_images(batch["frames"].to(device)), batch["conditions"].to(device)
-    noise = latent_noise(model, range(number, number + 1), n_sample, protocol.n_future, seed).to(device)
-    mean = torch.zeros(1, 1, protocol.n_future, *model.latent_shape, device=device)
-    noise = torch.cat([mean, noise], 1)
+    mean = torch.zeros(1, 1, protocol.n_future, *model.latent_shape)
+    group = futures_at_a_time(model, 1, protocol.n_future, device)
+    noise = latent_noise(model, range(number, number + 1), n_sample, protocol.n_future, seed, group)
     with runtime.autocast(device, precision):
         rec = model.reconstruct(frames, conditions, n_past)[0, n_past - 1 :].float()
         start = model.observe(frames[:, :n_past], conditions)
-    futures = torch.cat(list(imagine_in_chunks(model, start, conditions[:, n_past - 1 : -1], noise, precision)))[:, 0].float()
-    return SequenceFutures(frames[0, :n_past], frames[0, n_past:], rec, futures[0], list(futures[1:]))
+    future = conditions[:, n_past - 1 : -1]
+    groups = imagine_in_groups(model, start, future, itertools.chain([mean], noise), device, precision)
+    pred, *samples = (video for some in groups for video in some[:, 0].float())
+    return SequenceFutures(frames[0, :n_past], frames[0, n_past:], rec, pred, samples)
 
 
 def changed_conditions(dataset: SequenceDataset, numbers: range, total: int, future: Tensor) -> dict[str, Tensor]:
@@ -231,7 +246,7 @@ def evaluate(
     """Scores all sequences of `dataset` (or the first `limit`), whose clips hold the protocol's given and predicted frames.
 
     `model` is best one of `svg.inference.freeze`; `weights` says in the result where it comes from. The past is observed once for
-    all samples; `memory` is that of `imagine_in_chunks`. `action_tests` adds ``pred_other``, ``pred_swap`` and ``pred_zero``.
+    all samples; `memory` is that of `futures_at_a_time`. `action_tests` adds ``pred_other``, ``pred_swap`` and ``pred_zero``.
     `compile` is for SSIM. `lpips` takes (predicted, target) as `svg.perceptual.Lpips` does, `video_features` videos [B,T,C,H,W],
     for `distances`. A protocol that leaves numbers of frames open needs `Protocol.for_run` first.
     """
@@ -250,7 +265,8 @@ def evaluate(
             frames, conditions = as_images(batch["frames"].to(device)), batch["conditions"].to(device)
             past, target, future = frames[:, :n_past], frames[:, n_past:], conditions[:, n_past - 1 : -1]
             tried = {"pred": future} | (changed_conditions(dataset, numbers, total, future) if action_tests else {})
-            noise = latent_noise(model, numbers, n_sample, n_future, seed).to(device)
+            group = futures_at_a_time(model, len(frames), n_future, device, memory)
+            noise = latent_noise(model, numbers, n_sample, n_future, seed, group)
             videos = {"copy": past[:, -1:].expand_as(target)}
             with runtime.autocast(device, precision):  # the model alone: scores are taken in float32
                 videos["rec"] = model.reconstruct(frames, conditions, n_past)[:, n_past - 1 :]
@@ -259,7 +275,7 @@ def evaluate(
                 videos |= {method: model.imagine(start, some, zeros)[0] for method, some in tried.items()}
             scores = {method: score(video.float(), target) for method, video in videos.items()}
             sampled = SampledFutures(protocol, target)
-            for futures in imagine_in_chunks(model, start, future, noise, precision, memory) if n_sample else ():
+            for futures in imagine_in_groups(model, start, future, noise, device, precision):
                 futures = futures.float()
                 videos.setdefault("pred_sample", futures[0])
                 sampled.add(futures, score(futures, target))

@@ -32,7 +32,7 @@ PANELS = {
     "teacher-forcing ratio": ["tfr"],
 }
 OVERLAID = ("copy", "pred", "pred_best")  # methods shown of each of several runs
-MOST_MARKS = 60
+MOST_MARKS, MOST_CURVES = 60, 6
 FROM_ZERO = ("KL weight beta", "teacher-forcing ratio")
 
 
@@ -111,16 +111,29 @@ def _finish(axes: Any, title: str, x: str, legend: bool = True) -> None:
 
 
 def plot_rollouts(curves: dict[str, tuple[np.ndarray, np.ndarray]], n_past: int, file: Path | BinaryIO, form: str = "png") -> None:
-    """PSNR at each frame of long predictions; `curves` gives by label that of prediction and of the held given frame, [F]."""
+    """PSNR at each frame of long predictions; `curves` gives by label that of prediction and of the held given frame, [F].
+
+    Of many sequences the mean is drawn, and the range that nine of ten lie in.
+    """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots()
-    for colour, (label, (predicted, held)) in zip(cycle(COLOURS), curves.items(), strict=False):
-        times = np.arange(n_past, n_past + len(predicted))
-        axes.plot(times, predicted, color=colour, lw=1.2, label=f"{label}: {predicted.mean():.2f} dB")
-        axes.plot(
-            times, held, color=colour if len(curves) > 1 else GREY, lw=1, ls=":", label=f"given frame held: {held.mean():.2f} dB"
-        )
+    if len(curves) > MOST_CURVES:
+        for column, (name, colour, style) in enumerate((("prediction", COLOURS[0], "-"), ("given frame held", GREY, ":"))):
+            lines = [curve[column] for curve in curves.values()]
+            table = np.full((len(lines), max(map(len, lines))), np.nan)
+            for row, line in zip(table, lines, strict=True):
+                row[: len(line)] = line
+            times = np.arange(n_past, n_past + table.shape[1])
+            axes.plot(times, np.nanmean(table, 0), style, color=colour, label=f"{name}, mean of {len(lines)}")
+            axes.fill_between(times, *np.nanquantile(table, (0.05, 0.95), 0), color=colour, alpha=0.13, linewidth=0)
+    else:
+        for colour, (label, (predicted, held)) in zip(COLOURS, curves.items(), strict=False):
+            times = np.arange(n_past, n_past + len(predicted))
+            name = "sequence " + label.replace("$", r"\$")
+            axes.plot(times, predicted, color=colour, lw=1.2, label=f"{name}: {predicted.mean():.2f} dB")
+            held_colour = colour if len(curves) > 1 else GREY
+            axes.plot(times, held, color=held_colour, lw=1, ls=":", label=f"given frame held: {held.mean():.2f} dB")
     axes.set_xlim(0, None)
-    _finish(axes, "PSNR of each frame (dB); mean over frames in the legend", "frame", legend=False)
+    _finish(axes, "PSNR of each frame (dB)", "frame", legend=False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
     figure.savefig(file, dpi=130, format=form)

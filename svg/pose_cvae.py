@@ -6,6 +6,7 @@ draws frame t from that. The prior is N(0, I). With ``levels=1`` all of it works
 levels halve it in between, with the encoders' finer features joined where the generator gets back to their size.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -124,23 +125,28 @@ class PoseCVAE(Predictor):
         images, posteriors = [], []
         for first in range(0, steps, CHUNK):
             now = slice(first, min(first + CHUNK, steps))
-            poses = self._encode_poses(conditions, now)
-            true = self._encode(frames[:, first + 1 : now.stop + 1])
-            posteriors.append(self._posterior(true[-1], poses[-1]))
-            z = posteriors[-1].mu if noise is None else posteriors[-1].sample(noise[:, now])
             known = max(0, min(given, now.stop) - first)
-            videos, scene = self._roll(scene, poses, z, frames[:, first : first + known])
-            images.append(videos)
+            poses = self._encode_poses(conditions, now)
+            true = self._encode(frames[:, first + (not known) : now.stop + 1])  # once, for posterior and predictions
+            posteriors.append(self._posterior(true[-1][:, bool(known) :], poses[-1]))
+            z = posteriors[-1].mu if noise is None else posteriors[-1].sample(noise[:, now])
+            if known:
+                features = [_flat(x[:, :known]) for x in true]
+                videos, scene = self._draw_from_true(scene, frames[:, first : first + known], features, poses, z)
+                images.append(videos)
+            if first + known < now.stop:
+                videos, scene = self._roll(scene, [x[:, known:] for x in poses], z[:, known:])
+                images.append(videos)
         posterior = Gaussian.cat(posteriors)
         zeros = torch.zeros_like(posterior.mu)
         return Rollout(torch.cat(images, 1), posterior, Gaussian(zeros, zeros))
 
     def future_bytes(self, n_future: int) -> int:
-        """`Predictor.future_bytes`: five tensors of the largest stage, and float32 frames three times."""
-        config, pixels = self.config, self.config.frame_size[0] * self.config.frame_size[1]
-        channels = zip(*([c.moving.out_channels, c.moving.in_channels] for c in self.joins), strict=True)
-        largest = max(max(pair) / 4 ** min(k, config.levels - 1) for k, pair in enumerate(zip(*channels, strict=True)))
-        return int(4 * (5 * largest * pixels + 3 * n_future * config.channels * pixels))
+        """`Predictor.future_bytes`: five tensors of the largest stage, float32 frames three times, and the latents."""
+        config, pixels = self.config, math.prod(self.config.frame_size)
+        stages = enumerate(max(join.moving.in_channels, join.moving.out_channels) for join in self.joins)
+        largest = max(channels * pixels // 4 ** min(k, config.levels - 1) for k, channels in stages)
+        return 4 * (5 * largest + n_future * (3 * config.channels * pixels + math.prod(self.latent_shape)))
 
     def observe(self, past: Tensor, conditions: Tensor | None) -> Scene:
         """Takes the last of the frames `past` [B,n_past,C,H,W]; those before it tell the model nothing more."""
@@ -191,31 +197,35 @@ class PoseCVAE(Predictor):
         parameters = self.gaussian(torch.cat([frame, pose], 2).flatten(0, 1)).float()  # the KL takes exponentials of these
         return Gaussian(*parameters.unflatten(0, frame.shape[:2]).chunk(2, dim=2))
 
-    def _roll(self, scene: Scene, poses: list[Tensor], z: Tensor, true: Tensor | None = None) -> tuple[Tensor, Scene]:
-        """Draws the frames [N,T,C,H,W] of latents `z` [N,T,...] and pose features [B,T,...], and the scene after them.
-
-        The first ones are drawn from the `true` frames before them [N,K,C,H,W], all at once, the others from those drawn before.
-        """
+    def _terms(self, scene: Scene, poses: list[Tensor]) -> list[Tensor]:
+        """What pose features [B,T,c,h,w] and the anchor add in each stage, [B,T,outputs,h,w]."""
         anchors = scene.anchor or [None] * STAGES
-        terms = [join.term(pose, anchor) for join, pose, anchor in zip(self.joins, poses, anchors, strict=True)]
-        known = 0 if true is None else true.shape[1]
-        images, frame = [], scene.frame
-        if known:
-            of_known = [_flat(term[:, :known]) for term in terms]
-            drawn = self._draw(_flat(true), z[:, :known].flatten(0, 1), of_known).unflatten(0, (-1, known))
-            images, frame = [drawn], drawn[:, -1]
-        futures = len(z) // len(terms[0])
-        for step in range(known, z.shape[1]):
-            frame = self._draw(frame, z[:, step], [term[:, step].repeat_interleave(futures, 0) for term in terms])
-            images.append(frame[:, None])
-        return torch.cat(images, 1), replace(scene, frame=frame)
+        return [join.term(pose, anchor) for join, pose, anchor in zip(self.joins, poses, anchors, strict=True)]
 
-    def _draw(self, frame: Tensor, z: Tensor, terms: list[Tensor]) -> Tensor:
-        """The frame after `frame` [N,C,H,W] with latent `z` [N,...] and the terms of pose and anchor [N,c,h,w]."""
-        features = self.frame_encoder(frame)
+    def _draw_from_true(
+        self, scene: Scene, frames: Tensor, features: list[Tensor], poses: list[Tensor], z: Tensor
+    ) -> tuple[Tensor, Scene]:
+        """The frames after `frames` [B,K,C,H,W] with these `features` [B*K,c,h,w], all at once, and the scene after them."""
+        known = frames.shape[1]
+        terms = [_flat(term) for term in self._terms(scene, [pose[:, :known] for pose in poses])]
+        drawn = self._draw(_flat(frames), features, z[:, :known].flatten(0, 1), terms).unflatten(0, (-1, known))
+        return drawn, replace(scene, frame=drawn[:, -1])
+
+    def _roll(self, scene: Scene, poses: list[Tensor], z: Tensor) -> tuple[Tensor, Scene]:
+        """Draws the frames [N,T,C,H,W] of latents `z` [N,T,...] and pose features [B,T,...], each from the one before it."""
+        terms, frame, images = self._terms(scene, poses), scene.frame, []
+        futures = len(z) // len(terms[0])
+        for step in range(z.shape[1]):
+            now = [term[:, step].repeat_interleave(futures, 0) for term in terms]
+            frame = self._draw(frame, self.frame_encoder(frame), z[:, step], now)
+            images.append(frame)
+        return torch.stack(images, 1), replace(scene, frame=frame)
+
+    def _draw(self, frame: Tensor, features: list[Tensor], z: Tensor, terms: list[Tensor]) -> Tensor:
+        """The frame after `frame` [N,C,H,W] from its features, latent `z` [N,...] and the terms of pose and anchor [N,c,h,w]."""
         x = z.to(features[-1])
         for k in reversed(range(STAGES)):
-            if k + 1 < min(self.config.levels, STAGES):
+            if k + 1 < self.config.levels:
                 x = F.interpolate(x, scale_factor=2, mode="nearest")
             x = self.blocks[k](self.joins[k](x, features[k], terms[k]))
         x = self.output(x).float()

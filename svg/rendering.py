@@ -3,6 +3,7 @@
 Videos are uint8 ``[T,H,W,3]``; frames before `n_past` are given (green border), the rest are predicted (orange border).
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +32,14 @@ def to_video(given: Tensor, predicted: Tensor) -> np.ndarray:
 def panel(frame: np.ndarray, given: bool, size: int) -> Image.Image:
     """One frame enlarged to `size` pixels a line, within its border."""
     inner = (size, round(size * frame.shape[0] / frame.shape[1]))
-    picture = Image.new("RGB", tuple(side + 2 * BORDER for side in inner), GIVEN if given else PREDICTED)
+    picture = Image.new("RGB", panel_size(frame, size), GIVEN if given else PREDICTED)
     picture.paste(Image.fromarray(frame).resize(inner, Image.Resampling.BICUBIC), (BORDER, BORDER))
     return picture
 
 
-def cell_size(videos: dict[str, np.ndarray], size: int) -> tuple[int, int]:
-    """(width, height) in pixels of the panels of videos."""
-    return panel(next(iter(videos.values()))[0], True, size).size
+def panel_size(frame: np.ndarray, size: int) -> tuple[int, int]:
+    """(width, height) in pixels of a frame's `panel`."""
+    return size + 2 * BORDER, round(size * frame.shape[0] / frame.shape[1]) + 2 * BORDER
 
 
 def text_font(size: int) -> ImageFont.FreeTypeFont:
@@ -54,7 +55,7 @@ def side_by_side(videos: dict[str, np.ndarray], n_past: int, size: int = 192, fi
     `first` is the time of the videos' first frames.
     """
     font = text_font(15)
-    (cell, height), top, bottom = cell_size(videos, size), 26, 24
+    (cell, height), top, bottom = panel_size(next(iter(videos.values()))[0], size), 26, 24
     width = len(videos) * (cell + MARGIN) + MARGIN
     pictures = []
     for number in range(len(next(iter(videos.values())))):
@@ -75,7 +76,7 @@ def side_by_side(videos: dict[str, np.ndarray], n_past: int, size: int = 192, fi
 def strip(videos: dict[str, np.ndarray], n_past: int, size: int = 96) -> Image.Image:
     """A row for each video and a column for each frame, or for `MOST_COLUMNS` evenly spread ones of a long video."""
     font = text_font(14)
-    (cell, height), top, gap = cell_size(videos, size), 22, 3
+    (cell, height), top, gap = panel_size(next(iter(videos.values()))[0], size), 22, 3
     left = 12 + max(int(font.getlength(label)) for label in videos)
     steps = len(next(iter(videos.values())))
     times = np.unique(np.linspace(0, steps - 1, min(steps, MOST_COLUMNS)).round().astype(int)).tolist()
@@ -127,38 +128,45 @@ def require_mp4() -> None:
 class Mp4Writer:
     """Writes pictures to an MP4 (H.264) that any browser plays, as they come; the last one stays for four times as long.
 
-    The file gets its name when it is whole.
+    The file gets its name at the end of the ``with``, and nothing is left of it after an error.
     """
 
     def __init__(self, path: Path, fps: float):
         self._path, self._fps, self._writer, self._last = path, fps, None, None
-        self._growing = path.with_name(f".{path.stem}.part{path.suffix}")
+        self._growing = path.with_name(f".{path.name}.{os.getpid()}.mp4")  # ffmpeg goes by the end of the name
+
+    def __enter__(self) -> "Mp4Writer":
+        return self
 
     def add(self, picture: Image.Image) -> None:
         from imageio_ffmpeg import write_frames
 
         width, height = (side - side % 2 for side in picture.size)  # H.264 halves the colours' resolution
         if self._writer is None:
-            self._writer = write_frames(
-                str(self._growing), (width, height), fps=self._fps, quality=8, macro_block_size=2, ffmpeg_log_level="error"
-            )
+            options = {"fps": self._fps, "quality": 8, "macro_block_size": 2, "ffmpeg_log_level": "error"}
+            self._writer = write_frames(str(self._growing), (width, height), **options)
             self._writer.send(None)
         self._last = np.ascontiguousarray(np.asarray(picture)[:height, :width])
         self._writer.send(self._last)
 
-    def close(self) -> None:
-        for _ in range(3):
-            self._writer.send(self._last)
+    def __exit__(self, error: type | None, *_: object) -> None:
+        if self._writer is None:
+            return
+        if error is None:
+            for _ in range(3):
+                self._writer.send(self._last)
         self._writer.close()
-        self._growing.replace(self._path)
+        if error is None:
+            self._growing.replace(self._path)
+        else:
+            self._growing.unlink(missing_ok=True)
 
 
 def save_mp4(pictures: list[Image.Image], path: Path, fps: float) -> None:
     """Writes an MP4 of all pictures; see `Mp4Writer`."""
-    writer = Mp4Writer(path, fps)
-    for picture in pictures:
-        writer.add(picture)
-    writer.close()
+    with Mp4Writer(path, fps) as writer:
+        for picture in pictures:
+            writer.add(picture)
 
 
 def render_sequence(

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_tools.layout import naming, temporary_beside
+
 from . import runtime
 from .predictor import Predictor, as_images
 from .sequences import SequenceDataset
@@ -38,7 +40,7 @@ def frames_to_come(dataset: SequenceDataset, number: int, n_past: int) -> int:
 
 def given_frames(dataset: SequenceDataset, number: int, n_past: int) -> Stretch:
     """The first frames of a sequence, their own prediction. Poses, which nobody needs of them, are empty paper."""
-    frames = as_images(torch.from_numpy(dataset.read(number, 0, n_past)[0]).permute(0, 3, 1, 2))
+    frames = as_images(dataset.read_frames(number, 0, n_past))
     height, width, channels = *dataset.frame_size[:2], dataset.info.pose_channels
     return Stretch(0, frames, frames, torch.full((n_past, channels, height, width), 255, dtype=torch.uint8) if channels else None)
 
@@ -57,7 +59,7 @@ def roll_out(
     """Predicts `n_future` frames of a sequence from its first `n_past`, a stretch at a time.
 
     Latents are the prior's means or, with a `seed`, sampled: those of the first of the futures that `svg.evaluation.evaluate`
-    samples with it.
+    samples with it, if a step's latent has a multiple of 16 numbers (which PyTorch draws at a time).
     """
     past = given_frames(dataset, number, n_past).truth[None].to(device)
     conditions = dataset.read_conditions(number, 0, n_past)[None].to(device)
@@ -74,7 +76,7 @@ def roll_out(
             predicted, state = model.advance(state, conditions[None].to(device), noise.to(device))
         truth = torch.empty(0, *predicted.shape[3:])
         if first < length:
-            truth = as_images(torch.from_numpy(dataset.read(number, first, min(stop, length))[0]).permute(0, 3, 1, 2))
+            truth = as_images(dataset.read_frames(number, first, min(stop, length)))
         poses = conditions if dataset.info.pose_channels else None
         yield Stretch(first, predicted[0, 0].float().cpu(), truth, poses)
 
@@ -82,24 +84,31 @@ def roll_out(
 class Submission:
     """Frames as rows of a table: ``id`` and the pixels, integers 0-255, channel by channel, in the form that the course asked for.
 
-    One row a frame, given ones included, numbered through all sequences. Rows are written as they come; the file gets its name when
-    it is whole.
+    One row a frame, given ones included, numbered through all sequences. Rows are written as they come; the file gets its name at
+    the end of the ``with``, and nothing is left of it after an error.
     """
 
     def __init__(self, path: Path):
-        self._path, self._growing = path, path.with_name(f".{path.name}.part")
-        self._file = open(self._growing, "w", newline="")  # noqa: SIM115 closed by `close`
-        self._writer, self._rows = csv.writer(self._file, lineterminator="\n"), 0
+        self._path, self._growing, self._rows = path, temporary_beside(path), 0
+
+    def __enter__(self) -> "Submission":
+        self._file = open(self._growing, "w", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        return self
+
+    def __exit__(self, error: type | None, *_: object) -> None:
+        self._file.close()
+        if error is None:
+            self._growing.replace(self._path)
+        else:
+            self._growing.unlink()
 
     def add(self, frames: Tensor) -> None:
         """`frames` [F,C,H,W] in [0,1]."""
         values = np.rint(frames.flatten(1).clamp(0, 1).numpy() * 255).astype(np.uint8)
-        if not self._rows:
-            self._writer.writerow(["id", *range(values.shape[1])])
-        for row in values:
-            self._writer.writerow([self._rows, *row.tolist()])
-            self._rows += 1
-
-    def close(self) -> None:
-        self._file.close()
-        self._growing.replace(self._path)
+        with naming(self._path):
+            if not self._rows:
+                self._writer.writerow(["id", *range(values.shape[1])])
+            for number, row in enumerate(values.tolist(), start=self._rows):
+                self._writer.writerow([number, *row])
+        self._rows += len(values)

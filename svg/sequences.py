@@ -48,7 +48,7 @@ class SequenceDataset(Dataset):
         self.split, self.info, self.clip_length = split, self.store.info, clip_length
         if self.info.pose_channels and conditions != "all":
             raise InputError(
-                f"--conditions {conditions}: the data set {self.info.name} has poses, all or nothing; leave the flag out"
+                f"--conditions {conditions}: the data set {self.info.name} has poses, which the model needs; leave the flag out"
             )
         self.columns = condition_columns(self.info, conditions)
         self._numbers = np.flatnonzero(self.store.lengths >= clip_length)  # of the store's sequences
@@ -58,6 +58,7 @@ class SequenceDataset(Dataset):
             raise InputError(
                 f"{self.store.root / longest['path']}: found {longest['frames']} frames, expected at least {clip_length}; "
                 "ask for fewer with --n_future (or --n_past, --n_eval)"
+                + ("; svg-rollout predicts from poses alone" if self.store.horizons.max() + 1 >= clip_length else "")
             )
         self.index = self.store.index.iloc[self._numbers].reset_index(drop=True)
         self.lengths = self.store.lengths[self._numbers]
@@ -119,23 +120,20 @@ class SequenceDataset(Dataset):
         """The conditions [T,...] of a sequence's frames from `start` to before `stop`, without the frames."""
         return as_tensor(self._selected(self.store.read_conditions(int(self._numbers[number]), start, stop)))
 
-    def read(self, number: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """A stretch of a sequence: uint8 [T,H,W,C] and its conditions [T,...]."""
-        frames, conditions = self._empty(stop - start)
-        self.store.read(int(self._numbers[number]), start, frames, conditions)
-        return frames, np.ascontiguousarray(self._selected(conditions))
+    def read_frames(self, number: int, start: int, stop: int) -> torch.Tensor:
+        """The frames uint8 [T,C,H,W] of a sequence from `start` to before `stop`, without their conditions."""
+        frames = np.empty((stop - start, *self.frame_size), np.uint8)
+        self.store.read_frames(int(self._numbers[number]), start, frames)
+        return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
     def _read(self, clips: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
         """uint8 [B,T,H,W,C] and conditions [B,T,...], each clip read straight into its place."""
-        frames, conditions = self._empty(len(clips), self.clip_length)
+        shape, store = (len(clips), self.clip_length), self.store
+        frames = np.empty((*shape, *self.frame_size), np.uint8)
+        conditions = np.empty((*shape, *store.condition_shape), store.condition_type)
         for place, (sequence, start) in enumerate(clips):
-            self.store.read(int(self._numbers[sequence]), start, frames[place], conditions[place])
+            store.read(int(self._numbers[sequence]), start, frames[place], conditions[place])
         return frames, self._selected(conditions)
-
-    def _empty(self, *shape: int) -> tuple[np.ndarray, np.ndarray]:
-        """Room for frames [*shape,H,W,C] and conditions [*shape,...]."""
-        store = self.store
-        return np.empty((*shape, *self.frame_size), np.uint8), np.empty((*shape, *store.condition_shape), store.condition_type)
 
     def _selected(self, conditions: np.ndarray) -> np.ndarray:
         """Those columns that condition the model; poses as they are."""
@@ -197,7 +195,7 @@ class TrainingBatches(Dataset):
             batch = self.dataset.batch([(sequence, start) for sequence, start, _ in clips])
             for frames, (sequence, start, first) in zip(batch["frames"], clips, strict=True):
                 if first != start:
-                    frames[0] = torch.from_numpy(self.dataset.read(sequence, first, first + 1)[0][0]).permute(2, 0, 1)
+                    frames[0] = self.dataset.read_frames(sequence, first, first + 1)[0]
             return batch
         except InputError as error:
             return error
@@ -230,9 +228,9 @@ class ResidentBatches:
         self.conditions = torch.empty(total, *condition, dtype=kind, device=device)
         self.first = torch.from_numpy(np.cumsum(dataset.lengths) - dataset.lengths)
         for number, first in enumerate(self.first.tolist()):
-            frames, conditions = dataset.read(number, 0, int(dataset.lengths[number]))
-            self.frames[first : first + len(frames)] = torch.from_numpy(frames)
-            self.conditions[first : first + len(frames)] = as_tensor(conditions)
+            length = int(dataset.lengths[number])
+            self.frames[first : first + length] = dataset.read_frames(number, 0, length).permute(0, 2, 3, 1)
+            self.conditions[first : first + length] = dataset.read_conditions(number, 0, length)
 
     def __getitem__(self, step: int) -> Batch:
         sequences, starts, firsts = torch.tensor(self.batches.clips(step)).T

@@ -15,6 +15,7 @@ from data_tools import layout
 from data_tools.layout import InputError
 
 from . import checkpoint, distributed, runtime, schedules
+from .augmentation import shift_and_scale
 from .config import Config, flag_values, validate
 from .evaluation import evaluate
 from .inference import freeze
@@ -30,11 +31,11 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
     """Fills in what the data decide (channels, width of the conditions) and checks what flags and data must agree on."""
     height, width, channels = dataset.frame_size
     model, size = config.model, config.model.image_width
-    if width != size or (height != size and not model.with_poses):
-        raise InputError(f"--image_width: found {size}, but the frames of {dataset.root} are {height}x{width}")
     if bool(dataset.info.pose_channels) != model.with_poses:
         has, takes = ("poses", "--model pose_cvae") if dataset.info.pose_channels else ("no poses", "--model vgg or dcgan")
         raise InputError(f"--model {model.model}: the data set {dataset.root} has {has}, which {takes} takes")
+    if width != size or (height != size and not model.with_poses):
+        raise InputError(f"--image_width: found {size}, but the frames of {dataset.root} are {height}x{width}")
     model = dataclasses.replace(
         model, channels=channels, condition_dim=dataset.condition_dim, image_height=height if model.with_poses else 0
     )
@@ -205,6 +206,9 @@ class Training:
         sums = torch.zeros(3, device=self.device)
         for number, batch in enumerate(batches, start=1):
             frames, conditions = self._to_device(batch)
+            if config.data.augment:
+                amounts = torch.rand(config.train.batch_size, 2, 2, generator=random, device=self.device) * 2 - 1
+                frames, conditions = shift_and_scale(frames, conditions, config.data.augment * amounts[self.share])
             # drawn for the whole batch, so that it does not depend on the number of processes
             shape = config.train.batch_size, frames.shape[1] - 1, *self.model.latent_shape
             noise = torch.randn(shape, generator=random, device=self.device)[self.share]

@@ -87,17 +87,23 @@ def test_model_and_published(tmp_path):
     (tmp_path / "small.args").write_text(
         "--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 3 --rnn_size 16 --precision float32"
     )
+    (tmp_path / "dance.args").write_text(
+        "--model pose_cvae --levels 3 --g_dim 16 --pose_dim 8 --z_dim 3 --fusion_dim 16 --n_past 1 --n_future 3 --precision float32"
+    )
     code = f"""
 from pathlib import Path
 from experiments import benchmark, benchmark_model
 small = Path({str(tmp_path / "small.args")!r})
 benchmark_model.SIZES, benchmark_model.SEQUENCES = {{"published": small, "quickstart": small}}, 4
 benchmark_model.MATRIX_SIZES = (64,)
+benchmark_model.POSE_SIZES = {{"dance": (Path({str(tmp_path / "dance.args")!r}), 4)}}
+benchmark_model.VIDEO, benchmark_model.LONG_VIDEO = 40, 70
 futures, batches = {{"published": (1, 2), "quickstart": (1,)}}, {{"published": (1,), "quickstart": (2,)}}
 benchmark_model.SWEEPS = {{"sampled futures": futures, "batch size": batches}}
 flags = ["--repeats", "1", "--n_sample", "2", "--batch_size", "2", "--device", "cpu", "--folder", {str(tmp_path)!r}]
 figures = {str(tmp_path / "figures.json")!r}
-done = benchmark.main(["training", "sampling", "scoring", *flags, "--json", figures, "--published", {str(tmp_path / "clone")!r}])
+parts = ["training", "sampling", "scoring", "poses"]
+done = benchmark.main([*parts, *flags, "--json", figures, "--published", {str(tmp_path / "clone")!r}])
 flags += ["--compare", figures, "--plot", {str(tmp_path / "cost.png")!r}]
 raise SystemExit(done or benchmark.main(["cost", "scoring", *flags]))
 """
@@ -108,6 +114,9 @@ raise SystemExit(done or benchmark.main(["cost", "scoring", *flags]))
     assert training.ratio == pytest.approx(training.ours / training.reference) and training.memory_mb > 100
     assert training.peak_share == pytest.approx(training.tflops / rows["matrix product, bfloat16, TFLOP/s"].ours)
     assert rows["training, batch 2, quickstart size, frames/s"].reference is None
+    assert rows["training from poses, batch 2, dance size, frames/s"].ours > 0
+    assert rows["rolling out 40 frames from poses, dance size, frames/s"].memory_mb > 100
+    assert rows["rolling out 70 frames from poses, dance size, frames/s"].ours > 0
     assert "now/before" in done.stdout
     costs = json.loads((tmp_path / "cost.json").read_text())["costs"]
     assert [point["value"] for point in costs["sampled futures"]["published"]] == [1, 2]
@@ -142,7 +151,7 @@ def test_table_and_comparison(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["speed"], "PART: found 'speed', expected training, sampling, scoring, data, cost"),
+        (["speed"], "PART: found 'speed', expected training, sampling, scoring, poses, data, cost"),
         (["--repeats", "0"], "--repeats: found 0, expected 1 or more"),
         (["--published", "."], "--published: no train_svg_lp.py in .; git clone https://github.com/edenton/svg"),
         (["--compare", "setup.py"], "--compare: setup.py is not a file that svg-benchmark --json has written"),

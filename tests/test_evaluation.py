@@ -54,10 +54,23 @@ def test_copying_the_last_frame(result, clips):
         np.testing.assert_allclose(result.array("copy", metric), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("recurrence", ["spatial", "vector"])
+def test_noise_comes_in_groups_that_make_up_the_whole(recurrence):
+    """For latents of any size; and a sequence has its own wherever it stands."""
+    model = small_model(recurrence=recurrence, model="dcgan")
+    whole = torch.cat(list(latent_noise(model, range(2, 5), 7, 5, seed=1, group=7)), 1)
+    assert whole.shape == (3, 7, 5, *model.latent_shape) and abs(whole.std() - 1) < 0.1
+    for group in (1, 2, 4):
+        parts = list(latent_noise(model, range(2, 5), 7, 5, seed=1, group=group))
+        assert max(part.shape[1] for part in parts) == group
+        assert torch.equal(torch.cat(parts, 1), whole)
+    assert torch.equal(next(latent_noise(model, range(3, 4), 7, 5, seed=1, group=7))[0], whole[1])
+
+
 def test_predictions(result, model, dataset, clips):
     frames = torch.from_numpy(clips[4:]).float()
     conditions = torch.from_numpy(dataset[4]["conditions"])[None]
-    noise = latent_noise(model, range(4, 5), 7, 4, seed=1)
+    noise = torch.cat(list(latent_noise(model, range(4, 5), 7, 4, seed=1, group=7)), 1)
     start = model.observe(frames[:, :2], conditions)
     changed = conditions[:, 1:].clone()
     changed[..., :2], changed[..., 2:] = 0, conditions[:, 1:2, 2:]  # zero actions, held positions

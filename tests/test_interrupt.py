@@ -54,11 +54,12 @@ def sources(tmp_path_factory) -> dict[str, list]:
         "rlds": [["rlds", folder / "rlds"], ["--image_width", 64]],
         "frames": [["frames", folder / "pictures"], ["--length", 7, "--image_width", 64]],
         "pack": [["pack", folder / "folders"], []],
+        "simulate_dance": [["simulate_dance"], ["--sequences", 16, "--frames", 60, "--image_width", 32]],
         "simulate": [["simulate"], ["--sequences", 60, "--image_width", 16, "--frames", 10]],
     }
 
 
-WRITERS = ["bair", "rlds", "frames", "pack", "simulate"]
+WRITERS = ["bair", "rlds", "frames", "pack", "simulate", "simulate_dance"]
 
 
 def listing(out: Path) -> set[str]:

@@ -109,13 +109,14 @@ def test_free_running_draws_from_its_own_frames():
 
 
 def test_several_given_frames():
-    """The last one is the anchor and what the first prediction is drawn from."""
-    model = small()
+    """What comes after the last one is drawn from it; what comes before, from the true frame before each."""
+    model = small(anchor=False)
     frames, poses = clip()
     rollout = model(frames, poses, 3)
     later = model(frames[:, 2:], poses[:, 2:], 1)
     torch.testing.assert_close(rollout.frames[:, 2:], later.frames, atol=1e-5, rtol=1e-5)
-    assert rollout.frames.shape[1] == 5
+    forced = model(frames, poses, 1, teacher_forcing=True)
+    torch.testing.assert_close(rollout.frames[:, :3], forced.frames[:, :3], atol=1e-5, rtol=1e-5)
 
 
 def test_each_step_sees_its_own_pose_and_latent_and_no_later_one():
@@ -162,10 +163,14 @@ def test_pieces_are_the_whole(monkeypatch, chunk):
     frames, poses = clip(8)
     noise = noise_for(model, 2, 3, 7)
     whole = model.imagine(model.observe(frames[:, :1], None), poses, noise)
-    rollout = model(frames, poses, 2, noise=noise[:, 0])
+    given = {n_past: model(frames, poses, n_past, noise=noise[:, 0]).frames for n_past in (1, 2, 3)}
+    forced = model(frames, poses, 1, teacher_forcing=True, noise=noise[:, 0]).frames
     monkeypatch.setattr(pose_cvae, "CHUNK", chunk)
     torch.testing.assert_close(model.imagine(model.observe(frames[:, :1], None), poses, noise), whole, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(model(frames, poses, 2, noise=noise[:, 0]).frames, rollout.frames, atol=1e-5, rtol=1e-5)
+    for n_past, expected in given.items():
+        torch.testing.assert_close(model(frames, poses, n_past, noise=noise[:, 0]).frames, expected, atol=1e-5, rtol=1e-5)
+    again = model(frames, poses, 1, teacher_forcing=True, noise=noise[:, 0]).frames
+    torch.testing.assert_close(again, forced, atol=1e-5, rtol=1e-5)
     first, state = model.advance(model.observe(frames[:, :1], None), poses[:, :4], noise[:, :, :4])
     each = poses[:, None, 4:7].expand(-1, 3, -1, -1, -1, -1).flatten(0, 1)  # every future is a clip of its own by now
     second, _ = model.advance(state, each, noise[:, :, 4:].flatten(0, 1)[:, None])

@@ -49,13 +49,13 @@ def test_the_pose_of_the_next_frame_is_the_condition(tmp_path):
     assert end["conditions"][:, 0, 0, 0].tolist() == [109, 110, 111, 111]  # nothing follows the last frame
 
 
-@pytest.mark.parametrize("form", ["{}.png", "frame{}.png", "{:04d}.png", "Frame_{}.PNG"])
+@pytest.mark.parametrize("form", ["{}.png", "frame{}.png", "{:04d}.png", "{:012d}.png", "Frame_{}.PNG"])
 def test_frames_come_in_the_order_of_their_numbers(tmp_path, form):
     course(tmp_path, [form.format(number) for number in range(3, 15)])
     build_index(tmp_path)
-    frames, conditions = SequenceDataset(tmp_path, "train", 12).read(0, 0, 12)
-    assert frames[:, 0, 0, 0].tolist() == list(range(12))
-    assert conditions[:, 0, 0, 0].tolist() == [*range(101, 112), 111]
+    item = SequenceDataset(tmp_path, "train", 12)[0]
+    assert item["frames"][:, 0, 0, 0].tolist() == list(range(12))
+    assert item["conditions"][:, 0, 0, 0].tolist() == [*range(101, 112), 111]
 
 
 def test_a_test_sequence_of_one_frame_and_many_poses(tmp_path):
@@ -125,9 +125,11 @@ def test_written_sequences_come_back(tmp_path):
     poses.write_sequence(tmp_path, "validate", "a", frames, skeletons)
     assert sorted(path.name for path in (tmp_path / "val").iterdir()) == ["val_img", "val_label"]
     build_index(tmp_path)
-    found, conditions = SequenceDataset(tmp_path, "validate", 7).read(0, 0, 7)
-    np.testing.assert_array_equal(found, frames)
-    np.testing.assert_array_equal(conditions, skeletons[[1, 2, 3, 4, 5, 6, 6]])
+    item = SequenceDataset(tmp_path, "validate", 7)[0]
+    np.testing.assert_array_equal(item["frames"], frames)
+    np.testing.assert_array_equal(item["conditions"], skeletons[[1, 2, 3, 4, 5, 6, 6]])
+    with pytest.raises(InputError, match="val_img/a: is there already"):
+        poses.write_sequence(tmp_path, "validate", "a", frames, skeletons)
 
 
 def test_an_interrupted_writer_leaves_no_frames(tmp_path, monkeypatch):
@@ -162,12 +164,21 @@ def test_packed_items_are_the_same(pose_root, tmp_path):
 
 
 def test_packing_leaves_out_lone_frames_and_says_so(tmp_path, capsys):
-    course(tmp_path / "data", [f"{number}.png" for number in range(5)])
-    course(tmp_path / "data", ["0.png"], "test", "0", [f"{number}.png" for number in range(5)])
+    names = [f"{number}.png" for number in range(9)]
+    course(tmp_path / "data", names[:5], "train", "0")
+    course(tmp_path / "data", names[:1], "test", "0", names[:5])  # the first of its split
+    course(tmp_path / "data", names[:4], "test", "1", names)
     build_index(tmp_path / "data")
     assert svg_data.main(["pack", str(tmp_path / "data"), str(tmp_path / "packed"), "--workers", "1"]) == 0
-    assert "test/test_img/0: left out" in capsys.readouterr().out
-    assert open_store(tmp_path / "packed", "train").lengths.tolist() == [5]
+    printed = capsys.readouterr().out
+    assert "test/test_img/0: left out, a packed data set has no place for the 4 poses" in printed
+    assert "test/test_img/1: a packed data set has no place for the 5 poses beyond its frames" in printed
+    store = open_store(tmp_path / "packed", "test")
+    assert store.lengths.tolist() == [4] and store.horizons.tolist() == [3]
+    item = SequenceDataset(tmp_path / "packed", "test", 4)[0]
+    assert item["frames"][:, 0, 0, 0].tolist() == [0, 1, 2, 3] and item["conditions"][:, 0, 0, 0].tolist() == [101, 102, 103, 104]
+    assert svg_data.main(["pack", str(tmp_path / "data"), str(tmp_path / "none"), "--frames", "1", "--workers", "1"]) == 2
+    assert "found no sequence with two frames or more" in capsys.readouterr().err
 
 
 def test_check_and_show(pose_root, tmp_path, capsys):
@@ -190,6 +201,64 @@ def test_check_and_show(pose_root, tmp_path, capsys):
     assert "2 problems" in printed
 
 
+def test_check_takes_lone_frames_and_short_sequences(tmp_path, capsys):
+    names = [f"{number}.png" for number in range(6)]
+    course(tmp_path, names, "train")
+    course(tmp_path, names[:1], "test", "0", names)
+    put(tmp_path / "val" / "val_img", names[:3], 50)
+    put(tmp_path / "val" / "val_label", names[:1], 200)
+    for name in names[1:3]:
+        shutil.copy(tmp_path / "val" / "val_label" / "0.png", tmp_path / "val" / "val_label" / name)
+    build_index(tmp_path)
+    assert svg_data.main(["check", str(tmp_path), "--workers", "1"]) == 0
+    assert "no problem in 3 sequences, 10 frames" in capsys.readouterr().out
+    (tmp_path / layout.INDEX_FILE).write_text((tmp_path / layout.INDEX_FILE).read_text().replace(",poses\n", ",skeletons\n"))
+    assert svg_data.main(["check", str(tmp_path), "--workers", "1"]) == 1
+    assert "found poses 5, index.csv says None" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("index.csv", ("train/train_img/0", "train"), "not like train/train_img"),
+        ("index.csv", ("train/train_img/0", "train/train_label/0"), "not like train/train_img"),
+        ("index.csv", ("train/train_img/0", "train/train_img/../../../0"), "found path"),
+        ("index.csv", (",23\n", ",0\n"), "found poses 0, expected 1 to"),
+        ("index.csv", (",23\n", ",999\n"), "found 24 frames and 23 poses after the first, expected 24 and 999"),
+        ("index.csv", (",poses\n", ",x\n"), "found no column poses"),
+        ("dataset.json", ('"pose_channels": 3', '"pose_channels": 9'), "damaged"),
+        ("dataset.json", ('"store": "poses"', '"store": "folders"'), "damaged"),
+        ("dataset.json", ('"pose_channels": 3', '"pose_channels": 0'), "damaged"),
+        ("dataset.json", ('"store": "poses"', '"store": "packed"'), "frames.npy: cannot be read"),
+    ],
+)
+def test_damaged_indexes_are_refused_in_a_line(pose_root, tmp_path, file, change, message):
+    root = tmp_path / "copy"
+    shutil.copytree(pose_root, root)
+    text = (root / file).read_text()
+    assert change[0] in text
+    (root / file).write_text(text.replace(*change))
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        SequenceDataset(root, "train", 4)[0]
+    assert "\n" not in str(error.value)
+
+
+def test_a_packed_index_is_not_believed(pose_root, tmp_path):
+    assert svg_data.main(["pack", str(pose_root), str(tmp_path / "packed"), "--workers", "1"]) == 0
+    index = tmp_path / "packed" / "index.csv"
+    index.write_text(index.read_text().replace(",23\n", ",999\n"))
+    with pytest.raises(InputError, match="found more poses than frames; pack the data set again"):
+        SequenceDataset(tmp_path / "packed", "train", 4)
+
+
+def test_conditions_that_there_are_not(pose_root, data_root):
+    for root, last in ((pose_root, 24), (data_root, 15)):
+        store = open_store(root, "test")
+        assert len(store.read_conditions(0, 2, last)) == last - 2
+        with pytest.raises(IndexError):
+            store.read_conditions(0, 2, last + 1)
+
+
 def test_who_stands_still_is_not_frozen(tmp_path, capsys):
     frames, skeletons = walking_block(np.random.default_rng(1), 20)
     frames[6:14], skeletons[6:14] = frames[6], skeletons[6]
@@ -209,7 +278,11 @@ def test_a_split_without_its_folders_is_named(pose_root, tmp_path, capsys):
     shutil.copytree(pose_root, root)
     (root / "val" / "val_img").rename(root / "val" / "images")
     assert svg_data.main(["index", str(root)]) == 0
-    assert "val: not read; expected val_img and val_label in it" in capsys.readouterr().out
+    (root / "validate").mkdir()
+    assert svg_data.main(["index", str(root)]) == 0
+    printed = capsys.readouterr().out
+    assert "val: not read; expected val_img and val_label in it" in printed
+    assert "validate: not read; the splits of data with poses are called train, val, test" in printed
 
 
 @settings(max_examples=30, deadline=None)

@@ -8,14 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import moving_square
 from PIL import Image
 
 from data_tools import poses
+from data_tools.folders import write_sequence
 from data_tools.index import build_index
-from experiments import evaluate, plot, render, report, rollout, train
+from experiments import compare, evaluate, plot, render, report, rollout, train
 from svg import rollout as rolling
 from svg.checkpoint import load_model
 from svg.inference import freeze
+from svg.plotting import plot_rollouts
 from svg.results import load_evaluation
 from svg.rollout import Submission, frames_to_come, roll_out
 from svg.sequences import SequenceDataset
@@ -23,7 +26,7 @@ from svg.sequences import SequenceDataset
 POSES = """--model pose_cvae --image_width 32 --g_dim 16 --pose_dim 8 --z_dim 4 --fusion_dim 16 --levels 3 --norm group --anchor
 --blend --n_past 1 --n_future 4 --n_eval 24 --batch_size 4 --niter 1 --epoch_size 6 --lr 0.003 --tfr 0 --device cpu
 --precision float32"""
-ROBOTS = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --tfr 0
+ROBOTS = """--model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --tfr 0
 --n_past 2 --n_future 4 --n_eval 15 --batch_size 4 --niter 1 --epoch_size 2 --device cpu --precision float32"""
 CPU = torch.device("cpu")
 
@@ -35,10 +38,16 @@ def dancer(pose_root, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["frame", "feature"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "--recurrence spatial --feedback feature --blend", "--recurrence spatial --feedback frame",
+        "--recurrence vector --feedback frame --last_frame_skip",
+    ],
+)  # fmt: skip
 def robot(request, data_root, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "robot"
-    flags = [*ROBOTS.split(), "--feedback", request.param, "--data_root", str(data_root), "--log_dir", str(folder)]
+    flags = [*ROBOTS.split(), *request.param.split(), "--data_root", str(data_root), "--log_dir", str(folder)]
     assert train.main(flags) == 0
     return folder
 
@@ -92,7 +101,7 @@ def test_files_of_a_rollout(dancer, tmp_path, capsys):
     dataset = SequenceDataset(dancer_root(dancer), "test", 1)
     model, _ = load_model(dancer)
     for number in range(2):
-        given = dataset.read(number, 0, 1)[0][0].transpose(2, 0, 1).ravel()  # channel by channel
+        given = dataset.read_frames(number, 0, 1).numpy().ravel()  # channel by channel
         np.testing.assert_array_equal(table[24 * number, 1:], given)
         stretches = list(roll_out(freeze(model, "float32"), dataset, number, 1, 23, CPU, "float32"))
         video = torch.cat([stretch.predicted for stretch in stretches])
@@ -133,12 +142,10 @@ def test_conditions_are_read_a_stretch_at_a_time(dancer, pose_root, monkeypatch)
     dataset = SequenceDataset(pose_root, "test", 1)
     model, _ = load_model(dancer)
     monkeypatch.setattr(rolling, "STRETCH", 3)
-    read, spans = dataset.store._read, []
-    of_conditions = dataset.store.read_conditions
-    monkeypatch.setattr(dataset.store, "_read", lambda n, start, *arrays: spans.append(len(arrays[0])) or read(n, start, *arrays))
-    monkeypatch.setattr(
-        dataset.store, "read_conditions", lambda n, start=0, stop=None: spans.append(stop - start) or of_conditions(n, start, stop)
-    )
+    spans, store = [], dataset.store
+    for name in ("_read_frames", "_read_conditions"):
+        read = getattr(store, name)
+        monkeypatch.setattr(store, name, lambda n, start, out, read=read: spans.append(len(out)) or read(n, start, out))
     lengths = [len(stretch.predicted) for stretch in roll_out(model, dataset, 0, 1, 23, CPU, "float32", seed=1)]
     assert lengths == [3] * 7 + [2] and max(spans) == 3
 
@@ -149,11 +156,69 @@ def test_how_far_conditions_go(pose_root, data_root):
 
 
 def test_an_unfinished_submission_has_no_name(tmp_path):
-    submission = Submission(tmp_path / "submission.csv")
-    submission.add(torch.tensor([0.0, 0.501, 1.0]).view(1, 3, 1, 1))
-    assert not (tmp_path / "submission.csv").exists()
-    submission.close()
-    assert (tmp_path / "submission.csv").read_text() == "id,0,1,2\n0,0,128,255\n"
+    path = tmp_path / "submission.csv"
+    with pytest.raises(KeyboardInterrupt), Submission(path) as submission:
+        submission.add(torch.zeros(1, 3, 1, 1))
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with Submission(path) as submission:
+        submission.add(torch.tensor([0.0, 0.501, 1.0]).view(1, 3, 1, 1))
+        assert not path.exists()
+    assert path.read_text() == "id,0,1,2\n0,0,128,255\n"
+
+
+def test_a_sequence_that_breaks_leaves_nothing_unfinished(dancer, pose_root, tmp_path, capsys):
+    pytest.importorskip("imageio_ffmpeg")
+    root, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(pose_root, root)
+    (root / "test" / "test_label" / "1" / "20.png").write_bytes(b"broken")
+    assert rollout.main([str(dancer), "--data_root", str(root), "--out", str(out), "--submission", "--mp4"]) == 2
+    printed = capsys.readouterr()
+    assert "test_label/1/20.png: not a PNG image" in printed.err and len(printed.err.splitlines()) == 1
+    assert {path.name for path in out.iterdir()} == {"test_0.gif", "test_0.mp4"}  # what was whole by then
+
+
+def test_names_with_dots_and_more_than_there_is(robot, data_root, tmp_path, capsys):
+    """Films of shard.tfrecords/0 and shard.tfrecords/1 are two; what cannot be done is said before anything is."""
+    root, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(data_root / "test", root / "test" / "shard.tfrecords")
+    build_index(root)
+    flags = [str(robot), "--data_root", str(root), "--out", str(out)]
+    assert rollout.main([*flags, "--n_future", "20", "--sequences", "shard.tfrecords/0", "shard.tfrecords/1"]) == 0
+    printed = capsys.readouterr().out
+    assert "note: shard.tfrecords/0: --n_future asks for 20 frames, its conditions are enough for 13" in printed
+    assert {path.name for path in out.glob("*.gif")} == {"test_shard.tfrecords_0.gif", "test_shard.tfrecords_1.gif"}
+    assert rollout.main([*flags, "--n_future", "3", "--no-gif"]) == 0  # all five
+    frames, actions, positions = moving_square(np.random.default_rng(0), 2)
+    write_sequence(root / "test" / "short", frames, actions, positions)
+    build_index(root)
+    assert rollout.main([*flags, "--out", str(tmp_path / "none")]) == 2
+    assert "sequence short has no conditions to predict from; choose others with --sequences" in capsys.readouterr().err
+
+
+def test_the_diagram_of_few_and_of_many_sequences(tmp_path):
+    curve = (np.linspace(30, 25, 40), np.linspace(30, 15, 40))
+    for count in (1, 3, 40):
+        curves = {f"_odd$name{number}": tuple(line[: 40 - number % 3] for line in curve) for number in range(count)}
+        plot_rollouts(curves, 1, tmp_path / f"{count}.png")
+        with Image.open(tmp_path / f"{count}.png") as picture:
+            assert picture.size == (1430, 598)
+
+
+def test_a_dancer_resumes_and_compares(pose_root, dancer, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(dancer, run)
+    assert train.main(["--log_dir", str(run), "--resume", "--niter", "2"]) == 0
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    flags = "--image_width 32 --levels 3 --g_dim 16 --pose_dim 8 --fusion_dim 16 --niter 4 --epoch_size 2 --n_eval 9 --device cpu"
+    out = tmp_path / "compared"
+    command = [str(out), "--data_root", str(pose_root), "--model", "pose_cvae", *flags.split(), "--n_sample", "0"]
+    assert compare.main(command) == 0
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        f"{a}_{b}.png" for a in ("kl", "tfr") for b in ("training", "frames")
+    }
+    assert compare.main([*command, "--studies", "prior"]) == 2
+    assert "--prior: is a flag of vgg and dcgan; --model pose_cvae has no such part" in capsys.readouterr().err
 
 
 def test_the_other_commands_serve_the_dancer_unchanged(dancer, capsys):
@@ -174,13 +239,17 @@ def test_the_other_commands_serve_the_dancer_unchanged(dancer, capsys):
 def test_data_and_model_that_do_not_fit(dancer, pose_root, data_root, tmp_path, capsys):
     flags = ["--log_dir", str(tmp_path / "x"), "--device", "cpu", "--n_future", "4"]
     for more, message in (
-        (["--model", "vgg", "--image_width", "64", "--data_root", str(pose_root)], "--image_width: found 64, but the frames of"),
+        (["--model", "vgg", "--data_root", str(pose_root)], "has poses, which --model pose_cvae takes"),
+        (["--model", "pose_cvae", "--n_past", "1", "--data_root", str(pose_root)], "--image_width: found 64, but the frames of"),
         (
             ["--model", "pose_cvae", "--n_past", "1", "--data_root", str(data_root)],
             "has no poses, which --model vgg or dcgan takes",
         ),
-        (["--model", "pose_cvae", "--rnn_size", "9", "--data_root", str(pose_root)], "--rnn_size: is for the predictor of robots"),
-        (["--model", "vgg", "--anchor", "--data_root", str(data_root)], "--anchor: is for the predictor of poses"),
+        (["--model", "pose_cvae", "--rnn_size", "9", "--data_root", str(pose_root)], "--rnn_size: is a flag of vgg and dcgan"),
+        (["--model", "vgg", "--anchor", "--data_root", str(data_root)], "--anchor: is a flag of pose_cvae"),
+        (["--model", "vgg", "--augment", "0.1", "--data_root", str(data_root)], "--augment: actions belong to their frames"),
+        (["--model", "vgg", "--far_start", "0.1", "--data_root", str(data_root)], "--far_start: actions belong to their frames"),
+        (["--model", "pose_cvae", "--anchor", "--data_root", str(pose_root)], "--anchor: found --n_past 2, expected a single"),
         (
             ["--model", "pose_cvae", "--image_width", "30", "--levels", "3", "--data_root", str(pose_root)],
             "cannot be halved 2 times",
@@ -205,4 +274,10 @@ def test_a_course_split_without_later_frames_cannot_be_scored(dancer, pose_root,
         shutil.copy(root / "test/test_label/0/0.png", root / f"test/test_label/0/{number}.png")
     build_index(root)
     assert evaluate.main([str(dancer), "--data_root", str(root), "--n_sample", "0"]) == 2
-    assert "found 1 frames, expected at least 24" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "found 1 frames, expected at least 24" in printed and "svg-rollout" not in printed  # 4 poses are not enough either
+    for number in range(5, 24):
+        shutil.copy(root / "test/test_label/0/0.png", root / f"test/test_label/0/{number}.png")
+    build_index(root)
+    assert evaluate.main([str(dancer), "--data_root", str(root), "--n_sample", "0"]) == 2
+    assert "svg-rollout predicts from poses alone" in capsys.readouterr().err

@@ -129,7 +129,7 @@ def test_far_first_frames(data_root):
     for step in range(5):
         batch, plain, in_memory = far[step], near[step], resident[step]
         for place, (sequence, _, first) in enumerate(far.clips(step)):
-            expected = torch.from_numpy(dataset.read(sequence, first, first + 1)[0][0]).permute(2, 0, 1)
+            expected = dataset.read_frames(sequence, first, first + 1)[0]
             assert torch.equal(batch["frames"][place, 0], expected)
         assert torch.equal(batch["frames"][:, 1:], plain["frames"][:, 1:])
         assert torch.equal(batch["conditions"], plain["conditions"])
