@@ -6,9 +6,9 @@ import tfrecords
 from conftest import RECORDINGS
 
 from data_tools import __main__ as svg_data
-from data_tools import folders, layout
+from data_tools import folders, layout, poses
 from data_tools.index import build_index
-from experiments import evaluate, render, train
+from experiments import evaluate, render, rollout, train
 from svg.checkpoint import load_config
 from svg.sequences import SequenceDataset
 
@@ -66,3 +66,28 @@ def test_real_bridge_episodes_train_and_render(tmp_path, capsys):
     assert render.main([str(run)]) == 0
     assert (run / "figures" / "test_best.gif").exists()
     assert load_config(run).model.condition_dim == 14
+
+
+@pytest.mark.skipif(not (RECORDINGS / "dance_sequences.npz").exists(), reason=f"no real recordings in {RECORDINGS}")
+def test_real_person_from_poses(tmp_path):
+    """Recordings in the course's layout are sound, train and roll out; a condition shows where the person is a frame later."""
+    recording, root = np.load(RECORDINGS / "dance_sequences.npz"), tmp_path / "data"
+    for split, number in (("train", 1), ("test", 4)):
+        frames, skeletons = recording[f"seq{number}_image"][:120], recording[f"seq{number}_pose"][:119]
+        poses.write_sequence(root, split, "0", frames, np.concatenate([skeletons[:1], skeletons]))  # pose[j] is of image[j + 1]
+    build_index(root)
+    assert svg_data.main(["check", str(root), "--workers", "1"]) == 0
+    item = SequenceDataset(root, "test", 120)[0]
+    np.testing.assert_array_equal(item["conditions"][:-1], recording["seq4_pose"][:119])
+    bones = (item["conditions"].min(-1) < 200)[20:100]  # light pixels are seen under a skeleton that lies beside the dark figure
+    brightness = {
+        shift: np.mean([item["frames"][20 + time + 1 + shift][bone].mean() for time, bone in enumerate(bones) if bone.any()])
+        for shift in (-6, 0, 6)
+    }
+    assert brightness[0] < 0.9 * min(brightness[-6], brightness[6])
+    flags = """--model pose_cvae --levels 4 --g_dim 16 --pose_dim 8 --fusion_dim 16 --z_dim 4 --anchor --blend --n_past 1
+    --n_future 4 --n_eval 120 --far_start 0.5 --augment 0.3 --batch_size 4 --niter 1 --epoch_size 5 --tfr 0 --device cpu"""
+    run = tmp_path / "run"
+    assert train.main([*flags.split(), "--data_root", str(root), "--log_dir", str(run)]) == 0
+    assert rollout.main([str(run), "--submission"]) == 0
+    assert len((run / "rollout" / "submission.csv").read_text().splitlines()) == 121
