@@ -66,7 +66,12 @@ def check(root: Path, workers: int | None = None) -> Report:
                 problems.append(str(error))
         work = partial(_read_packed, root)
     else:
-        jobs = [(split, folder) for split in SPLITS for folder in kind_of(root).find(root, split)]
+        jobs = []
+        for split in SPLITS:
+            try:
+                jobs += [(split, folder) for folder in kind_of(root).find(root, split)]
+            except InputError as error:
+                problems.append(str(error))
         work = partial(_read_folder, root)
         problems += overlooked(root) if root.is_dir() else []
     if not jobs and not problems:

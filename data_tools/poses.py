@@ -48,10 +48,17 @@ def poses_path(path: str) -> str:
 
 
 def find_sequences(root: Path, split: str) -> list[Path]:
-    """Folders of frames of a split, in natural order. Hidden folders are left out."""
+    """Folders of frames of a split, in natural order. Hidden folders are left out.
+
+    Raises `InputError` if the split's folder holds no PNG: it is not meant to be empty.
+    """
     found = [
         Path(folder) for folder, files in walk(frames_root(root, split)) if any(name.lower().endswith(".png") for name in files)
     ]
+    if not found and frames_root(root, split).is_dir():
+        raise InputError(
+            f"{frames_root(root, split)}: found no PNG in it or below; convert its pictures to PNG, or remove the folder"
+        )
     return sorted(found, key=lambda folder: natural_key(folder.relative_to(root).as_posix()))
 
 

@@ -25,7 +25,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def plot(args: argparse.Namespace) -> None:
     from svg.checkpoint import FIGURES, read_metrics
     from svg.plotting import plot_frames, plot_training
-    from svg.results import load_evaluation
+    from svg.results import FOLDER, load_evaluation
 
     folder = args.out or args.runs[0] / FIGURES
     labels = label_runs(args.runs)
@@ -40,7 +40,8 @@ def plot(args: argparse.Namespace) -> None:
         plot_frames(scores, folder / f"{args.scores}_frames.png")
         print(folder / f"{args.scores}_frames.png")
     for run in missing:
-        print(f"no curve over predicted frames for {run}: svg-evaluate has written no evaluation/{args.scores}.json there")
+        others = ", ".join(sorted(path.stem for path in (Path(run) / FOLDER).glob("*.json"))) or "nothing"
+        print(f"no curve over predicted frames for {run}: found no evaluation/{args.scores}.json (--scores); there: {others}")
 
 
 def main(argv: list[str] | None = None) -> int:

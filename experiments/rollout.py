@@ -150,11 +150,12 @@ def summary(name: str, rolled: Rolled) -> str:
     speed = f"{rolled.frames} frames, {rolled.frames / rolled.seconds:.0f} a second"
     if not rolled.psnr:
         return f"{name}: {speed}; no true frames to compare with"
+    known = "" if len(rolled.psnr) == rolled.frames else f" over the {len(rolled.psnr)} frames with a truth"
     scores = np.array(rolled.psnr)
     ends = ""
     if len(scores) >= 200:
         ends = f"; first 100 {scores[:100].mean():.2f}, last 100 {scores[-100:].mean():.2f} dB"
-    return f"{name}: PSNR {scores.mean():.2f} dB (given frame held: {np.mean(rolled.held):.2f} dB){ends}; {speed}"
+    return f"{name}: PSNR {scores.mean():.2f} dB{known} (given frame held: {np.mean(rolled.held):.2f} dB){ends}; {speed}"
 
 
 def rollout(args: argparse.Namespace) -> None:
@@ -169,6 +170,8 @@ def rollout(args: argparse.Namespace) -> None:
 
     if args.mp4:
         require_mp4()
+    if args.submission and (args.sequences or args.n_future is not None):
+        raise InputError("--submission: is of all sequences as far as they go; leave out --sequences and --n_future")
     run = open_run(args, only_given=True)
     names = list(run.dataset.index["sequence"])
     numbers = named_sequences(run.dataset, args.sequences or names)

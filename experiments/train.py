@@ -44,7 +44,8 @@ def train(args: argparse.Namespace) -> None:
         raise
     distributed.leave()
     if training.world.first:
-        print(f"{run}: evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`")
+        more = f"predict whole videos with `svg-rollout {run}`, " if config.model.with_poses else ""
+        print(f"{run}: {more}evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -279,9 +279,8 @@ def validate(config: Config) -> None:
     for name in ("far_start", "augment"):
         if getattr(data, name) and not model.with_poses:
             raise InputError(f"--{name}: actions belong to their frames as they are; leave it out, it is for --model pose_cvae")
-    for name, section in {"far_start": data, "anchor": model}.items():
-        if getattr(section, name) and data.n_past > 1:
-            raise InputError(f"--{name}: found --n_past {data.n_past}, expected a single given frame; use --n_past 1")
+    if model.with_poses and data.n_past != 1:
+        raise InputError(f"--n_past: found {data.n_past}, expected 1: earlier frames tell --model pose_cvae nothing more")
     free_running = train.tfr < 1 or (train.tfr_decay_step > 0 and train.tfr_lower_bound < 1)
     if (
         train.batch_size == 1
@@ -315,7 +314,5 @@ def _validate_model(model: ModelConfig) -> None:
     shrunk = 2 ** (model.levels - 1)
     height, width = model.frame_size
     if (model.image_height and height % shrunk) or width % shrunk:
-        raise InputError(
-            f"--levels: found {model.levels}, but frames of {height}x{width} pixels cannot be halved {model.levels - 1} times; "
-            "use fewer"
-        )
+        size = f"frames of {height}x{width} pixels" if model.image_height else f"a width of {width} pixels"
+        raise InputError(f"--levels: found {model.levels}, but {size} cannot be halved {model.levels - 1} times; use fewer")

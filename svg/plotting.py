@@ -124,13 +124,16 @@ def plot_rollouts(curves: dict[str, tuple[np.ndarray, np.ndarray]], n_past: int,
             for row, line in zip(table, lines, strict=True):
                 row[: len(line)] = line
             times = np.arange(n_past, n_past + table.shape[1])
-            axes.plot(times, np.nanmean(table, 0), style, color=colour, label=f"{name}, mean of {len(lines)}")
+            mean = np.mean([line.mean() for line in lines])
+            label = f"{name}: {mean:.2f} dB, mean of {len(lines)};\nband: nine of ten"
+            axes.plot(times, np.nanmean(table, 0), style, color=colour, label=label)
             axes.fill_between(times, *np.nanquantile(table, (0.05, 0.95), 0), color=colour, alpha=0.13, linewidth=0)
     else:
         for colour, (label, (predicted, held)) in zip(COLOURS, curves.items(), strict=False):
             times = np.arange(n_past, n_past + len(predicted))
             name = "sequence " + label.replace("$", r"\$")
-            axes.plot(times, predicted, color=colour, lw=1.2, label=f"{name}: {predicted.mean():.2f} dB")
+            marker = "o" if len(times) <= MOST_MARKS else ""
+            axes.plot(times, predicted, marker=marker, ms=3.5, color=colour, lw=1.2, label=f"{name}: {predicted.mean():.2f} dB")
             held_colour = colour if len(curves) > 1 else GREY
             axes.plot(times, held, color=held_colour, lw=1, ls=":", label=f"given frame held: {held.mean():.2f} dB")
     axes.set_xlim(0, None)

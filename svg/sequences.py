@@ -57,8 +57,11 @@ class SequenceDataset(Dataset):
             longest = index.iloc[int(self.store.lengths.argmax())]
             raise InputError(
                 f"{self.store.root / longest['path']}: found {longest['frames']} frames, expected at least {clip_length}; "
-                "ask for fewer with --n_future (or --n_past, --n_eval)"
-                + ("; svg-rollout predicts from poses alone" if self.store.horizons.max() + 1 >= clip_length else "")
+                + (
+                    "svg-rollout predicts it from its poses, and what is to be scored is in another --split"
+                    if self.store.horizons.max() + 1 >= clip_length
+                    else "ask for fewer with --n_future or --n_eval"
+                )
             )
         self.index = self.store.index.iloc[self._numbers].reset_index(drop=True)
         self.lengths = self.store.lengths[self._numbers]

@@ -43,7 +43,7 @@ def noise_for(model: PoseCVAE, *shape: int, seed: int = 5) -> torch.Tensor:
 def test_published_channels():
     """Of the course's code: frame encoder 128, pose encoder 32, latent 12 at full resolution, fusion 192, generator to RGB."""
     config = ModelConfig(model="pose_cvae", z_dim=12, image_height=32, condition_dim=3)
-    validate(Config(model=config))
+    validate(Config(DataConfig(n_past=1), config))
     with torch.device("meta"):
         model = make_model(config)
     assert model.latent_shape == (12, 32, 64)

@@ -98,6 +98,7 @@ def test_only_what_a_clip_needs_is_read(tmp_path, monkeypatch):
         (lambda r: Image.fromarray(shade(1)[:2]).save(r / "train_label/2.png"), "2.png: found 2x8 with 3 channels, expected 4x8"),
         (lambda r: Image.fromarray(shade(1)[..., 0]).save(r / "train_img/2.png"), "2.png: found 4x8 with 1 channels, expected 4x8"),
         (lambda r: (r / "train_img/2.png").write_bytes(b"no"), "train_img/2.png: not a PNG image"),
+        (lambda r: [file.rename(file.with_suffix(".jpg")) for file in (r / "train_img").iterdir()], "found no PNG in it"),
     ],
 )  # fmt: skip
 def test_faulty_sequences_are_refused_in_a_line(tmp_path, spoil, message):

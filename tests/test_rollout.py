@@ -126,7 +126,7 @@ def test_a_sequence_of_one_frame_is_predicted_without_a_truth(dancer, pose_root,
     flags = [str(dancer), "--data_root", str(root), "--out", str(tmp_path / "out"), "--submission", "--latent", "mean"]
     assert rollout.main(flags) == 0
     printed = capsys.readouterr().out
-    assert "0: 23 frames" in printed and "no true frames" in printed and "1: PSNR" in printed
+    assert "0: 23 frames" in printed and "no true frames" in printed and "over the 8 frames with a truth" in printed
     table = pd.read_csv(tmp_path / "out" / "test_psnr.csv")
     assert table["sequence"].tolist() == [1] * 8 and table["frame"].tolist() == list(range(1, 9))
     assert len(pd.read_csv(tmp_path / "out" / "submission.csv")) == 48
@@ -249,14 +249,19 @@ def test_data_and_model_that_do_not_fit(dancer, pose_root, data_root, tmp_path, 
         (["--model", "vgg", "--anchor", "--data_root", str(data_root)], "--anchor: is a flag of pose_cvae"),
         (["--model", "vgg", "--augment", "0.1", "--data_root", str(data_root)], "--augment: actions belong to their frames"),
         (["--model", "vgg", "--far_start", "0.1", "--data_root", str(data_root)], "--far_start: actions belong to their frames"),
-        (["--model", "pose_cvae", "--anchor", "--data_root", str(pose_root)], "--anchor: found --n_past 2, expected a single"),
         (
             ["--model", "pose_cvae", "--image_width", "30", "--levels", "3", "--data_root", str(pose_root)],
             "cannot be halved 2 times",
         ),
-        (["--model", "pose_cvae", "--image_width", "32", "--far_start", "0.5", "--data_root", str(pose_root)], "use --n_past 1"),
-        (["--model", "pose_cvae", "--levels", "5", "--data_root", str(pose_root)], "--levels: found 5, expected at most 4"),
-        (["--model", "pose_cvae", "--image_width", "32", "--conditions", "none", "--data_root", str(pose_root)], "has poses"),
+        (["--model", "pose_cvae", "--image_width", "32", "--data_root", str(pose_root)], "--n_past: found 2, expected 1"),
+        (
+            ["--model", "pose_cvae", "--n_past", "1", "--levels", "5", "--data_root", str(pose_root)],
+            "--levels: found 5, expected at most 4",
+        ),
+        (
+            ["--model", "pose_cvae", "--n_past", "1", "--image_width", "32", "--conditions", "none", "--data_root", str(pose_root)],
+            "has poses",
+        ),
     ):
         assert train.main([*more, *flags]) == 2
         printed = capsys.readouterr().err
@@ -280,4 +285,6 @@ def test_a_course_split_without_later_frames_cannot_be_scored(dancer, pose_root,
         shutil.copy(root / "test/test_label/0/0.png", root / f"test/test_label/0/{number}.png")
     build_index(root)
     assert evaluate.main([str(dancer), "--data_root", str(root), "--n_sample", "0"]) == 2
-    assert "svg-rollout predicts from poses alone" in capsys.readouterr().err
+    assert "svg-rollout predicts it from its poses, and what is to be scored is in another --split" in capsys.readouterr().err
+    assert rollout.main([str(dancer), "--submission", "--n_future", "3"]) == 2
+    assert "--submission: is of all sequences as far as they go" in capsys.readouterr().err
