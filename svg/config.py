@@ -72,6 +72,9 @@ class ModelConfig:
     anchor: bool = _flag(
         False, "pose_cvae: every frame is also drawn with the features of the last given one, so that nothing drifts"
     )
+    keep_given: bool = _flag(
+        False, "pose_cvae: with --blend, the mask can also keep the given frame, so that the background never fades"
+    )
     # From the data, not from flags:
     channels: int = 3
     condition_dim: int = 0  # columns, or channels of a pose
@@ -158,7 +161,7 @@ OF_ROBOTS = (
     "recurrence", "width", "rnn_size", "latent_rnn_size", "predictor_rnn_layers", "posterior_rnn_layers", "prior_rnn_layers",
     "prior", "last_frame_skip", "feedback",
 )  # fmt: skip
-OF_POSES = ("pose_dim", "fusion_dim", "levels", "anchor")
+OF_POSES = ("pose_dim", "fusion_dim", "levels", "anchor", "keep_given")
 """Flags that one kind of model has and the other has not."""
 
 
@@ -309,6 +312,8 @@ def _validate_model(model: ModelConfig) -> None:
         if model.last_frame_skip and model.feedback == "feature":
             raise InputError("--last_frame_skip needs predicted frames, which --feedback feature does not encode; leave one out")
         return
+    if model.keep_given and not model.blend:
+        raise InputError("--keep_given: expected --blend beside it, whose mask it extends")
     if model.levels > 4:
         raise InputError(f"--levels: found {model.levels}, expected at most 4")
     shrunk = 2 ** (model.levels - 1)

@@ -29,10 +29,11 @@ CHUNK = 32
 
 @dataclass
 class Scene:
-    """What is known after some frames: the start of `PoseCVAE.advance`. N futures of B clips may share the anchor of their clip."""
+    """What is known after some frames: the start of `PoseCVAE.advance`. N futures of B clips may share what was given of them."""
 
     frame: Tensor  # the last frame [N,C,H,W]
-    anchor: list[Tensor]  # features of the last given frame [B,c,h,w] of each stage; none without anchor
+    given: Tensor  # the last given frame [B,C,H,W]
+    anchor: list[Tensor]  # its features [B,c,h,w] of each stage; none without anchor
 
 
 class Encoder(nn.Module):
@@ -84,7 +85,8 @@ class PoseCVAE(Predictor):
     """Frames [B,T,C,H,W] from the first ones and poses [B,T,C,H,W], whose entry t-1 shows what frame t is to show.
 
     With ``config.anchor`` every frame is also drawn with the features of the last given one, whose light and background the
-    predictions cannot lose; with ``config.blend`` the generator also draws a mask and keeps the frame before where it is 0.
+    predictions cannot lose; with ``config.blend`` the generator also draws a mask and keeps the frame before where it is 0, or with
+    ``config.keep_given`` masks of what is generated, of the frame before and of the given one.
     """
 
     def __init__(self, config: ModelConfig):
@@ -102,7 +104,8 @@ class PoseCVAE(Predictor):
         below = [*drawn[1:], config.z_dim]
         self.joins = nn.ModuleList(Join(below[k], frame[k], pose[k], drawn[k], norm, config.anchor) for k in stages)
         self.blocks = nn.ModuleList(conv_block(drawn[k], drawn[k], norm) for k in stages)
-        self.output = nn.Conv2d(drawn[0], config.channels + config.blend, 3, padding=1)
+        masks = 3 if config.keep_given else int(config.blend)
+        self.output = nn.Conv2d(drawn[0], config.channels + masks, 3, padding=1)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -157,8 +160,8 @@ class PoseCVAE(Predictor):
         if conditions is not None and conditions.dim() == 6:  # every future is a clip of its own
             conditions = conditions.flatten(0, 1)
         clips = batch if conditions is None else len(conditions)
-        anchor = [features.repeat_interleave(clips // len(features), 0) for features in start.anchor]
-        scene = Scene(start.frame.repeat_interleave(samples, 0), anchor)
+        given, *anchor = (x.repeat_interleave(clips // len(x), 0) for x in (start.given, *start.anchor))
+        scene = Scene(start.frame.repeat_interleave(samples, 0), given, anchor)
         noise, images = noise.flatten(0, 1), []
         for first in range(0, steps, CHUNK):
             now = slice(first, min(first + CHUNK, steps))
@@ -178,7 +181,7 @@ class PoseCVAE(Predictor):
 
     def _scene(self, frame: Tensor) -> Scene:
         frame = frame.contiguous(memory_format=torch.channels_last)
-        return Scene(frame, self.frame_encoder(frame) if self.config.anchor else [])
+        return Scene(frame, frame, self.frame_encoder(frame) if self.config.anchor else [])
 
     def _encode(self, frames: Tensor) -> list[Tensor]:
         """Features [B,T,c,h,w] of each stage of frames [B,T,C,H,W]."""
@@ -208,21 +211,26 @@ class PoseCVAE(Predictor):
         """The frames after `frames` [B,K,C,H,W] with these `features` [B*K,c,h,w], all at once, and the scene after them."""
         known = frames.shape[1]
         terms = [_flat(term) for term in self._terms(scene, [pose[:, :known] for pose in poses])]
-        drawn = self._draw(_flat(frames), features, z[:, :known].flatten(0, 1), terms).unflatten(0, (-1, known))
+        given = scene.given.repeat_interleave(known, 0)
+        drawn = self._draw(_flat(frames), given, features, z[:, :known].flatten(0, 1), terms).unflatten(0, (-1, known))
         return drawn, replace(scene, frame=drawn[:, -1])
 
     def _roll(self, scene: Scene, poses: list[Tensor], z: Tensor) -> tuple[Tensor, Scene]:
         """Draws the frames [N,T,C,H,W] of latents `z` [N,T,...] and pose features [B,T,...], each from the one before it."""
         terms, frame, images = self._terms(scene, poses), scene.frame, []
         futures = len(z) // len(terms[0])
+        given = scene.given.repeat_interleave(futures, 0)
         for step in range(z.shape[1]):
             now = [term[:, step].repeat_interleave(futures, 0) for term in terms]
-            frame = self._draw(frame, self.frame_encoder(frame), z[:, step], now)
+            frame = self._draw(frame, given, self.frame_encoder(frame), z[:, step], now)
             images.append(frame)
         return torch.stack(images, 1), replace(scene, frame=frame)
 
-    def _draw(self, frame: Tensor, features: list[Tensor], z: Tensor, terms: list[Tensor]) -> Tensor:
-        """The frame after `frame` [N,C,H,W] from its features, latent `z` [N,...] and the terms of pose and anchor [N,c,h,w]."""
+    def _draw(self, frame: Tensor, given: Tensor, features: list[Tensor], z: Tensor, terms: list[Tensor]) -> Tensor:
+        """The frame after `frame` [N,C,H,W] from its features, latent `z` [N,...] and the terms of pose and anchor [N,c,h,w].
+
+        `given` [N,C,H,W] is what the masks may keep.
+        """
         x = z.to(features[-1])
         for k in reversed(range(STAGES)):
             if k + 1 < self.config.levels:
@@ -232,6 +240,9 @@ class PoseCVAE(Predictor):
         image = torch.sigmoid(x[:, : self.config.channels])
         if not self.config.blend:
             return image
+        if self.config.keep_given:
+            masks = torch.softmax(x[:, self.config.channels :], 1).split(1, dim=1)
+            return sum(mask * kept for mask, kept in zip(masks, (image, frame.float(), given.float()), strict=True))
         return torch.lerp(frame.float(), image, torch.sigmoid(x[:, self.config.channels :]))
 
 

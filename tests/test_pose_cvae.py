@@ -156,10 +156,27 @@ def test_the_mask_keeps_the_frame_before():
     torch.testing.assert_close(video, (frames[:, :1].float() / 255).expand(-1, 5, -1, -1, -1))
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_masks_keep_what_they_choose(kept):
+    """All on what is generated, on the frame before, or on the given frame."""
+    model = small(keep_given=True)
+    model.output.weight.data[3:], model.output.bias.data[3:] = 0, 0
+    model.output.bias.data[3 + kept] = 50
+    frames, poses = clip()
+    start = dataclasses.replace(model.observe(frames[:, :1], None), frame=frames[:, 1].float() / 255)
+    video = model.imagine(start, poses, noise_for(model, 2, 3, 5))
+    if kept:
+        expected = frames[:, 1 if kept == 1 else 0].float() / 255
+        torch.testing.assert_close(video, expected[None, :, None].expand_as(video))
+    else:
+        assert (video[:, :, 0] - frames[:, 1].float() / 255).abs().mean() > 0.05
+
+
+@pytest.mark.parametrize("keep_given", [False, True])
 @pytest.mark.parametrize("chunk", [1, 2, 5])
-def test_pieces_are_the_whole(monkeypatch, chunk):
+def test_pieces_are_the_whole(monkeypatch, chunk, keep_given):
     """However many steps are encoded at a time, and wherever the video is cut in two."""
-    model = small()
+    model = small(keep_given=keep_given)
     frames, poses = clip(8)
     noise = noise_for(model, 2, 3, 7)
     whole = model.imagine(model.observe(frames[:, :1], None), poses, noise)
