@@ -99,7 +99,9 @@ def simulate(
     """
     root = Path(root)
     workers = check_workers(workers)
-    _check(sequences, seed, splits, image_width, frames)
+    check_counts(sequences, seed, splits, frames)
+    if not 16 <= image_width <= 512 or image_width % 4:
+        raise InputError(f"--image_width: found {image_width}, expected a multiple of 4 from 16 to 512")
     check_mujoco()
     recipe = {"version": VERSION, "seed": seed, "splits": splits, "image_width": image_width, "frames": frames}
     jobs = [(number, root / split / f"{number:05d}") for number, split in enumerate(assign_splits(sequences, splits))]
@@ -117,7 +119,8 @@ def simulate(
 # ------------------------------------------------------------------------------------------------------------ checks
 
 
-def _check(sequences: int, seed: int, splits: tuple[float, ...], image_width: int, frames: int) -> None:
+def check_counts(sequences: int, seed: int, splits: tuple[float, ...], frames: int) -> None:
+    """Raises `InputError` for values of a simulation's flags that cannot be."""
     for flag, value, least in (
         ("sequences", sequences, 1),
         ("seed", seed, 0),
@@ -125,8 +128,6 @@ def _check(sequences: int, seed: int, splits: tuple[float, ...], image_width: in
     ):
         if value < least:
             raise InputError(f"--{flag}: found {value}, expected {least} or more")
-    if not 16 <= image_width <= 512 or image_width % 4:
-        raise InputError(f"--image_width: found {image_width}, expected a multiple of 4 from 16 to 512")
     check_shares(splits)
 
 
@@ -149,11 +150,16 @@ def _simulate_to(job: tuple[int, Path], seed: int, frames: int, image_width: int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_simulation_arguments(parser, sequences=300, frames=30, width="width and height in pixels")
+
+
+def add_simulation_arguments(parser: argparse.ArgumentParser, sequences: int, frames: int, width: str) -> None:
+    """The flags of a simulation, with its defaults and what its width is."""
     parser.add_argument("root", type=Path, help="folder of the data set, made if it does not exist")
-    parser.add_argument("--sequences", type=int, default=300, help="how many in all (default: %(default)s)")
+    parser.add_argument("--sequences", type=int, default=sequences, help="how many in all (default: %(default)s)")
     add_splits_argument(parser)
-    parser.add_argument("--image_width", type=int, default=64, help="width and height in pixels (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=30, help="frames a sequence (default: %(default)s)")
+    parser.add_argument("--image_width", type=int, default=64, help=f"{width} (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=frames, help="frames a sequence (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other sequences (default: %(default)s)")
     add_workers_argument(parser)
 

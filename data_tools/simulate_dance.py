@@ -16,11 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from .claim import claimed
-from .conversion import add_splits_argument, assign_splits, check_shares
+from .conversion import assign_splits
 from .layout import InputError
-from .pool import add_workers_argument, check_workers, in_order
+from .pool import check_workers, in_order
 from .poses import frames_root, write_sequence
-from .simulate import RECIPE_FILE, check_mujoco
+from .simulate import RECIPE_FILE, add_simulation_arguments, check_counts, check_mujoco
 
 VERSION = 1  # of the simulator: another one writes other bytes from the same seed
 
@@ -71,12 +71,9 @@ def simulate(
     """
     root = Path(root)
     workers = check_workers(workers)
-    for flag, value, least in (("sequences", sequences, 1), ("seed", seed, 0), ("frames", frames, 2)):
-        if value < least:
-            raise InputError(f"--{flag}: found {value}, expected {least} or more")
+    check_counts(sequences, seed, splits, frames)
     if not 32 <= image_width <= 512 or image_width % 8:
         raise InputError(f"--image_width: found {image_width}, expected a multiple of 8 from 32 to 512")
-    check_shares(splits)
     check_mujoco()
     recipe = {
         "figure": "dance", "version": VERSION, "seed": seed, "splits": splits, "image_width": image_width, "frames": frames,
@@ -97,13 +94,7 @@ def _simulate_to(root: Path, seed: int, frames: int, image_width: int, job: tupl
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", type=Path, help="folder of the data set, made if it does not exist")
-    parser.add_argument("--sequences", type=int, default=20, help="how many in all (default: %(default)s)")
-    add_splits_argument(parser)
-    parser.add_argument("--image_width", type=int, default=64, help="width in pixels, twice the height (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=630, help="frames a sequence (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other sequences (default: %(default)s)")
-    add_workers_argument(parser)
+    add_simulation_arguments(parser, sequences=20, frames=630, width="width in pixels, twice the height")
 
 
 def run(args: argparse.Namespace) -> None:
