@@ -135,7 +135,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
     assert evaluate.main([str(run), "--n_sample", "1"]) == 0
     flags = [str(run), str(other), "--scores", "test_n1", "--out", str(tmp_path / "figures")]
     assert plot.main(flags) == 0
-    assert f"{other}: svg-evaluate has written no evaluation/test_n1.json there" in capsys.readouterr().out
+    assert f"{other}: found no evaluation/test_n1.json (--scores); there: nothing" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"training.png", "test_n1_frames.png"}
     assert evaluate.main([str(other), "--n_sample", "2"]) == 0
     for suffix in (".json", ".csv", "_samples.csv"):
