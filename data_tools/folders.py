@@ -1,5 +1,6 @@
 """A sequence as a folder of PNG frames and CSV tables: read and written."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -28,6 +29,30 @@ def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
             if not name.startswith(".")
             and not (os.path.islink(path := f"{folder}/{name}") and _is_above(os.path.realpath(path), here))
         ]
+
+
+def png_folders(base: Path) -> list[Path]:
+    """Folders with PNG files at or below `base`, in natural order (2 before 10). Hidden folders are left out."""
+    found = [Path(folder) for folder, files in walk(base) if any(name.lower().endswith(".png") for name in files)]
+    return sorted(found, key=lambda folder: natural_key(folder.relative_to(base).as_posix()))
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` to write into, which gets its name at the end; after an error nothing is left of it.
+
+    Raises `OSError` naming the folder if it cannot be written.
+    """
+    temporary = temporary_beside(folder)
+    try:
+        with naming(folder):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            os.rename(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def _is_above(folder: str, other: str) -> bool:
@@ -139,22 +164,14 @@ def write_sequence(folder: Path, frames: np.ndarray, actions: np.ndarray | None,
     _check_arrays(folder, frames, tables)
     if folder.exists():
         raise InputError(f"{folder}: is there already; remove it or take another number")
-    temporary = temporary_beside(folder)
-    try:
-        with naming(folder):
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            for number, image in enumerate(png.encode_frames(frames)):
-                with open(f"{temporary}/{number}.png", "wb") as file:
-                    file.write(image)
-            for name, table in tables.items():
-                if table is not None:
-                    lines = (",".join(f"{value:.9g}" for value in row) for row in np.asarray(table).tolist())
-                    (temporary / name).write_text("".join(f"{line}\n" for line in lines))
-            os.rename(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with whole_folder(folder) as temporary:
+        for number, image in enumerate(png.encode_frames(frames)):
+            with open(f"{temporary}/{number}.png", "wb") as file:
+                file.write(image)
+        for name, table in tables.items():
+            if table is not None:
+                lines = (",".join(f"{value:.9g}" for value in row) for row in np.asarray(table).tolist())
+                (temporary / name).write_text("".join(f"{line}\n" for line in lines))
 
 
 def _check_arrays(folder: Path, frames: np.ndarray, tables: dict[str, np.ndarray | None]) -> None:

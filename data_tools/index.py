@@ -10,7 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import layout, poses
-from .folders import frame_paths, natural_key, read_conditions, walk
+from .folders import frame_paths, png_folders, read_conditions, walk
 from .layout import ACTIONS_FILE, POSITIONS_FILE, SPLITS, InputError
 from .png import read_image_size
 
@@ -38,8 +38,7 @@ def kind_of(root: Path) -> Kind:
 
 def find_sequences(root: Path, split: str) -> list[Path]:
     """Folders with PNG frames at any depth under ``root/split``, in natural order (2 before 10). Hidden folders are left out."""
-    found = [Path(folder) for folder, files in walk(root / split) if any(name.lower().endswith(".png") for name in files)]
-    return sorted(found, key=lambda folder: natural_key(folder.relative_to(root).as_posix()))
+    return png_folders(root / split)
 
 
 def overlooked(root: Path) -> Iterator[str]:

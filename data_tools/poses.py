@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from . import png
-from .folders import natural_key, walk
-from .layout import InputError, naming, temporary_beside
+from .folders import png_folders, whole_folder
+from .layout import InputError
 
 SPLIT_FOLDERS = {"train": "train", "validate": "val", "test": "test"}
 FRAMES, POSES = "_img", "_label"
@@ -52,14 +52,11 @@ def find_sequences(root: Path, split: str) -> list[Path]:
 
     Raises `InputError` if the split's folder holds no PNG: it is not meant to be empty.
     """
-    found = [
-        Path(folder) for folder, files in walk(frames_root(root, split)) if any(name.lower().endswith(".png") for name in files)
-    ]
-    if not found and frames_root(root, split).is_dir():
-        raise InputError(
-            f"{frames_root(root, split)}: found no PNG in it or below; convert its pictures to PNG, or remove the folder"
-        )
-    return sorted(found, key=lambda folder: natural_key(folder.relative_to(root).as_posix()))
+    base = frames_root(root, split)
+    found = png_folders(base)
+    if not found and base.is_dir():
+        raise InputError(f"{base}: found no PNG in it or below; convert its pictures to PNG, or remove the folder")
+    return found
 
 
 def sequence_name(root: Path, split: str, folder: Path) -> str:
@@ -141,15 +138,7 @@ def write_sequence(root: Path, split: str, name: str, frames: np.ndarray, poses:
         raise InputError(f"{folder}: is there already; remove it or take another name")
     other = Path(root) / poses_path(folder.relative_to(root).as_posix())
     for target, pictures in ((other, poses), (folder, frames)):
-        temporary = temporary_beside(target)
-        try:
-            with naming(target):
-                for stale in (temporary, target):  # poses whose frames were never written
-                    shutil.rmtree(stale, ignore_errors=True)
-                temporary.mkdir(parents=True)
-                for number, picture in enumerate(png.encode_frames(pictures)):
-                    (temporary / f"{number}.png").write_bytes(picture)
-                os.rename(temporary, target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        shutil.rmtree(target, ignore_errors=True)  # poses whose frames were never written
+        with whole_folder(target) as temporary:
+            for number, picture in enumerate(png.encode_frames(pictures)):
+                (temporary / f"{number}.png").write_bytes(picture)
