@@ -7,22 +7,16 @@ there: so an interrupted one continues, and ends with what an uninterrupted one 
 import contextlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 from . import layout
 from .folders import remove_leftovers
 from .layout import SPLITS, InputError
+from .lock import locked
 from .poses import SPLIT_FOLDERS
 
 FOLDERS = {*SPLITS, *SPLIT_FOLDERS.values()}  # that hold sequences
-LOCK_PATIENCE = 5.0  # seconds: what a killed run's last worker may need to notice
 
 
 @contextlib.contextmanager
@@ -36,7 +30,7 @@ def claimed(root: Path, recipe_file: str, recipe: dict) -> Iterator[None]:
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file, expected a folder; name another root")
     root.mkdir(parents=True, exist_ok=True)
-    with _locked(root):
+    with locked(root):
         _compare_recipes(root, recipe_file, recipe)
         remove_leftovers(root)
         for name in FOLDERS:
@@ -69,35 +63,3 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
 def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-@contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Holds the root for this process and, through `share_claim`, for its workers, even if this process is killed."""
-    if fcntl is None:
-        yield
-        return
-    handle, deadline = os.open(root, os.O_RDONLY), time.monotonic() + LOCK_PATIENCE
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise InputError(f"{root}: another process is writing there; wait for it or name another root") from None
-                time.sleep(0.05)
-            except OSError:  # a file system without locks
-                break
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_SH)  # which the workers share
-        yield
-    finally:
-        os.close(handle)
-
-
-def share_claim(root: Path) -> None:
-    """Makes the claim on `root` last until this worker process ends, even if the one that claimed it is killed before."""
-    if fcntl is not None:
-        with contextlib.suppress(OSError):
-            fcntl.flock(os.open(root, os.O_RDONLY), fcntl.LOCK_SH)

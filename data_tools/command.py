@@ -1,8 +1,11 @@
 """A user's mistake as one line with exit code 2 instead of a stack trace: for all commands."""
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from .layout import InputError
@@ -18,7 +21,8 @@ class OneLineParser(argparse.ArgumentParser):
 def run_command(name: str, work: Callable[[], int | None], on_interrupt: str = "interrupted") -> int:
     """Does the work of a command and returns its exit code: what the work returns, 0 for None."""
     try:
-        return work() or 0
+        with _terminable():
+            return work() or 0
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
@@ -29,6 +33,10 @@ def run_command(name: str, work: Callable[[], int | None], on_interrupt: str = "
         )
         return 2
     except RuntimeError as error:
+        if "compiler" in str(error) or "triton" in str(error).lower():
+            told = str(error).strip().splitlines()[0][:160]
+            print(f"{name}: --compile: {told}; install one (g++, on a GPU triton) or leave the flag out", file=sys.stderr)
+            return 2
         on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported for --help
         if not on_gpu and "DefaultCPUAllocator" not in str(error):
             raise
@@ -38,6 +46,28 @@ def run_command(name: str, work: Callable[[], int | None], on_interrupt: str = "
     except MemoryError as error:
         print(f"{name}: out of memory ({error}); close other programs or ask for less at a time", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{name}: {on_interrupt}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"{name}: {stop or on_interrupt}", file=sys.stderr)
+        return getattr(stop, "exit_code", 130)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which is to clean up as Ctrl-C does."""
+
+    exit_code = 128 + signal.SIGTERM
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -20,6 +20,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
+from typing import BinaryIO
 
 import pandas as pd
 
@@ -199,34 +200,95 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all. Raises `OSError` naming it."""
-    temporary = temporary_beside(path)
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that gets its name at the end of the ``with``, flushed to the disk; after an error nothing is left of it.
+
+    Whoever is killed meanwhile, or loses power, leaves `path` as it was. Raises `OSError` naming it if it cannot be written.
+    """
+    with whole_files([path]) as (file,):
+        yield file
+
+
+@contextlib.contextmanager
+def whole_files(paths: list[Path]) -> Iterator[list[BinaryIO]]:
+    """As `whole_file`, of files that belong together: all are complete before the first gets its name, and then each does."""
+    temporaries = [temporary_beside(path) for path in paths]
+    with contextlib.ExitStack() as stack:
+        files = []
+        for path, temporary in zip(paths, temporaries, strict=True):
+            stack.callback(_remove, temporary)
+            with naming(path):
+                files.append(open(temporary, "wb"))  # noqa: SIM115 closed below, or without another word after an error
+                stack.callback(_close, files[-1])
+        with naming(paths[0]):
+            yield files
+        for path, file in zip(paths, files, strict=True):
+            with naming(path):
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+        for path, temporary in zip(paths, temporaries, strict=True):
+            with naming(path):
+                os.replace(temporary, path)
+        for folder in {path.parent for path in paths}:
+            flush_names(folder)
+
+
+def _close(file: BinaryIO) -> None:
+    with contextlib.suppress(OSError):
+        file.close()
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def flush_names(folder: Path) -> None:
+    """Lets what was renamed in a folder survive a loss of power, where the system can."""
+    with contextlib.suppress(OSError):  # Windows opens no folders, and some file systems flush none
+        flush_file(folder)
+
+
+def flush_file(path: Path) -> None:
+    """Lets what another program has written survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        with naming(path):
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-            os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all. Raises `OSError` naming it."""
+    write_texts({path: text})
+
+
+def write_texts(texts: dict[Path, str]) -> None:
+    """Writes files that belong together; see `whole_files`."""
+    with whole_files(list(texts)) as files:
+        for file, text in zip(files, texts.values(), strict=True):
+            file.write(text.encode(errors="backslashreplace"))
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Lets every `OSError` name the path that was to be written: a full disk's names none."""
+    """Lets an `OSError` name the path that was to be written: a full disk's names none, others a temporary one."""
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+        other = error.filename and TEMPORARY not in str(error.filename)
+        raise OSError(error.errno, error.strerror or str(error), str(error.filename if other else path)) from None
 
 
 def write_index(root: Path, index: pd.DataFrame, info: DatasetInfo) -> None:
     """Writes ``index.csv`` and ``dataset.json``, each whole or not at all."""
-    write_text(root / INDEX_FILE, index[index_columns(info)].to_csv(index=False))
     values = asdict(info)
     if not info.pose_channels:
         del values["pose_channels"]
-    write_text(root / INFO_FILE, json.dumps(values, indent=2) + "\n")
+    table = index[index_columns(info)].to_csv(index=False)
+    write_texts({root / INDEX_FILE: table, root / INFO_FILE: json.dumps(values, indent=2) + "\n"})
 
 
 def index_columns(info: DatasetInfo) -> list[str]:

@@ -12,8 +12,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from .claim import share_claim
 from .layout import InputError
+from .lock import share_lock
 
 AHEAD = 4  # jobs a worker
 
@@ -69,7 +69,7 @@ def _ignoring_interrupts() -> Iterator[None]:
 def _start_worker(root: Path | None) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if root is not None:
-        share_claim(root)
+        share_lock(root)
 
 
 def _end_with_parent() -> None:

@@ -136,9 +136,9 @@ def draw(samples: list[SplitSample], path: Path) -> None:
             axis.set_yticks([])
             if not column:
                 axis.legend(fontsize=6, frameon=False)
-    with warnings.catch_warnings(), layout.naming(path):
+    with warnings.catch_warnings(), layout.whole_file(path) as file:
         warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts that the font lacks
-        figure.savefig(path, dpi=110)
+        figure.savefig(file, dpi=110, format="png")
     plt.close(figure)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from data_tools.layout import InputError
+from data_tools.layout import InputError, whole_file
 
 from .benchmark_data import make_sequence
 from .measurement import Row
@@ -310,4 +310,5 @@ def plot_costs(costs: dict[str, dict[str, list[dict]]], path: Path) -> None:
         column[1].xaxis.set_minor_locator(NullLocator())
         column[1].set_xlabel(what)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=120, format="png")

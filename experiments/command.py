@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.layout import InputError
+from data_tools.layout import SPLITS, InputError
 from svg.config import DataConfig
 from svg.protocols import OWN, Protocol, get_protocol
 
@@ -17,7 +17,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, wh
         parser.add_argument("runs", type=Path, nargs="+", help="run folders that svg-train has written")
     else:
         parser.add_argument("run", type=Path, help="run folder that svg-train has written")
-    parser.add_argument("--split", default="test", help="train, validate or test (default test)")
+    parser.add_argument("--split", default="test", choices=SPLITS, help="default test")
     parser.add_argument("--data_root", help="another data set than the run was trained on")
     usual = "as far as conditions go" if whole else "n_eval - n_past of the run"
     parser.add_argument("--n_future", type=int, help=f"frames to predict (default: {usual})")
@@ -53,7 +53,7 @@ def open_run(args: argparse.Namespace, run: Path | None = None, only_given: bool
     With `only_given` the dataset's clips are the given frames alone: of what comes after them the conditions are enough.
     """
     from svg import runtime
-    from svg.checkpoint import load_model
+    from svg.checkpoint import load_config, load_model
     from svg.inference import freeze
     from svg.sequences import SequenceDataset
 
@@ -62,9 +62,7 @@ def open_run(args: argparse.Namespace, run: Path | None = None, only_given: bool
         found = getattr(args, name, None)
         if found is not None and found < least:
             raise InputError(f"--{name}: found {found}, expected at least {least}")
-    device = runtime.choose_device(args.device)
-    runtime.prepare(device)
-    model, config = load_model(run, args.checkpoint, device)
+    config = load_config(run)
     data, protocol = config.data, resolve_protocol(args, config.data)
     clip = protocol.n_past + (0 if only_given else protocol.n_future)
     if args.data_root is None and not Path(data.data_root).is_dir():
@@ -77,6 +75,9 @@ def open_run(args: argparse.Namespace, run: Path | None = None, only_given: bool
         told = "{}x{}x{} and {} ({})"
         shown = [told.format(*some[:3], "poses" if some[3] else "condition columns", some[4]) for some in (found, expected)]
         raise InputError(f"{dataset.root}: found frames {shown[0]}, expected {shown[1]}, on which {run} was trained")
+    device = runtime.choose_device(args.device)
+    runtime.prepare(device)
+    model, _ = load_model(run, args.checkpoint, device)
     return Run(freeze(model, config.train.precision, args.compile), config, dataset, device, protocol)
 
 

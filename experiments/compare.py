@@ -60,13 +60,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def training_arguments(args: argparse.Namespace, name: str, changes: dict) -> argparse.Namespace:
     """What svg-train gets for a run: the recipe with the flags given here, and the run's own."""
-    return argparse.Namespace(**vars(args) | changes | {"log_dir": str(args.out / name), "resume": False})
+    return argparse.Namespace(**vars(args) | changes | {"log_dir": str(args.out / name), "resume": False, "take_over": False})
 
 
 def train_run(wanted: argparse.Namespace) -> None:
     """Trains one run to its end, from where it is. Raises `InputError` if its folder holds another."""
-    from svg.checkpoint import exists, load_config, read_metrics
+    from svg.checkpoint import exists, load_config
     from svg.config import config_from_arguments, flag_values
+    from svg.journal import last_step
 
     run = Path(wanted.log_dir)
     wanted.resume = exists(run, "last")
@@ -75,14 +76,15 @@ def train_run(wanted: argparse.Namespace) -> None:
         before["data_root"], now["data_root"] = (Path(flags["data_root"]).resolve() for flags in (before, now))
         for flag in (flag for flag in now if now[flag] != before[flag] and flag not in ELSEWHERE):
             raise InputError(f"--{flag}: found {now[flag]}, but {run} was begun with {before[flag]}; choose another folder")
-        if read_metrics(run)[-1]["step"] >= wanted.niter * wanted.epoch_size:
+        if last_step(run) >= wanted.niter * wanted.epoch_size:
             return
     train.train(wanted)
 
 
 def compare(args: argparse.Namespace) -> None:
-    from svg.checkpoint import FIGURES, read_metrics
+    from svg.checkpoint import FIGURES
     from svg.config import config_from_arguments, flag_values
+    from svg.journal import read_metrics
     from svg.plotting import plot_frames, plot_training
     from svg.sequences import SequenceDataset
 

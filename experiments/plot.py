@@ -23,7 +23,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def plot(args: argparse.Namespace) -> None:
-    from svg.checkpoint import FIGURES, read_metrics
+    from svg.checkpoint import FIGURES
+    from svg.journal import read_metrics
     from svg.plotting import plot_frames, plot_training
     from svg.results import FOLDER, load_evaluation
 

@@ -93,8 +93,8 @@ def report(args: argparse.Namespace) -> None:
         raise InputError("--fps: expected a number from 0.1 to 50")
 
     from data_tools.layout import write_text
-    from svg.checkpoint import read_metrics
     from svg.config import flag_values
+    from svg.journal import read_metrics
     from svg.plotting import plot_frames, plot_training
     from svg.report import build_report, figure_svg
     from svg.tables import Table

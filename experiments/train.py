@@ -14,9 +14,16 @@ from .command import report_left_out
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = FlagParser(prog="svg-train", description="Trains the predictor. Flags may stand in a file: svg-train @FILE.")
     add_config_arguments(parser)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --log_dir; flags not given are as they were")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --log_dir, if there is one; flags not given are as they were"
+    )
+    parser.add_argument(
+        "--take_over", action="store_true", help="with --resume: also under flags or circumstances that change what becomes of it"
+    )
     args = parser.parse_args(argv)
-    if args.resume:
+    if args.take_over and not args.resume:
+        raise InputError("--take_over: expected --resume beside it")
+    if args.resume and (Path(args.log_dir) / "config.json").exists():
         from svg.checkpoint import load_config
 
         parser.set_defaults(**(flag_values(load_config(Path(args.log_dir))) | {"log_dir": args.log_dir}))
@@ -30,17 +37,17 @@ def train(args: argparse.Namespace) -> None:
     config = config_from_arguments(args)
 
     from svg import distributed
+    from svg.signals import Stopped
     from svg.training import Training
 
-    training = Training(config, args.resume)
+    training = Training(config, args.resume, args.take_over)
     if training.world.first:
         for dataset in filter(None, (training.training_data, training.validation_data)):
             report_left_out(dataset)
     try:
         run = training.fit()
-    except KeyboardInterrupt:
-        run = training.run
-        print(f"\n{run}: what is after its last whole epoch is lost; svg-train --log_dir {run} --resume goes on from there")
+    except Stopped:
+        distributed.leave()
         raise
     distributed.leave()
     if training.world.first:

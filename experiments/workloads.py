@@ -53,11 +53,11 @@ class Training:
         self.batches = self.training.batches_of(range(10**6))
         self.step = 0
         self.frames = self.config.train.batch_size * self.training.training_data.clip_length
-        self.training.model.train()
+        self.training.learner.model.train()
 
     def turn(self) -> None:
         train = self.config.train
-        self.training.step(self.step, [next(self.batches)], train.lr, train.beta, train.tfr)()
+        self.training.learner.step(self.step, [next(self.batches)], train.lr, train.beta, train.tfr)()
         self.step += 1
 
 

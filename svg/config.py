@@ -5,12 +5,16 @@ import dataclasses
 import json
 import shlex
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from data_tools.command import OneLineParser
 from data_tools.layout import InputError
 
 SCHEMA_VERSION = 1
+MOST_STEPS, MOST_CHANNELS, MOST_MULTIPLES = 10**9, 65_536, 64
+"""Beyond these a number is a slip, or in a file that means harm."""
+MULTIPLES = ("width", "predictor_rnn_layers", "posterior_rnn_layers", "prior_rnn_layers")
 
 
 def _flag(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -110,6 +114,7 @@ class TrainConfig:
     lr_schedule: str = _flag("constant", "course of the learning rate", ("constant", "cosine", "linear"))
     warmup: float = _flag(0.0, "share of the training over which the learning rate rises from 0")
     max_grad_norm: float = _flag(0.0, "gradient norm is clipped to this; 0: no clipping")
+    max_skipped: int = _flag(10, "end the run after so many steps in a row that were skipped, their loss or gradients not finite")
     beta: float = _flag(1e-4, "weight of the KL divergence")
     kl_anneal: str = _flag("none", "annealing of beta over epochs", ("none", "monotonic", "cyclical"))
     kl_anneal_cycle: int = _flag(10, "cycles of cyclical annealing over niter epochs")
@@ -118,6 +123,8 @@ class TrainConfig:
     tfr_start_decay_epoch: int = _flag(0, "the last epoch, counted from 0, with the full probability")
     tfr_decay_step: float = _flag(0.0, "how much the probability falls each epoch from then on")
     tfr_lower_bound: float = _flag(0.0, "the probability falls no further")
+    keep_checkpoints: int = _flag(2, "checkpoints kept to go on from, the newest ones, besides the best")
+    save_minutes: float = _flag(10.0, "a checkpoint also within an epoch, after so many minutes without one; 0: at its end only")
     validate_sequences: int = _flag(64, "sequences of the validation split scored after each epoch; 0: all")
     seed: int = _flag(1, "seed of all randomness")
     device: str = _flag("auto", "auto, cpu, cuda or cuda:N")
@@ -135,25 +142,31 @@ class Config:
         return json.dumps({"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}, indent=2) + "\n"
 
     @staticmethod
-    def from_json(text: str, origin: str) -> "Config":
-        """Reads `to_json`'s text; `origin` is the file named in errors."""
+    def from_values(values: dict[str, Any], origin: str) -> "Config":
+        """From the contents of a ``config.json`` of this or an earlier release, which any hand may have written.
+
+        Raises `InputError`; `origin` is the file that it names.
+        """
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise InputError(f"{origin}: found schema version {version!r}, expected {SCHEMA_VERSION}; use a matching release")
+        sections = {}
+        for name, kind in SECTIONS.items():
+            found, types = values.get(name), get_type_hints(kind)
+            if not isinstance(found, dict):
+                raise InputError(f"{origin}: found no section {name}; restore this file")
+            for key, value in found.items():
+                if key not in types:
+                    raise InputError(f"{origin}: found {key!r} in {name}, which this release does not know; use a newer one")
+                accepted = (int, float) if types[key] is float else types[key]
+                if not isinstance(value, accepted) or (isinstance(value, bool) and types[key] is not bool):
+                    raise InputError(f"{origin}: {key} is {repr(value)[:40]}, expected {types[key].__name__}; restore this file")
+            sections[name] = kind(**found)
+        config = Config(**sections)
         try:
-            values = json.loads(text)
-            version = values.pop("schema_version")
-            if version != SCHEMA_VERSION:
-                raise InputError(f"{origin}: found schema version {version}, expected {SCHEMA_VERSION}; use a matching release")
-            config = Config(
-                DataConfig(**values.pop("data")), ModelConfig(**values.pop("model")), TrainConfig(**values.pop("train"))
-            )
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{origin}: not a run configuration ({error}); restore this file") from None
-        for section in (config.data, config.model, config.train):
-            for name, kind in get_type_hints(type(section)).items():
-                value = getattr(section, name)
-                accepted = (int, float) if kind is float else kind
-                if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-                    raise InputError(f"{origin}: {name} is {value!r}, expected {kind.__name__}; restore this file")
-        validate(config)
+            validate(config)
+        except InputError as error:
+            raise InputError(f"{origin}: {error}") from None
         return config
 
 
@@ -184,8 +197,13 @@ class FlagParser(OneLineParser):
         super().__init__(*args, fromfile_prefix_chars="@", formatter_class=FlagHelp, **kwargs)
 
     def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
+        for word in arg_strings:
+            if word.startswith("@") and not Path(word[1:]).is_file():
+                self.error(f"flags file: found no file {word[1:]}")
         try:
             return super()._read_args_from_files(arg_strings)
+        except RecursionError:
+            self.error("flags file: it names itself")
         except UnicodeDecodeError:
             self.error(f"flags file: not text: {' '.join(word for word in arg_strings if word.startswith('@'))}")
 
@@ -248,11 +266,12 @@ def validate(config: Config) -> None:
         "n_past": data, "n_future": data, "width": model, "g_dim": model, "z_dim": model, "rnn_size": model,
         "predictor_rnn_layers": model, "posterior_rnn_layers": model, "prior_rnn_layers": model, "pose_dim": model,
         "fusion_dim": model, "levels": model, "image_width": model, "batch_size": train, "accumulate": train, "niter": train,
-        "epoch_size": train, "lr": train, "kl_anneal_cycle": train,
+        "epoch_size": train, "lr": train, "kl_anneal_cycle": train, "max_skipped": train, "keep_checkpoints": train,
     }  # fmt: skip
     not_negative = {
         "workers": data, "latent_rnn_size": model, "max_minutes": train, "weight_decay": train, "max_grad_norm": train,
         "beta": train, "tfr_start_decay_epoch": train, "tfr_decay_step": train, "validate_sequences": train, "seed": train,
+        "save_minutes": train, "image_height": model, "condition_dim": model,
     }  # fmt: skip
     unit = {"tfr": train, "tfr_lower_bound": train, "far_start": data, "augment": data}
     below_one = {"beta1": train, "warmup": train}
@@ -266,6 +285,15 @@ def validate(config: Config) -> None:
             found = getattr(section, name)
             if not holds(found) or found != found or found == float("inf"):
                 raise InputError(f"--{name}: found {found}, expected {expected}")
+    for section, most in ((data, MOST_STEPS), (model, MOST_CHANNELS), (train, MOST_STEPS)):
+        for item in fields(section):
+            found, limit = getattr(section, item.name), MOST_MULTIPLES if item.name in MULTIPLES else most
+            if item.name != "seed" and type(found) is int and found > limit:
+                raise InputError(f"--{item.name}: found {found}, expected at most {limit}")
+    if model.channels not in (1, 3):
+        raise InputError(f"channels: found {model.channels}, expected 1 or 3")
+    if data.data_device == "cuda" and train.device == "cpu":
+        raise InputError("--data_device cuda: the training runs on the CPU (--device cpu); use --data_device cpu")
     if not 1 <= train.kl_anneal_ratio < float("inf"):
         raise InputError(
             f"--kl_anneal_ratio: found {train.kl_anneal_ratio}, expected at least 1: the ramp takes 1/ratio of a cycle"
@@ -309,6 +337,11 @@ def _validate_model(model: ModelConfig) -> None:
     if not model.with_poses:
         if model.image_width not in (64, 128):
             raise InputError(f"--image_width: found {model.image_width}, expected 64 or 128")
+        if model.norm == "group" and not model.spatial and model.g_dim in (1, 4):
+            raise InputError(
+                f"--g_dim: found {model.g_dim}, but a group of the vector form's group norm would be one number, and so always 0; "
+                "expected 8 or more"
+            )
         if model.last_frame_skip and model.feedback == "feature":
             raise InputError("--last_frame_skip needs predicted frames, which --feedback feature does not encode; leave one out")
         return

@@ -5,6 +5,8 @@ processes changes nothing but the speed.
 """
 
 import os
+import sys
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +16,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from data_tools.layout import InputError
+
+BEAT, PATIENCE = 5.0, 6
+"""Each process says every so many seconds that it is there, and ends when another one has missed so many times."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,54 @@ def join(device: torch.device) -> World:
         return World()
     if not dist.is_initialized():
         backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
-        # the others wait while the first one scores the validation split
+        # the others wait while the first one scores the validation split; of one that has ended, `Watch` knows
         dist.init_process_group(backend, timeout=timedelta(hours=2), device_id=own)
+        Watch(dist.get_rank(), size).start()
     return World(dist.get_rank(), size)
 
 
 def leave() -> None:
     """At the end of a run that went well; after an error, closing would wait for processes that cannot answer."""
     if dist.is_initialized():
+        dist.barrier()
+        Watch.ended.set()
         dist.destroy_process_group()
+
+
+class Watch(threading.Thread):
+    """Ends this process when another one of the run is silent: killed, hung, or on a machine that cannot be reached.
+
+    What waits for it, in the middle of an operation, would wait for hours otherwise.
+    """
+
+    ended = threading.Event()
+
+    def __init__(self, rank: int, size: int):
+        super().__init__(daemon=True)
+        self._rank, self._others = rank, [other for other in range(size) if other != rank]
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(*place, is_master=False, timeout=timedelta(seconds=BEAT * PATIENCE))
+        self._store = dist.PrefixStore(f"beats {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        Watch.ended.clear()
+
+    def run(self) -> None:
+        counts, missed = dict.fromkeys(self._others, 0), dict.fromkeys(self._others, 0)
+        while not Watch.ended.wait(BEAT):
+            try:
+                self._store.add(str(self._rank), 1)
+                before, counts = counts, {other: self._store.add(str(other), 0) for other in self._others}
+            except (RuntimeError, OSError):  # DistError is the former
+                self._end("the process that keeps this training together cannot be reached")
+            # counted in beats of its own: all processes may have been suspended together
+            missed = {other: missed[other] + 1 if counts[other] == before[other] else 0 for other in self._others}
+            silent = [other for other in self._others if missed[other] > PATIENCE]
+            if silent:
+                self._end(f"nothing was heard of process {silent[0]} for {PATIENCE * BEAT:g} seconds")
+
+    def _end(self, reason: str) -> None:
+        if not Watch.ended.is_set():
+            print(f"\nprocess {self._rank}: {reason}; this one ends; svg-train --resume goes on", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
 def wrap(model: nn.Module, world: World, device: torch.device) -> nn.Module:

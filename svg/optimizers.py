@@ -21,6 +21,28 @@ def make_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> t
     return torch.optim.RMSprop(parameters, momentum=config.beta1, **options)
 
 
+def state_names(optimizer: torch.optim.Optimizer, parameter: Tensor) -> set[str]:
+    """What the optimiser keeps for a weight once it has taken a step."""
+    if isinstance(optimizer, Muon):
+        return {"momentum"} if Muon.is_matrix(parameter) else {"step", "mean", "square"}
+    if isinstance(optimizer, torch.optim.Adam):  # AdamW, too, is one
+        return {"step", "exp_avg", "exp_avg_sq"}
+    momentum = {"momentum_buffer"} if optimizer.defaults["momentum"] else set()
+    return momentum | ({"step", "square_avg"} if isinstance(optimizer, torch.optim.RMSprop) else set())
+
+
+def step_unless(unusable: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """A step of the optimiser, which leaves it and the weights as they are if `unusable` (bool []).
+
+    PyTorch's fused Adam looks at it on the device, as under a gradient scaler; for the others it is waited for.
+    """
+    if isinstance(optimizer, torch.optim.Adam):  # AdamW, too, is one
+        optimizer.found_inf = unusable.float()
+        optimizer.step()
+    elif not unusable:
+        optimizer.step()
+
+
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for weights that are matrices or convolution kernels, Adam for the rest.
 

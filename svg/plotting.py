@@ -1,5 +1,6 @@
 """Curves of training and of scores over predicted frames, several runs overlaid."""
 
+import contextlib
 from itertools import cycle
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -7,6 +8,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from data_tools.layout import whole_file
 
 from .comparison import Comparison
 from .results import TITLES, Evaluation, method_names
@@ -64,7 +67,7 @@ def plot_training(runs: dict[str, list[dict[str, Any]]], file: Path | BinaryIO, 
     if several:
         handles, labels = figure.axes[0].get_legend_handles_labels()  # of the loss, which every run has
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=9)
-    figure.savefig(file, dpi=130, format=form)
+    _save(figure, file, form)
 
 
 def plot_frames(runs: dict[str, Evaluation], file: Path | BinaryIO, form: str = "png") -> None:
@@ -97,7 +100,12 @@ def plot_frames(runs: dict[str, Evaluation], file: Path | BinaryIO, form: str = 
     protocol, setting = first.protocol, first.setting
     words = f"protocol {protocol.name}, {protocol.n_past} frames given, {setting.sequences} sequences, bands: 95 % intervals"
     figure.supxlabel(words, fontsize=8, color=GREY)
-    figure.savefig(file, dpi=130, format=form)
+    _save(figure, file, form)
+
+
+def _save(figure: Figure, file: Path | BinaryIO, form: str = "png") -> None:
+    with whole_file(file) if isinstance(file, Path) else contextlib.nullcontext(file) as opened:
+        figure.savefig(opened, dpi=130, format=form)
 
 
 def _finish(axes: Any, title: str, x: str, legend: bool = True) -> None:
@@ -139,4 +147,4 @@ def plot_rollouts(curves: dict[str, tuple[np.ndarray, np.ndarray]], n_past: int,
     axes.set_xlim(0, None)
     _finish(axes, "PSNR of each frame (dB)", "frame", legend=False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
-    figure.savefig(file, dpi=130, format=form)
+    _save(figure, file, form)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from data_tools.layout import InputError
+from data_tools.layout import InputError, flush_file, whole_file
 
 GIVEN, PREDICTED = (0, 158, 115), (213, 94, 0)
 """Green and orange of Okabe & Ito, as in the plots: told apart by the colour-blind too."""
@@ -98,7 +98,8 @@ def save_gif(pictures: list[Image.Image], path: Path, fps: float) -> None:
     frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     duration = round(1000 / fps)
     pauses = [duration] * (len(frames) - 1) + [duration * 4]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=pauses, loop=0, disposal=1)
+    with whole_file(path) as file:
+        frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0, disposal=1)
 
 
 def common_palette(pictures: list[Image.Image]) -> Image.Image:
@@ -157,6 +158,7 @@ class Mp4Writer:
                 self._writer.send(self._last)
         self._writer.close()
         if error is None:
+            flush_file(self._growing)
             self._growing.replace(self._path)
         else:
             self._growing.unlink(missing_ok=True)
@@ -185,5 +187,6 @@ def render_sequence(
         written.append(folder / f"{name}.mp4")
         save_mp4(pictures, written[-1], fps)
     written.append(folder / f"{name}.png")
-    strip(videos, n_past).save(written[-1])
+    with whole_file(written[-1]) as file:
+        strip(videos, n_past).save(file, "PNG")
     return written

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_tools.layout import InputError, read_json, write_text
+from data_tools.layout import InputError, read_json, write_texts
 
 from .protocols import FRAME_METRICS, Protocol
 from .statistics import bootstrap_interval, paired_differences
@@ -271,11 +271,11 @@ class Evaluation:
         }
         folder = Path(run) / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}_samples.csv").unlink(missing_ok=True)
-        for file, text in texts.items():
-            write_text(folder / file, text)
+        if self.samples is None:
+            (folder / f"{name}_samples.csv").unlink(missing_ok=True)
         path = folder / f"{name}.json"
-        write_text(path, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+        texts[path.name] = json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
+        write_texts({folder / file: text for file, text in texts.items()})
         return path
 
 

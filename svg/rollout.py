@@ -1,7 +1,6 @@
 """Predictions of any length from the first frames and all conditions of a sequence, in memory that does not grow with it."""
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_tools.layout import naming, temporary_beside
+from data_tools.layout import whole_file
 
 from . import runtime
 from .predictor import Predictor, as_images
@@ -89,26 +88,24 @@ class Submission:
     """
 
     def __init__(self, path: Path):
-        self._path, self._growing, self._rows = path, temporary_beside(path), 0
+        self._path, self._rows = path, 0
 
     def __enter__(self) -> "Submission":
-        self._file = open(self._growing, "w", newline="")
-        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._growing = whole_file(self._path)
+        self._file = self._growing.__enter__()
         return self
 
-    def __exit__(self, error: type | None, *_: object) -> None:
-        self._file.close()
-        if error is None:
-            self._growing.replace(self._path)
-        else:
-            self._growing.unlink()
+    def __exit__(self, *error: object) -> None:
+        self._growing.__exit__(*error)
 
     def add(self, frames: Tensor) -> None:
         """`frames` [F,C,H,W] in [0,1]."""
         values = np.rint(frames.flatten(1).clamp(0, 1).numpy() * 255).astype(np.uint8)
-        with naming(self._path):
-            if not self._rows:
-                self._writer.writerow(["id", *range(values.shape[1])])
-            for number, row in enumerate(values.tolist(), start=self._rows):
-                self._writer.writerow([number, *row])
+        if not self._rows:
+            self._write("id", range(values.shape[1]))
+        for number, row in enumerate(values.tolist(), start=self._rows):
+            self._write(number, row)
         self._rows += len(values)
+
+    def _write(self, number: int | str, values: Iterable[int]) -> None:
+        self._file.write(f"{number},{','.join(map(str, values))}\n".encode())

@@ -1,11 +1,14 @@
 """The training loop: one step, one epoch, one run."""
 
+import contextlib
 import dataclasses
 import math
+import signal
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,18 +16,16 @@ from tqdm import tqdm
 
 from data_tools import layout
 from data_tools.layout import InputError
+from data_tools.lock import locked
 
-from . import checkpoint, distributed, runtime, schedules
-from .augmentation import shift_and_scale
-from .config import Config, flag_values, validate
+from . import checkpoint, distributed, faults, journal, resumption, runtime, schedules
+from .config import Config, validate
 from .evaluation import evaluate
 from .inference import freeze
-from .losses import kl_divergence, mean_squared_error
-from .models import make_model
-from .optimizers import make_optimizer
-from .predictor import as_images
+from .learner import LOSSES, Learner
 from .protocols import OWN, PROTOCOLS
 from .sequences import Batch, ResidentBatches, SequenceDataset, TrainingBatches
+from .signals import Stopped, Stopping
 
 
 def complete_config(config: Config, dataset: SequenceDataset) -> Config:
@@ -44,96 +45,169 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
     return config
 
 
+NO_STEPS = {"counted": 0, "skipped": 0} | dict.fromkeys(LOSSES, 0.0)
+
+
 class Training:
     """A run in progress: data, model, optimiser and how far they are.
 
     All randomness of a step comes from (seed, step); with `max_minutes` the learning rate also depends on the time taken. Under
-    torchrun each process takes its share of every batch and the first one writes.
+    torchrun each process takes its share of every batch and the first one writes. `progress` is all that there is besides weights
+    and the optimiser's state: a run that is stopped anywhere and resumed is the run that never stopped.
     """
 
-    def __init__(self, config: Config, resume: bool = False):
+    def __init__(self, config: Config, resume: bool = False, take_over: bool = False):
+        """Opens data, model and, to `resume`, the last checkpoint; writes nothing.
+
+        With `take_over` a run goes on under flags and circumstances that change what becomes of it. Raises `InputError`.
+        """
         validate(config)
         self.run = Path(config.train.log_dir)
+        self._open_data(config)
         self.device = runtime.choose_device(config.train.device)
+        if config.data.data_device == "cuda" and self.device.type != "cuda":
+            raise InputError(f"--data_device cuda: the training runs on the {self.device.type}; use --data_device cpu")
         runtime.prepare(self.device)
         self.world = distributed.join(self.device)
-        self.share = self.world.share(config.train.batch_size)
-        self.progress = {"step": 0, "minutes": 0.0, "best_psnr": None}
-        if checkpoint.exists(self.run, "last"):
-            self._check_resumable(config, resume)
-        self.world.wait()
-        self._open_data(config)
-        self._build_model()
-        if resume and checkpoint.exists(self.run, "last"):
-            options = [{key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups]
-            self.progress |= checkpoint.load(self.run, "last", self.model, self.optimizer)
-            for group, given in zip(self.optimizer.param_groups, options, strict=True):
-                group.update(given)  # flags given anew count
+        self.progress = {"step": 0, "minutes": 0.0, "best_psnr": None, "sums": NO_STEPS, "skipped_in_a_row": 0}
+        last = self._find_last(resume)
+        changed = {} if last is None else self._check_changes(last, take_over)
+        self._prepare_batches()
+        mean, std = self.training_data.condition_mean, self.training_data.condition_std
+        self.learner = Learner(self.config, mean, std, self.device, self.world, self.share)
+        self._resumed_from = None if last is None else last.step
+        if last is not None:
+            self.learner.load(last)
+            self.progress |= last.progress
+            if resumption.changes_scores(changed):
+                self.progress["best_psnr"] = None
+        self.progress["circumstances"] = self.circumstances
+        self._skipped: list[dict[str, Any]] = []  # the steps in a row, up to now
+        self._stop_agreed = False
+        self.stopping = Stopping()
+
+    @property
+    def circumstances(self) -> dict[str, Any]:
+        """What changes a run besides its flags."""
+        return {
+            "data": self.training_data.digest(), "processes": self.world.size, "device": self.device.type,
+            "bfloat16": runtime.uses_bfloat16(self.device, self.config.train.precision),
+        }  # fmt: skip
+
+    def _find_last(self, resume: bool) -> checkpoint.Checkpoint | None:
+        self.world.wait()  # none writes before all have looked
+        if not checkpoint.exists(self.run, "last"):
+            return None
+        if not resume:
+            raise InputError(f"--log_dir: {self.run} holds a run already; add --resume to go on with it, or choose another folder")
+        last = checkpoint.find(self.run, "last")
         if self.world.first:
-            checkpoint.truncate_metrics(self.run, self.progress["step"])
-            checkpoint.save_config(self.run, self.config)
+            checkpoint.tell_passed_over(last)
+        return last
+
+    def _check_changes(self, last: checkpoint.Checkpoint, take_over: bool) -> dict[str, str]:
+        before = last.progress.get("circumstances", {})
+        changed = resumption.changes(checkpoint.load_config(self.run), self.config, before, self.circumstances)
+        resumption.check_changes(self.run, changed, take_over)
+        for name, what in changed.items() if self.world.first else ():
+            print(f"{name}: {what} before step {last.step}, is taken over")
+        return changed
 
     def _open_data(self, config: Config) -> None:
-        data, train = config.data, config.train
-        if data.data_device == "cuda" and self.device.type != "cuda":
-            raise InputError(f"--data_device cuda: the training runs on the {self.device.type}; use --data_device cpu")
+        """Looks at the index: no image is opened."""
+        data = config.data
         self.training_data = SequenceDataset(data.data_root, "train", data.n_past + data.n_future, data.conditions)
         self.config = complete_config(config, self.training_data)
         self.validation_data = None
         if (layout.read_index(Path(data.data_root))["split"] == "validate").any():
             self.validation_data = SequenceDataset(data.data_root, "validate", data.n_eval, data.conditions)
-        self.batches = TrainingBatches(
-            self.training_data, train.batch_size, train.seed, data.clip_start, self.share, data.far_start
-        )
+
+    def _prepare_batches(self) -> None:
+        data, train = self.config.data, self.config.train
+        share = self.world.share(train.batch_size)
+        self.share = share
+        self.batches = TrainingBatches(self.training_data, train.batch_size, train.seed, data.clip_start, share, data.far_start)
         self.resident = None
         if data.data_device != "disk":
             self.resident = ResidentBatches(self.batches, self.device if data.data_device == "cuda" else torch.device("cpu"))
 
-    def _build_model(self) -> None:
-        train = self.config.train
-        torch.manual_seed(train.seed)
-        self.model = make_model(self.config.model, self.training_data.condition_mean, self.training_data.condition_std).to(
-            self.device, memory_format=torch.channels_last
-        )
-        if self.world.size > 1:
-            self.model = distributed.synchronise_norms(self.model, self.device)
-        self.predictor = self.parallel = distributed.wrap(self.model, self.world, self.device)
-        if train.compile:
-            # CUDA graphs write the gradients of each batch where those of the batch before still lie
-            graphs = self.device.type == "cuda" and train.accumulate == 1
-            self.predictor = torch.compile(self.parallel, mode="reduce-overhead" if graphs else "default")
-        self.optimizer = make_optimizer(train, self.model.parameters())
-
-    def _check_resumable(self, config: Config, resume: bool) -> None:
-        if not resume:
-            raise InputError(f"--log_dir: {self.run} holds a run already; add --resume to go on with it, or choose another folder")
-        before, now = flag_values(checkpoint.load_config(self.run)), flag_values(config)
-        for flag in ("optimizer", *(item.name for item in dataclasses.fields(config.model) if item.name in now)):
-            if now[flag] != before[flag]:
-                raise InputError(f"--{flag}: found {now[flag]}, expected {before[flag]}, with which {self.run} was begun")
-
     def fit(self) -> Path:
         """Trains to the end and returns the run folder: for every epoch its steps, scores, a line of metrics, checkpoints.
 
-        The step is the only counter: an epoch that was cut short by time goes on where it was.
+        The step is the only counter: an epoch that was cut short goes on where it was. A signal that asks to stop ends it with
+        `Stopped` after the step at hand, all saved. Raises `InputError` for what cannot go on; the last checkpoint stays.
         """
-        self._start = time.monotonic() - 60 * self.progress["minutes"]
-        total = self.config.train.niter * self.config.train.epoch_size
-        if self.world.first and (self.progress["step"] >= total or self._out_of_time()):
-            tqdm.write(
-                f"{self.run}: nothing left to do after {self.progress['step']} steps and {self.progress['minutes']:.1f} minutes; "
-                "raise --niter or --max_minutes"
-            )
-        self._look_at_the_clock()
-        while self.progress["step"] < total and not self._out_of_time():
-            metrics = self._epoch()
-            metrics |= self.score() if self.world.first else {}
-            self._look_at_the_clock()
-            self._check_finite(metrics)
+        with contextlib.ExitStack() as stack:
             if self.world.first:
-                self._finish_epoch(metrics)
-        self.world.wait()
+                self.run.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.run))
+                self._check_still_last()
+            self.stopping = stack.enter_context(Stopping())
+            try:
+                self._fit()
+            except (RuntimeError, OSError) as error:
+                told = faults.explain(error)
+                if told is None:
+                    raise
+                raise InputError(f"{told}{self._kept()}") from error
         return self.run
+
+    def _check_still_last(self) -> None:
+        found = checkpoint.find(self.run, "last").step if checkpoint.exists(self.run, "last") else None
+        if found != self._resumed_from:
+            raise InputError(f"{self.run}: another process has trained there since; begin again with --resume")
+
+    def _fit(self) -> None:
+        self._start = time.monotonic() - 60 * self.progress["minutes"]
+        self._saved_at = time.monotonic()
+        total = self.config.train.niter * self.config.train.epoch_size
+        if not self._is_work_left(total):
+            if self.world.first:
+                tqdm.write(
+                    f"{self.run}: nothing left to do after {self.progress['step']} steps and {self.progress['minutes']:.1f} "
+                    "minutes; raise --niter or --max_minutes"
+                )
+            return
+        if self.world.first:
+            journal.truncate(self.run, self.progress["step"])
+            checkpoint.remove_after(self.run, self.progress["step"])
+            checkpoint.save_config(self.run, self.config)
+        self._look_at_the_clock()
+        while self._is_work_left(total):
+            self._epoch()
+            scores = None if self._stop_agreed else self._score_together()
+            if scores is None:
+                self._stop()
+            self._look_at_the_clock()
+            self._finish_epoch(scores)
+        self.world.wait()
+
+    def _is_work_left(self, total: int) -> bool:
+        """Steps, or the scores and the line of an epoch that was stopped before them."""
+        step = self.progress["step"]
+        return (step < total and not self._out_of_time()) or (self._steps_of_epoch > 0 and step <= total)
+
+    @property
+    def _steps_of_epoch(self) -> int:
+        """Steps that were done and are in no line of metrics yet."""
+        return self.progress["sums"]["counted"] + self.progress["sums"]["skipped"]
+
+    def _score_together(self) -> dict[str, float] | None:
+        """The scores, which the first process takes while the others wait; None if a signal asked to stop meanwhile."""
+        scores = {}
+        if self.world.first:
+            with contextlib.suppress(Stopped), self.stopping.interruptible():
+                scores = self.score()
+        return None if self.world.agree(float(self.stopping.asked is not None)) else scores
+
+    def _stop(self) -> None:
+        self._save()
+        self.world.wait()
+        asked = self.stopping.asked or signal.SIGTERM  # it may have reached another process alone
+        again = f"svg-train --log_dir {self.run} --resume"
+        raise Stopped(
+            asked, f"{asked.name}: stopped after step {self.progress['step']}, all is saved; `{again}` goes on from there"
+        )
 
     def _look_at_the_clock(self) -> None:
         """Takes the time, on which a schedule by time depends: the first process's, where there are several."""
@@ -158,85 +232,94 @@ class Training:
             return self.resident.iterate(steps, pin_memory)
         return self.batches.iterate(steps, self.config.data.workers, pin_memory)
 
-    def _epoch(self) -> dict[str, float]:
+    def _epoch(self) -> None:
+        """The steps of the epoch, or of what is left of it; fewer if the time is over or a signal asks to stop."""
         train, first = self.config.train, self.progress["step"]
-        epoch = first // train.epoch_size
-        beta = train.beta * schedules.kl_annealing(train, epoch)
-        tfr = schedules.teacher_forcing_ratio(train, epoch)
+        epoch = (first - 1 if self._steps_of_epoch else first) // train.epoch_size
+        self._beta = train.beta * schedules.kl_annealing(train, epoch)
+        self._tfr = schedules.teacher_forcing_ratio(train, epoch)
         last = (epoch + 1) * train.epoch_size
         batches = self.batches_of(range(first * train.accumulate, last * train.accumulate))
-        self.model.train()
-        sums, began, frames = defaultdict(float), time.monotonic(), 0
+        self.learner.model.train()
+        began, frames, self._rate = time.monotonic(), 0, 0.0
         quiet = None if self.world.first else True  # None: where there is no terminal
         bar = tqdm(range(first, last), desc=f"epoch {epoch + 1}", unit="step", disable=quiet, leave=False)
-        before = None  # losses of the step before, read while the device works on the next one
+        ahead = deque()  # losses, on a GPU read while it works on the next step
         for step in bar:
             lr = self._learning_rate(step)
-            losses = self.step(step, [next(batches) for _ in range(train.accumulate)], lr, beta, tfr)
-            if before is not None:
-                self._count(sums, before, step - 1)
-            before = losses
+            some = [next(batches) for _ in range(train.accumulate)]
+            losses = self.learner.step(step, some, lr, self._beta, self._tfr, self.stopping.asked is not None)
+            ahead.append((step, lr, losses))
+            self._count(ahead, 1 if self.device.type == "cuda" else 0)
             frames += train.batch_size * train.accumulate * self.training_data.clip_length
             self.progress["step"] = step + 1
-            rate = frames / (time.monotonic() - began)
-            means = {name: f"{total / (step - first):.4g}" for name, total in sums.items()}
-            bar.set_postfix({**means, "beta": beta, "tfr": tfr, "frames/s": f"{rate:.0f}"})
+            self._rate = frames / (time.monotonic() - began)
+            shown = {name: f"{value:.4g}" for name, value in self._means().items()}
+            bar.set_postfix({**shown, "beta": self._beta, "tfr": self._tfr, "frames/s": f"{self._rate:.0f}"})
             self._look_at_the_clock()
-            if self._out_of_time():
+            self._stop_agreed |= self.world.size == 1 and self.stopping.asked is not None
+            if self._out_of_time() or self._stop_agreed:
                 break
-        self._count(sums, before, step)
-        done = self.progress["step"] - first
-        means = {name: value / done for name, value in sums.items()}
-        rate = frames / (time.monotonic() - began)
-        return {**means, "beta": beta, "tfr": tfr, "lr": lr, "frames_per_second": round(rate, 1)}
+            if self._is_save_due() and step + 1 < last:
+                self._count(ahead, 0)
+                self._save()
+        self._count(ahead, 0)
 
-    def _count(self, sums: dict[str, float], losses: Callable[[], list[float]], step: int) -> None:
-        """Adds a step's losses to `sums`."""
-        values = dict(zip(("loss", "mse", "kl"), losses(), strict=True))
-        if not np.isfinite(values["loss"]):
-            raise self._diverged(f"the loss is {values['loss']} (mse {values['mse']}, kl {values['kl']}) at step {step}")
-        for name, value in values.items():
-            sums[name] += value
+    def _count(self, ahead: deque, left: int) -> None:
+        """Adds the losses of steps that were given out to the epoch's sums, but of the newest `left`; ends a hopeless run."""
+        while len(ahead) > left:
+            step, lr, losses = ahead.popleft()
+            *values, skipped, stop = losses()
+            values, sums = dict(zip(LOSSES, values, strict=True)), dict(self.progress["sums"])
+            self._stop_agreed |= stop > 0
+            if skipped:
+                sums["skipped"] += 1
+                self.progress["skipped_in_a_row"] += 1
+                self._skipped.append({"step": step, "lr": lr, "beta": self._beta, **values, "clips": self._clips_of(step)})
+            else:
+                sums = {name: sums[name] + value for name, value in ({"counted": 1, "skipped": 0} | values).items()}
+                self.progress["skipped_in_a_row"], self._skipped = 0, []
+            self.progress["sums"] = sums
+            if self.progress["skipped_in_a_row"] >= self.config.train.max_skipped:
+                raise self._hopeless()
 
-    def step(self, step: int, batches: list[Batch], lr: float, beta: float, tfr: float) -> Callable[[], list[float]]:
-        """One optimiser step over `batches`, whose gradients are averaged. Returns what waits for its loss, mse and kl."""
-        config = self.config
-        teacher_forcing = bool(np.random.default_rng((config.train.seed, step, 2)).random() < tfr)
-        random = runtime.generator(self.device, config.train.seed, step)
-        sums = torch.zeros(3, device=self.device)
-        for number, batch in enumerate(batches, start=1):
-            frames, conditions = self._to_device(batch)
-            if config.data.augment:
-                amounts = torch.rand(config.train.batch_size, 2, 2, generator=random, device=self.device) * 2 - 1
-                frames, conditions = shift_and_scale(frames, conditions, config.data.augment * amounts[self.share])
-            # drawn for the whole batch, so that it does not depend on the number of processes
-            shape = config.train.batch_size, frames.shape[1] - 1, *self.model.latent_shape
-            noise = torch.randn(shape, generator=random, device=self.device)[self.share]
-            with distributed.without_exchange(self.parallel, number == len(batches)):
-                with runtime.autocast(self.device, config.train.precision):
-                    rollout = self.predictor(frames, conditions, config.data.n_past, teacher_forcing, noise)
-                mse = mean_squared_error(rollout.frames, as_images(frames[:, 1:]))
-                kl = kl_divergence(rollout.posterior, rollout.prior)
-                loss = (mse + beta * kl) / len(batches)
-                loss.backward()
-            sums += torch.stack([loss.detach(), mse.detach() / len(batches), kl.detach() / len(batches)])
-        if config.train.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.train.max_grad_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return runtime.fetch(self.world.mean(sums))
+    def _clips_of(self, step: int) -> list[list[Any]]:
+        """(sequence, first frame) of the clips of this process in a step."""
+        names = self.training_data.index["path"]
+        batches = range(step * self.config.train.accumulate, (step + 1) * self.config.train.accumulate)
+        return [[names.iloc[sequence], start] for batch in batches for sequence, start, _ in self.batches.clips(batch)]
 
-    def _check_finite(self, metrics: dict[str, float]) -> None:
-        """A step that ruins the weights shows in the loss of the next one only: look before they are saved."""
-        weights = all(parameter.isfinite().all() for parameter in self.model.parameters())
-        if not weights or not np.isfinite(list(metrics.values())).all():
-            raise self._diverged(f"{'scores' if weights else 'weights'} are not finite after step {self.progress['step'] - 1}")
+    def _hopeless(self) -> InputError:
+        last, count = self._skipped[-1], self.progress["skipped_in_a_row"]
+        told = ", ".join(f"{name} {last[name]:g}" for name in LOSSES)
+        where = ""
+        if self.world.first:
+            where = f"; what led to it is in {faults.save_what_led_to_it(self.run, self.learner.model, self._skipped)}"
+        cure = faults.likely_cure(self.config.train, last)
+        return InputError(f"{count} steps in a row were skipped up to step {last['step']} ({told}); {cure}{where}{self._kept()}")
 
-    def _diverged(self, what: str) -> InputError:
-        kept = f"; {self.run} keeps its last checkpoint" if checkpoint.exists(self.run, "last") else ""
-        return InputError(f"{what}; lower --lr, set --max_grad_norm or use --kl_anneal{kept}")
+    def _means(self) -> dict[str, float]:
+        sums = self.progress["sums"]
+        return {name: sums[name] / sums["counted"] for name in LOSSES} if sums["counted"] else {}
+
+    def _kept(self) -> str:
+        return f"; {self.run} keeps its last checkpoint" if checkpoint.exists(self.run, "last") else ""
+
+    def _is_save_due(self) -> bool:
+        return bool(self.config.train.save_minutes) and time.monotonic() - self._saved_at >= 60 * self.config.train.save_minutes
+
+    def _check_weights(self) -> None:
+        """Before they are saved."""
+        if not self.learner.is_finite():
+            cure = faults.likely_cure(self.config.train, dict.fromkeys(LOSSES, math.nan))
+            raise InputError(f"weights are not finite after step {self.progress['step'] - 1}; {cure}{self._kept()}")
+
+    def _save(self) -> None:
+        """Writes the last checkpoint."""
+        self._check_weights()
+        if self.world.first:
+            self.learner.save(self.run, self.progress)
+        self._saved_at = time.monotonic()
 
     def score(self) -> dict[str, float]:
         """PSNR and SSIM of the first validation sequences: rec, and pred with the mean latent. Empty without a validate split."""
@@ -246,7 +329,7 @@ class Training:
         data = self.config.data
         protocol = dataclasses.replace(PROTOCOLS[OWN], n_sample=0).for_run(data.n_past, data.n_eval - data.n_past)
         result = evaluate(
-            freeze(self.model, train.precision), self.validation_data, protocol, self.device, train.precision,
+            freeze(self.learner.model, train.precision), self.validation_data, protocol, self.device, train.precision,
             batch_size=max(train.batch_size, 16), limit=train.validate_sequences,
         )  # fmt: skip
         return {
@@ -255,28 +338,34 @@ class Training:
             for metric in ("psnr", "ssim")
         }
 
-    def _to_device(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return batch["frames"].to(self.device, non_blocking=True), batch["conditions"].to(self.device, non_blocking=True)
-
-    def _finish_epoch(self, metrics: dict[str, float]) -> None:
+    def _finish_epoch(self, scores: dict[str, float]) -> None:
         """Metrics first and the last checkpoint at the end: whatever is cut off in between is done again by a resumed run."""
-        progress = self.progress
-        epoch = math.ceil(progress["step"] / self.config.train.epoch_size)
+        self._check_weights()
+        progress, step = self.progress, self.progress["step"]
+        metrics = {**self._means(), "skipped": progress["sums"]["skipped"], "beta": self._beta, "tfr": self._tfr}
+        metrics |= {"lr": self._learning_rate(step - 1), **scores}
+        if not np.isfinite(list(metrics.values())).all():
+            raise InputError(f"scores are not finite after step {step - 1}; lower --lr or set --max_grad_norm 1{self._kept()}")
+        progress |= {"sums": NO_STEPS}
+        if not self.world.first:
+            return
+        epoch = math.ceil(step / self.config.train.epoch_size)
         score = metrics.get("val_pred_psnr")
         best = score is None or progress["best_psnr"] is None or score > progress["best_psnr"]
+        timing = {"minutes": round(progress["minutes"], 3), "frames_per_second": round(self._rate, 1)}
         if best:
             progress["best_psnr"] = score
-        line = {"epoch": epoch, "step": progress["step"], "minutes": round(progress["minutes"], 3), **metrics}
-        checkpoint.append_metrics(self.run, line)
+        journal.append_epoch(self.run, {"epoch": epoch, "step": step, **metrics}, {"epoch": epoch, "step": step, **timing})
         if best:
-            checkpoint.save(self.run, "best", self.model, progress, None)
-        checkpoint.save(self.run, "last", self.model, progress, self.optimizer)
+            checkpoint.save_best(self.run, self.learner.model, progress)
+        self._save()
         shown = " ".join(
-            f"{label} {metrics[name]:{form}}"
+            f"{label} {(metrics | timing)[name]:{form}}"
             for label, name, form in (
                 ("loss", "loss", ".5f"), ("mse", "mse", ".5f"), ("kl", "kl", ".2f"), ("tfr", "tfr", ".2f"),
                 ("rec", "val_rec_psnr", ".2f"), ("pred", "val_pred_psnr", ".2f"), ("frames/s", "frames_per_second", ".0f"),
             )
-            if name in metrics
+            if name in metrics | timing
         )  # fmt: skip
-        tqdm.write(f"epoch {epoch:3d} step {progress['step']:6d} {progress['minutes']:6.1f} min  {shown}{' *' if best else ''}")
+        skipped = f"  {metrics['skipped']} steps skipped, not finite" if metrics["skipped"] else ""
+        tqdm.write(f"epoch {epoch:3d} step {step:6d} {progress['minutes']:6.1f} min  {shown}{' *' if best else ''}{skipped}")

@@ -71,5 +71,5 @@ def test_training_augments_and_is_repeatable(pose_root, tmp_path):
     for name, strength in (("a", 0.3), ("b", 0.3), ("c", 0.0)):
         run = dataclasses.replace(config.train, log_dir=str(tmp_path / name))
         training = Training(dataclasses.replace(config, data=dataclasses.replace(config.data, augment=strength), train=run))
-        losses.append(training.step(0, [training.batches[0]], 0.001, 1e-4, 1.0)())
+        losses.append(training.learner.step(0, [training.batches[0]], 0.001, 1e-4, 1.0)())
     assert losses[0] == losses[1] != losses[2]

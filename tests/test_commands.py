@@ -155,9 +155,12 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (train, "--data_root {data} --log_dir {data}/index.csv", "index.csv"),
         (evaluate, "{data}/index.csv", "index.csv"),
         (evaluate, "{run} --device meta", "--device: found 'meta', expected auto, cpu, cuda or cuda:N"),
-        (train, "--log_dir {tmp}/r --resume", "config.json: not found; expected a run folder"),
+        (train, "--log_dir {tmp}/r --resume", "--data_root: not given"),
+        (train, "--data_root {data} --take_over", "--take_over: expected --resume beside it"),
+        (train, "--data_root {data} --data_device cuda --device cpu", "--data_device cuda: the training runs on the CPU"),
+        (train, "--data_root {data} --norm group --g_dim 4", "--g_dim: found 4, but a group"),
+        (train, "--data_root {data} --log_dir {tmp}/r --n_future 99 --device cuda:9", "found 15 frames, expected at least 101"),
         (evaluate, "/nowhere", "/nowhere/config.json: not found"),
-        (evaluate, "{run} --split dev", "found no sequence of split 'dev'; splits here: "),
         (evaluate, "{run} --n_future 30", "found 15 frames, expected at least 32"),
         (render, "{run} --n_sample 50", "--n_sample: found 50, expected 0 to 12"),
         (compare, "{tmp} --data_root {data} --kl_anneal monotonic --kl_anneal_cycle 1", "kl_monotonic would be the base itself"),
@@ -204,7 +207,6 @@ def test_mistakes_are_one_line(command, flags, expected, run, data_root, tmp_pat
         ("checkpoints/best.json", b"\xff\xfe"),
         ("config.json", b"\xff\xfe"),
         ("config.json", b"[]"),
-        ("checkpoints/last-00000002.optimizer.pt", b"\x80\x02junk"),
         ("metrics.jsonl", b"3\n"),
         ("metrics.jsonl", b"\xff\xfe\n"),
     ],
@@ -215,7 +217,6 @@ def test_damaged_run_folders(run, tmp_path, capsys, name, content):
     (copy / name).write_bytes(content)
     commands = {
         "metrics.jsonl": (plot, [str(copy)]),
-        "checkpoints/last-00000002.optimizer.pt": (train, ["--log_dir", str(copy), "--resume", "--niter", "2"]),
     }
     command, flags = commands.get(name, (evaluate, [str(copy)]))
     assert command.main(flags) == 2
@@ -223,12 +224,20 @@ def test_damaged_run_folders(run, tmp_path, capsys, name, content):
     assert len(printed.splitlines()) == 1 and str(copy / name) in printed
 
 
-@pytest.mark.parametrize("content", [b"--g_dim '16", b"\xff\xfe"])
-def test_bad_flags_files(tmp_path, capsys, content):
+@pytest.mark.parametrize("content", [b"--g_dim '16", b"\xff\xfe", b"@flags", b"@/nowhere/flags"])
+def test_bad_flags_files(tmp_path, capsys, content, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "flags").write_bytes(content)
     with pytest.raises(SystemExit, match="2"):
-        train.main([f"@{tmp_path / 'flags'}"])
-    assert "flags file" in capsys.readouterr().err
+        train.main(["@flags"])
+    printed = capsys.readouterr().err
+    assert "flags file" in printed and "Errno" not in printed and len(printed.splitlines()) == 1
+
+
+def test_an_unknown_split_is_refused_before_anything_is_opened(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main(["/nowhere", "--split", "dev"])
+    assert "--split: invalid choice: 'dev' (choose from" in capsys.readouterr().err
 
 
 def test_grey_frames_of_128_pixels(tmp_path, capsys):

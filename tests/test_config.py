@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.layout import InputError
+from svg.checkpoint import load_config
 from svg.config import Config, FlagParser, ModelConfig, TrainConfig, add_config_arguments, config_from_arguments, flag_values
 
 RECIPES = Path(__file__).parent.parent / "experiments" / "recipes"
@@ -70,7 +71,7 @@ def test_json_both_ways(n_past, lr, blend, folder):
         ModelConfig(blend=blend, condition_dim=7),
         TrainConfig(lr=lr),
     )
-    assert Config.from_json(config.to_json(), "config.json") == config
+    assert Config.from_values(json.loads(config.to_json()), "config.json") == config
     again = config_from_arguments(argparse.Namespace(**flag_values(config)))
     assert again == dataclasses.replace(config, model=dataclasses.replace(config.model, condition_dim=0))
 
@@ -78,11 +79,14 @@ def test_json_both_ways(n_past, lr, blend, folder):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda v: v.pop("model"), "not a run configuration"),
+        (lambda v: v.pop("model"), "found no section model"),
         (lambda v: v.update(schema_version=9), "found schema version 9, expected 1"),
+        (lambda v: v["model"].update(rnn_size=10**12), "--rnn_size: found 1000000000000, expected at most 65536"),
+        (lambda v: v["model"].update(prior_rnn_layers=65), "--prior_rnn_layers: found 65, expected at most 64"),
+        (lambda v: v["model"].update(channels=4), "channels: found 4, expected 1 or 3"),
         (lambda v: v["model"].update(g_dim="128"), "g_dim is '128', expected int"),
         (lambda v: v["model"].update(g_dim=True), "g_dim is True, expected int"),
-        (lambda v: v["model"].update(colour=1), "not a run configuration"),
+        (lambda v: v["model"].update(colour=1), "found 'colour' in model, which this release does not know"),
         (lambda v: v["model"].update(g_dim=-1), "--g_dim: found -1"),
         (lambda v: v["train"].update(lr=None), "lr is None, expected float"),
     ],
@@ -91,9 +95,14 @@ def test_bad_json(change, expected):
     values = json.loads(Config().to_json())
     change(values)
     with pytest.raises(InputError, match=expected):
-        Config.from_json(json.dumps(values), "run/config.json")
-    with pytest.raises(InputError, match=r"run/config\.json: not a run configuration"):
-        Config.from_json("{", "run/config.json")
+        Config.from_values(values, "run/config.json")
+
+
+def test_a_configuration_that_is_no_json(tmp_path):
+    for text in ("{", "[]", "[" * 100_000, '{"schema_version": 1' + "0" * 5000 + "}"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(InputError, match=r"config\.json: damaged"):
+            load_config(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,23 @@
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from runs import assert_same_run, changed
 
+from svg import checkpoint
 from svg.checkpoint import load_model
 from svg.config import Config, flag_values
 from svg.distributed import World
 from svg.sequences import SequenceDataset, TrainingBatches
+from svg.training import Training
 
 ROOT = Path(__file__).parent.parent
 LOSSES = ("loss", "mse", "kl", "val_rec_psnr", "val_pred_psnr")
@@ -79,6 +85,96 @@ def test_the_failure_of_one_process_ends_all(small_config, data_root, tmp_path):
     done = train(small_config, tmp_path / "run", 2, data_root=str(root))
     assert done.returncode != 0
     assert f"{broken.name}: not a PNG image (1 bytes)" in done.stderr
+
+
+def start(config: Config, run: Path, rank: int, port: int, prelude: str = "", **changes) -> subprocess.Popen:
+    """One of two processes, without a launcher that would look after them."""
+    code = f"import sys\n{prelude}\nfrom experiments.train import main\nsys.exit(main(sys.argv[1:]))"
+    places = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": 2,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": 1,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments(config, run, **changes)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env=os.environ | {name: f"{value}" for name, value in places.items()},
+    )  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 120
+    while not (checkpoint.exists(run, "last") and checkpoint.find(run, "last").step >= step):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("killed", "workers"), [(0, 1), (1, 0)])
+def test_one_of_two_is_killed_and_both_are_resumed(small_config, tmp_path, killed, workers):
+    """The other ends within a minute, and the run ends with the bytes of one that was never killed."""
+    config = changed(small_config, niter=4, norm="batch", batch_size=4, tfr=0.5, save_minutes=1e-9, workers=workers)
+    whole, run, port = tmp_path / "whole", tmp_path / "run", free_port()
+    assert train(config, whole, 2).returncode == 0
+    processes = [start(config, run, rank, port) for rank in range(2)]
+    wait_for_step(run, 4)
+    processes[killed].kill()
+    began = time.monotonic()
+    errors = processes[1 - killed].communicate(timeout=60)[1]
+    assert processes[1 - killed].returncode in (1, 2) and time.monotonic() - began < 60
+    found = ("another process of this training has ended", "cannot be reached", "nothing was heard of process")
+    assert any(words in errors for words in found), errors
+    assert "Traceback" not in errors
+    processes[killed].communicate()
+    step = checkpoint.find(run, "last").step
+    assert 4 <= step < 12
+    port = free_port()
+    processes = [start(config, run, rank, port, resume=True) for rank in range(2)]
+    assert [process.wait(120) for process in processes] == [0, 0], processes[0].stderr.read()
+    assert_same_run(run, whole)
+
+
+def test_one_that_hangs_is_noticed(small_config, tmp_path):
+    """It neither ends nor closes its connections; with the patience of a test."""
+    config, run, port = changed(small_config, niter=10**6, save_minutes=1e-9), tmp_path / "run", free_port()
+    prelude = "import svg.distributed\nsvg.distributed.BEAT, svg.distributed.PATIENCE = 0.2, 15"
+    processes = [start(config, run, rank, port, prelude) for rank in range(2)]
+    try:
+        wait_for_step(run, 2)
+        processes[1].send_signal(signal.SIGSTOP)
+        errors = processes[0].communicate(timeout=60)[1]
+        assert processes[0].returncode == 1 and "process 0: nothing was heard of process 1 for 3 seconds; this one ends" in errors
+    finally:
+        processes[1].kill()
+        processes[1].communicate()
+
+
+def test_a_signal_to_one_stops_both_after_the_same_step(small_config, tmp_path):
+    config, run, port = changed(small_config, niter=10**6), tmp_path / "run", free_port()
+    processes = [start(config, run, rank, port) for rank in range(2)]
+    wait_for_step(run, 3)
+    processes[1].send_signal(signal.SIGTERM)
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [143, 143], errors
+    step = checkpoint.find(run, "last").step
+    assert all(f"svg-train: SIGTERM: stopped after step {step}, all is saved" in text for text in errors)
+
+
+def test_another_number_of_processes_is_taken_over_knowingly(small_config, tmp_path):
+    run = Training(changed(small_config, log_dir=str(tmp_path / "run"), niter=1)).fit()
+    done = train(small_config, run, 2, resume=True)
+    assert done.returncode != 0
+    assert f"processes: found 2, expected 1, with which {run} was begun" in done.stderr and "--take_over" in done.stderr
+    done = train(small_config, run, 2, resume=True, take_over=True)
+    assert done.returncode == 0 and "processes: found 2, expected 1 before step 3, is taken over" in done.stdout, done.stderr
 
 
 def test_a_batch_that_cannot_be_shared(small_config, tmp_path):

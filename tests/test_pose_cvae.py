@@ -8,9 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from svg import pose_cvae
-from svg.checkpoint import load_config, load_model, read_metrics
+from svg.checkpoint import load_config, load_model
 from svg.config import Config, DataConfig, ModelConfig, TrainConfig, validate
 from svg.inference import freeze
+from svg.journal import read_metrics
 from svg.layers import fold_norm
 from svg.losses import kl_divergence
 from svg.models import make_model

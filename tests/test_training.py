@@ -8,36 +8,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_model
+from runs import assert_same, assert_same_run, changed, weights
 
 from data_tools.layout import InputError
-from svg import checkpoint, runtime
+from svg import checkpoint, journal, runtime
 from svg import training as training_module
-from svg.checkpoint import load_model, read_metrics
+from svg.checkpoint import load_model
 from svg.config import Config
+from svg.journal import read_metrics
 from svg.losses import mean_squared_error
 from svg.metrics import psnr
 from svg.optimizers import Muon, make_optimizer, orthogonalise
 from svg.sequences import SequenceDataset
 from svg.training import Training
-
-
-def changed(config: Config, **values) -> Config:
-    """The configuration with some fields changed, whichever section they are in."""
-    for name in ("data", "model", "train"):
-        section = getattr(config, name)
-        mine = {key: value for key, value in values.items() if hasattr(section, key)}
-        config = dataclasses.replace(config, **{name: dataclasses.replace(section, **mine)})
-    return config
-
-
-def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
-    return load_model(run, name)[0].state_dict()
-
-
-def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    for key in a:
-        assert torch.equal(a[key], b[key]), key
 
 
 def test_it_learns(small_config):
@@ -60,22 +43,23 @@ def test_it_learns(small_config):
 
 def test_a_run_folder(small_config):
     run = Training(changed(small_config, kl_anneal="monotonic", tfr=1.0, tfr_decay_step=0.5)).fit()
-    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.json", "metrics.jsonl"]
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.json", "metrics.jsonl", "timing.jsonl"]
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     best = json.loads((run / "checkpoints" / "best.json").read_text())
-    assert names == sorted(
-        ["best.json", best["files"]["weights"], "last.json", "last-00000006.safetensors", "last-00000006.optimizer.pt"]
-    )
+    steps = [f"step-{step:08d}{end}" for step in (3, 6) for end in (".json", ".safetensors", ".optimizer.safetensors")]
+    assert names == sorted(["best.json", best["files"]["weights"], *steps])
     lines = read_metrics(run)
     assert [(line["epoch"], line["step"]) for line in lines] == [(1, 3), (2, 6)]
     assert [line["tfr"] for line in lines] == [1.0, 0.5]
     assert [line["beta"] for line in lines] == [0.0, 1e-4]  # one ramp over the first half: epoch 0 and epoch 1
-    assert best["best_psnr"] == max(line["val_pred_psnr"] for line in lines)
+    assert best["progress"]["best_psnr"] == max(line["val_pred_psnr"] for line in lines)
     for line in lines:
         assert line["loss"] == pytest.approx(line["mse"] + line["beta"] * line["kl"], rel=1e-5)
-        assert line["frames_per_second"] > 0
+        assert (line["skipped"], line["grad_norm"] > 0) == (0, True)
+    times = [json.loads(line) for line in (run / "timing.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in times] == [3, 6] and all(line["frames_per_second"] > 0 for line in times)
     model, config = load_model(run, "last")
-    assert not model.training and config == Config.from_json((run / "config.json").read_text(), "")
+    assert not model.training and config == checkpoint.load_config(run)
     assert (config.model.channels, config.model.condition_dim) == (3, 4)
     info = SequenceDataset(config.data.data_root, "train", 6).info
     np.testing.assert_allclose(model.condition_mean, info.mean, rtol=1e-6)
@@ -89,10 +73,6 @@ def test_seed_decides_everything(small_config, tmp_path):
     assert not torch.equal(weights(one)["encoder.levels.0.0.0.weight"], weights(other)["encoder.levels.0.0.0.weight"])
 
 
-def without_timing(run: Path) -> list[dict]:
-    return [{k: v for k, v in line.items() if k not in ("minutes", "frames_per_second")} for line in read_metrics(run)]
-
-
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd", "muon"])
 def test_resuming_equals_never_stopping(small_config, tmp_path, optimizer):
     small_config = changed(small_config, optimizer=optimizer, tfr=1.0, tfr_decay_step=0.3, niter=3)
@@ -102,8 +82,7 @@ def test_resuming_equals_never_stopping(small_config, tmp_path, optimizer):
     with open(run / "metrics.jsonl", "a") as file:  # killed after the next epoch was logged, and while one was
         file.write('{"epoch": 2, "step": 6, "loss": 123.0}\n{"epoch": 3, "st')
     resumed = Training(config, resume=True).fit()
-    assert_same(weights(resumed), weights(whole))
-    assert without_timing(resumed) == without_timing(whole)
+    assert_same_run(resumed, whole)
 
 
 def test_an_epoch_cut_by_time_goes_on_where_it_was(small_config, tmp_path, monkeypatch, capsys):
@@ -121,7 +100,8 @@ def test_an_epoch_cut_by_time_goes_on_where_it_was(small_config, tmp_path, monke
     ]  # fmt: skip
     Training(config, resume=True).fit()
     assert "nothing left to do after 8 steps" in capsys.readouterr().out
-    Training(changed(config, epoch_size=1, niter=10), resume=True).fit()  # other lengths are taken from where it stands
+    other = changed(config, epoch_size=1, niter=10)  # other lengths are taken from where it stands
+    Training(other, resume=True, take_over=True).fit()
     assert read_metrics(resumed)[-1]["step"] == 10
 
 
@@ -138,10 +118,10 @@ def test_time_that_scoring_takes_counts(small_config, monkeypatch):
 
         return slow
 
-    monkeypatch.setattr(training, "step", slower(training.step, 3))
+    monkeypatch.setattr(training.learner, "step", slower(training.learner.step, 3))
     monkeypatch.setattr(training, "score", slower(training.score, 2))
     run = training.fit()
-    assert [(line["step"], line["minutes"]) for line in read_metrics(run)] == [(3, 11.0)]
+    assert json.loads((run / "timing.jsonl").read_text()) == {"epoch": 1, "step": 3, "minutes": 11.0, "frames_per_second": 0.1}
 
 
 def test_killed_before_or_between_checkpoints(small_config, tmp_path, monkeypatch):
@@ -154,23 +134,25 @@ def test_killed_before_or_between_checkpoints(small_config, tmp_path, monkeypatc
     def kill(*args):
         raise Killed
 
-    save = checkpoint.save
-    for moment in ("best", "last"):
-        saver = lambda run, name, *rest, moment=moment: kill() if name == moment else save(run, name, *rest)  # noqa: E731
-        monkeypatch.setattr(checkpoint, "save", saver)
-        with pytest.raises(Killed):
-            Training(config, resume=moment == "last").fit()
-    monkeypatch.setattr(checkpoint, "save", save)
+    for moment in ("append_epoch", "save_best", "save_last"):
+        with monkeypatch.context() as patch:
+            patch.setattr(journal if moment == "append_epoch" else checkpoint, moment, kill)
+            with pytest.raises(Killed):
+                Training(config, resume=True).fit()
     resumed = Training(config, resume=True).fit()
-    assert_same(weights(resumed), weights(whole))
-    assert_same(weights(resumed, "best"), weights(whole, "best"))
-    assert without_timing(resumed) == without_timing(whole)
+    assert_same_run(resumed, whole)
 
 
-def test_flags_given_anew_on_resume_count(small_config):
+def test_flags_given_anew_on_resume_count(small_config, capsys):
     run = Training(changed(small_config, optimizer="adamw", niter=1)).fit()
-    training = Training(changed(small_config, optimizer="adamw", weight_decay=0.5, beta1=0.6), resume=True)
-    (group,) = training.optimizer.param_groups
+    changes = {"optimizer": "adamw", "weight_decay": 0.5, "beta1": 0.6}
+    expected = f"--beta1: found 0.6, expected 0.9, with which {run} was begun: .* add --take_over to go on so knowingly"
+    with pytest.raises(InputError, match=expected):
+        Training(changed(small_config, **changes), resume=True)
+    training = Training(changed(small_config, **changes), resume=True, take_over=True)
+    told = capsys.readouterr().out
+    assert "--weight_decay: found 0.5, expected 0.0 before step 3, is taken over" in told and "--beta1" in told
+    (group,) = training.learner.optimizer.param_groups
     assert group["weight_decay"] == 0.5 and group["betas"] == (0.6, 0.999)
     with pytest.raises(InputError, match=f"--optimizer: found sgd, expected adamw, with which {run} was begun"):
         Training(changed(small_config, optimizer="sgd"), resume=True)
@@ -217,9 +199,9 @@ def test_accumulated_batches_equal_a_large_one(small_config, tmp_path):
         )  # fmt: skip
         training = Training(config)
         with torch.no_grad():
-            training.model.posterior.output.weight[3:] = 0  # log variance
-            training.model.posterior.output.bias[3:] = -60
-        training.config = changed(training.config, beta=0.0)
+            training.learner.model.posterior.output.weight[3:] = 0  # log variance
+            training.learner.model.posterior.output.bias[3:] = -60
+        training.config = training.learner.config = changed(training.config, beta=0.0)
         runs.append(training.fit())
     large, small = (weights(run) for run in runs)
     for key in large:
@@ -229,9 +211,9 @@ def test_accumulated_batches_equal_a_large_one(small_config, tmp_path):
 def test_gradient_norm_is_clipped(small_config):
     config = changed(small_config, optimizer="sgd", beta1=0.0, lr=1.0, max_grad_norm=1e-3, niter=1, epoch_size=1)
     training = Training(config)
-    before = [parameter.detach().clone() for parameter in training.model.parameters()]
+    before = [parameter.detach().clone() for parameter in training.learner.model.parameters()]
     training.fit()
-    moved = sum(((a - b) ** 2).sum() for a, b in zip(before, training.model.parameters(), strict=True)) ** 0.5
+    moved = sum(((a - b) ** 2).sum() for a, b in zip(before, training.learner.model.parameters(), strict=True)) ** 0.5
     assert moved.item() == pytest.approx(1e-3, rel=1e-3)
 
 
@@ -240,7 +222,7 @@ def test_time_limit_ends_the_run_and_its_schedule(small_config):
     training = Training(config)
     run = training.fit()
     (line,) = read_metrics(run)
-    assert 0.05 <= line["minutes"] < 1
+    assert 0.05 <= json.loads((run / "timing.jsonl").read_text())["minutes"] < 1
     assert line["lr"] < 0.2 * config.train.lr
     assert checkpoint.exists(run, "best") and checkpoint.exists(run, "last")
 
@@ -299,22 +281,11 @@ def test_refusals(small_config, tmp_path):
         Training(small_config)
     with pytest.raises(InputError, match=f"--g_dim: found 20, expected 16, with which {run} was begun"):
         Training(changed(small_config, g_dim=20), resume=True)
-    (run / "checkpoints" / "last-00000003.safetensors").write_bytes(b"\xff" * 100)
-    with pytest.raises(InputError, match=r"last-00000003\.safetensors: damaged"):
+    (run / "checkpoints" / "step-00000003.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(InputError, match=r"step-00000003\.safetensors: damaged \(its checksum"):
         Training(small_config, resume=True)
     with pytest.raises(InputError, match=r"config\.json: not found; expected a run folder"):
         load_model(tmp_path)
-
-
-def test_a_diverged_run_stops_and_keeps_its_checkpoint(small_config):
-    config = changed(small_config, niter=1)
-    run = Training(config).fit()
-    training = Training(changed(config, niter=5), resume=True)
-    with torch.no_grad():
-        training.model.posterior.output.bias.fill_(float("nan"))
-    with pytest.raises(InputError, match=r"the loss is nan .* at step 3; lower --lr.* keeps its last checkpoint"):
-        training.fit()
-    assert all(value.isfinite().all() for value in weights(run).values())
 
 
 def test_weights_ruined_by_the_last_step_are_not_saved(small_config):

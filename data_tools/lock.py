@@ -1,0 +1,64 @@
+"""A folder that one process, with its workers, writes to at a time."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+from .layout import InputError
+
+PATIENCE = 5.0  # seconds: what a killed run's last worker may need to notice
+_held: set[int] = set()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a folder for this process and, through `share_lock`, for its workers, even if this process is killed.
+
+    Raises `InputError` if another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle, deadline = os.open(folder, os.O_RDONLY), time.monotonic() + PATIENCE
+    _held.add(handle)
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise InputError(f"{folder}: another process is writing there; wait for it or name another folder") from None
+                time.sleep(0.05)
+            except OSError:  # a file system without locks
+                break
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH)  # which the workers share
+        yield
+    finally:
+        _held.discard(handle)
+        os.close(handle)
+
+
+def share_lock(folder: Path) -> None:
+    """Makes the lock on `folder` last until this worker process ends, even if the one that took it is killed before."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
+
+
+def _let_go() -> None:
+    """In a forked process, which would hold the lock for as long as it lives."""
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
