@@ -33,9 +33,11 @@ def run_command(name: str, work: Callable[[], int | None], on_interrupt: str = "
         )
         return 2
     except RuntimeError as error:
-        if "compiler" in str(error) or "triton" in str(error).lower():
-            told = str(error).strip().splitlines()[0][:160]
-            print(f"{name}: --compile: {told}; install one (g++, on a GPU triton) or leave the flag out", file=sys.stderr)
+        if str(error).startswith(("InvalidCxxCompiler", "TritonMissing")):
+            print(
+                f"{name}: --compile: found no compiler; install g++ (on a GPU: triton) or leave the flag out",
+                file=sys.stderr,
+            )
             return 2
         on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported for --help
         if not on_gpu and "DefaultCPUAllocator" not in str(error):

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ FITS = ("crop", "stretch")
 def decode_picture(source: bytes | Path, formats: tuple[str, ...] | None = None) -> Image.Image:
     """An RGB picture. Raises `ValueError` if it is damaged, of another format or so large that Pillow takes it for a bomb."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
-            mode, picture = image.mode, image.convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)  # of notes beside the pixels, such as where it was taken
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+                mode, picture = image.mode, image.convert("RGB")
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, DecompressionBombError ... on damaged files
         raise ValueError(f"unreadable picture ({error or type(error).__name__})") from None
     if mode.startswith(("I", "F")):  # which Pillow has cut off at 255

@@ -17,6 +17,7 @@ import contextlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
@@ -94,8 +95,10 @@ def read_index(root: Path, split: str | None = None) -> pd.DataFrame:
     if not path.exists():
         raise _no_data_set(Path(root), path)
     try:
-        index = pd.read_csv(path, dtype=INDEX_TYPES | {POSES_COLUMN: "int32"}, keep_default_na=False)
-    except (ValueError, OverflowError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # of numbers that are no integers
+            index = pd.read_csv(path, dtype=INDEX_TYPES | {POSES_COLUMN: "int32"}, keep_default_na=False)
+    except (ValueError, OverflowError, RuntimeWarning) as error:
         raise InputError(f"{path}: damaged ({error}); {AGAIN}") from None
     missing = [name for name in INDEX_TYPES if name not in index.columns]
     if missing:

@@ -82,25 +82,37 @@ def read_step_features(path: Path) -> dict[str, StepFeature]:
     tree = read_json(path, "restore it")
     try:
         return dict(_leaves(tree["featuresDict"]["features"]["steps"]["sequence"]["feature"], ""))
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         found = f"{type(error).__name__}: {error}"
         raise InputError(f"{path}: no RLDS features, steps within an episode ({found}); restore it") from None
 
 
 def _leaves(node: dict, path: str) -> Iterator[tuple[str, StepFeature]]:
+    if not isinstance(node, dict) or not node:
+        raise TypeError(f"{path or 'steps'} is no feature")
     if "featuresDict" in node:
         for name, child in node["featuresDict"]["features"].items():
             yield from _leaves(child, f"{path}/{name}" if path else name)
     elif "image" in node:
-        channels = node["image"].get("shape", {}).get("dimensions", ["3"])[-1]
-        yield path, StepFeature("image" if str(channels) == "3" else "other")
+        channels = [_count(dimension) for dimension in node["image"].get("shape", {}).get("dimensions", ["3"])][-1]
+        yield path, StepFeature("image" if channels == 3 else "other")
     elif "tensor" in node:
         tensor = node["tensor"]
-        sizes = [int(dimension) for dimension in tensor.get("shape", {}).get("dimensions", [])]
-        plain = tensor.get("encoding", "none") == "none" and re.fullmatch(r"(b?float|u?int|bool)\d*", tensor.get("dtype", ""))
+        sizes = [_count(dimension) for dimension in tensor.get("shape", {}).get("dimensions", [])]
+        encoding = tensor.get("encoding", "none")
+        if not isinstance(encoding, str):
+            raise TypeError(f"{path} has the encoding {encoding!r}")
+        plain = encoding == "none" and re.fullmatch(r"(b?float|u?int|bool)\d*", tensor.get("dtype", ""))
         yield path, StepFeature("numbers", math.prod(sizes)) if plain and all(n > 0 for n in sizes) else StepFeature("other")
     else:
         yield path, StepFeature("other")
+
+
+def _count(value: object) -> int:
+    """A whole number as the JSON of protocol buffers has it, in quotes; -1: not known. Raises `ValueError` for anything else."""
+    if type(value) is not int and not (isinstance(value, str) and re.fullmatch("-1|[0-9]{1,18}", value)):
+        raise ValueError(f"found {value!r}")
+    return int(value)
 
 
 def find_shards(folder: Path) -> tuple[list[Shard], list[str]]:
@@ -111,7 +123,7 @@ def find_shards(folder: Path) -> tuple[list[Shard], list[str]]:
     path = folder / "dataset_info.json"
     info = read_json(path, "restore it")
     try:
-        lengths = {split["name"]: [int(length) for length in split["shardLengths"]] for split in info["splits"]}
+        lengths = {split["name"]: [_count(length) for length in split["shardLengths"]] for split in info["splits"]}
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: no shard lengths of the splits ({type(error).__name__}: {error}); restore it") from None
     shards = []

@@ -1,6 +1,7 @@
 """What a run notes of its epochs: ``metrics.jsonl``, which another run of the same flags would write too, and ``timing.jsonl``."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,16 @@ def _parse_line(text: str) -> dict[str, Any] | None:
         line = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(line, dict) and all(type(line.get(name)) is int for name in ("epoch", "step"))
-    return line if whole and all(type(value) in (int, float) for value in line.values()) else None
+    if not isinstance(line, dict) or not all(type(line.get(name)) is int and 0 < line[name] < 2**53 for name in ("epoch", "step")):
+        return None
+    return (
+        line
+        if all(
+            type(value) in (int, float) and abs(value) < (math.inf if isinstance(value, float) else 2**53)
+            for value in line.values()
+        )
+        else None
+    )
 
 
 def truncate(run: Path, step: int) -> None:

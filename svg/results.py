@@ -3,11 +3,12 @@
 import hashlib
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -292,6 +293,23 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and np.isinf(value) else value
 
 
+def _of_types(kind: type, values: dict[str, Any]) -> Any:
+    """`kind` with these values. Raises `TypeError` for one that is not of its field's type."""
+    for name, expected in get_type_hints(kind).items():
+        value = values.get(name)
+        if name not in values:
+            continue
+        if expected is float:
+            fits = type(value) in (int, float) and math.isfinite(value)
+        elif expected in (int, str):
+            fits = type(value) is expected and (expected is str or 0 <= value < 2**63)
+        else:  # of texts
+            fits = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+        if not fits:
+            raise TypeError(f"{name} is {str(value)[:40]!r}")
+    return kind(**values)
+
+
 def load_evaluation(run: Path, name: str) -> Evaluation | None:
     """What `Evaluation.save` wrote, or None if there is none. Raises `InputError` naming a damaged file."""
     folder = Path(run) / FOLDER
@@ -303,7 +321,7 @@ def load_evaluation(run: Path, name: str) -> Evaluation | None:
     if values.get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"{path}: found schema version {values.get('schema_version')}, expected {SCHEMA_VERSION}; {again}")
     try:
-        protocol, setting = Protocol(**values["protocol"]), Setting(**values["setting"])
+        protocol, setting = _of_types(Protocol, values["protocol"]), _of_types(Setting, values["setting"])
         tables = []
         for file, digest in values["files"].items():
             path = folder / Path(file).name
@@ -314,7 +332,7 @@ def load_evaluation(run: Path, name: str) -> Evaluation | None:
             tables.append(pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(names, str), keep_default_na=False))
         distances = pd.DataFrame.from_dict(values["distances"], orient="index") if values["distances"] else None
         evaluation = Evaluation(protocol, setting, tables[0], tables[1] if len(tables) > 1 else None, distances)
-        evaluation.table(), evaluation.sample_statistics()
+        evaluation.report()
         return evaluation
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError) as error:
         raise InputError(f"{path}: damaged ({str(error)[:120]}); {again}") from None

@@ -11,8 +11,11 @@ only crashes count, and such files are not counted as bad. Memory is limited: a 
 """
 
 import argparse
+import contextlib
 import copy
 import hashlib
+import io
+import itertools
 import json
 import math
 import os
@@ -111,7 +114,7 @@ def spoil_bytes(data: bytes, chance: random.Random) -> bytes:
 
 
 OF_ANOTHER_TYPE = {
-    str: (None, 7, [], {}, True, ["x"]),
+    str: (None, 7.5, [], {}, True, ["x"]),
     bool: (None, "x", [], 7.5, "true"),
     int: (None, "x", [], {}, 1.5, True, 10**30, -(10**30), math.nan, math.inf, "1"),
     float: (None, "x", [], {}, math.nan, math.inf, -math.inf, "0.5", [0.5]),
@@ -340,7 +343,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
     def convert(path: Path, expected: int) -> Any:
         out = folder / "converted"
         shutil.rmtree(out, ignore_errors=True)
-        report = convert_records(path, lambda number: {"aux1": out / str(number)}, bair.read_recording, False, expected)
+        report = convert_records(path, lambda number: {"image_aux1": out / str(number)}, bair.read_recording, False, expected)
         return report.written, {file.name: file.read_bytes() for file in sorted(out.glob("0/*"))}
 
     def spoil_example(_: bytes, chance: random.Random) -> bytes:
@@ -440,7 +443,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         "tfrecord": Reader(shard, lambda: convert(shard, 2), covered=True),
         "example": Reader(example, lambda: convert(example, 1), spoil_example, random=False),
         "protobuf": Reader(example, lambda: convert(example, 1), spoil_framing, covered=False),
-        "rlds features": Reader(version / "features.json", read_features, spoil_json()),
+        "rlds features": Reader(version / "features.json", read_features, spoil_json(required=False)),
         "rlds info": Reader(version / "dataset_info.json", lambda: rlds.find_shards(version), spoil_json()),
         "jpeg": recording("a.jpg"),
         "picture png": recording("b.png"),
@@ -490,20 +493,29 @@ def try_reader(reader: Reader, spoil: Spoil, bad: bool, sound: Any, chance: rand
             signal.alarm(0)
         if value == sound:
             return "same", ""
-        return ("accepted" if bad else "other sound file"), repr(spoiled[:300])
+        return ("accepted" if bad else "other sound file"), what_differs(data, spoiled)
     except InputError as error:
         if len(str(error).splitlines()) != 1:
             return "crashed", f"several lines: {error}"
         return "refused", str(error)
     except Hung:
-        return "hung", repr(spoiled[:300])
+        return "hung", what_differs(data, spoiled)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        return "crashed", f"{type(error).__name__}: {error} for {spoiled[:300]!r}"
+        return "crashed", f"{type(error).__name__}: {error}; {what_differs(data, spoiled)}"
     finally:
         for path, content in kept.items():
             path.write_bytes(content)
+
+
+def what_differs(data: bytes, spoiled: bytes) -> str:
+    """Where the two begin to differ, apart from the spaces of JSON."""
+    with contextlib.suppress(ValueError):
+        data = json.dumps(json.loads(data)).encode()
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(data, spoiled, strict=False))
+    place = max(0, sum(1 for _ in alike) - 40)
+    return f"{data[place : place + 120]!r} -> {spoiled[place : place + 120]!r}"
 
 
 def fuzz(readers: dict[str, Reader], inputs: int, seed: int = 0) -> dict[str, Counter]:
@@ -544,7 +556,8 @@ def main() -> int:
     args = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
-        readers = make_readers(Path(name))
+        with contextlib.redirect_stdout(io.StringIO()):
+            readers = make_readers(Path(name))
         counts = fuzz({name: readers[name] for name in args.readers or readers}, args.inputs, args.seed)
     print(f"{'':16s}" + "".join(f"{outcome:>17s}" for outcome in OUTCOMES))
     for name, found in counts.items():

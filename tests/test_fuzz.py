@@ -1,0 +1,37 @@
+"""Some bad files for every reader; ``python tests/fuzz.py`` has thousands for each."""
+
+from collections import Counter
+
+import fuzz
+import pytest
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory) -> dict[str, fuzz.Reader]:
+    return fuzz.make_readers(tmp_path_factory.mktemp("fuzz"))
+
+
+def test_bad_files_are_refused_in_one_line(readers, capfd):
+    counts = sum(fuzz.fuzz(readers, 30, seed=1).values(), Counter())
+    assert (counts["accepted"], counts["crashed"], counts["hung"]) == (0, 0, 0), capfd.readouterr().err[-5000:]
+    assert counts["refused"] > 20 * len(readers)
+
+
+def test_the_harness_notices(readers):
+    """A reader that believes its file is found out, be it by another value, by an error of its own or by never ending."""
+    path = readers["table"].path
+
+    def spoil(data: bytes, _: object) -> bytes:
+        return b"spoiled" + data
+
+    def fail() -> None:
+        raise KeyError("a name")
+
+    def hang() -> None:
+        raise fuzz.Hung
+
+    sound = path.read_bytes()
+    for read, expected in ((path.read_bytes, "accepted"), (fail, "crashed"), (hang, "hung"), (lambda: sound, "same")):
+        outcome, _ = fuzz.try_reader(fuzz.Reader(path, read), spoil, True, sound, fuzz.random.Random(0))
+        assert outcome == expected
+    assert path.read_bytes() == sound
