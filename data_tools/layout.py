@@ -21,9 +21,10 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "validate", "test")
@@ -89,8 +90,10 @@ class DatasetInfo:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def read_index(root: Path, split: str | None = None) -> pd.DataFrame:
+def read_index(root: Path, split: str | None = None) -> "pd.DataFrame":
     """The rows of ``index.csv`` of one split, or all; opens no image. Raises `InputError` if there is none or it is damaged."""
+    import pandas as pd
+
     path = Path(root) / INDEX_FILE
     if not path.exists():
         raise _no_data_set(Path(root), path)
@@ -113,7 +116,7 @@ def read_index(root: Path, split: str | None = None) -> pd.DataFrame:
     return rows
 
 
-def _check_index(path: Path, index: pd.DataFrame) -> None:
+def _check_index(path: Path, index: "pd.DataFrame") -> None:
     """Refuses splits and sizes that there are not and paths out of the root, before anything is opened or allocated for them."""
     unknown = index["split"][~index["split"].isin(SPLITS)]
     if len(unknown):
@@ -285,7 +288,7 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror or str(error), str(error.filename if other else path)) from None
 
 
-def write_index(root: Path, index: pd.DataFrame, info: DatasetInfo) -> None:
+def write_index(root: Path, index: "pd.DataFrame", info: DatasetInfo) -> None:
     """Writes ``index.csv`` and ``dataset.json``, each whole or not at all."""
     values = asdict(info)
     if not info.pose_channels:
