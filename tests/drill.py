@@ -171,7 +171,10 @@ def drill(name: str, job: Job, folder: Path, kills: int, chance: random.Random) 
             else:
                 os.killpg(process.pid, how)
         errors = process.communicate(timeout=300)[1]
-        if process.returncode not in ENDS or (ended and process.returncode) or "Traceback" in errors:
+        raw = (
+            "Traceback" in errors and process.returncode != -signal.SIGKILL
+        )  # after which workers that just start say what they like
+        if process.returncode not in ENDS or (ended and process.returncode) or raw:
             tally.wrong.append(f"{name}: ended with {process.returncode}: {errors[-2000:]}")
             break
         if process.returncode:
