@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from . import png
-from .layout import ACTIONS_FILE, POSITIONS_FILE, TEMPORARY, InputError, naming, temporary_beside
+from .layout import ACTIONS_FILE, POSITIONS_FILE, TEMPORARY, InputError, naming, open_regular, temporary_beside
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -41,7 +41,8 @@ def png_folders(base: Path) -> list[Path]:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder` to write into, which gets its name at the end; after an error nothing is left of it.
 
-    Raises `OSError` naming the folder if it cannot be written.
+    Whoever is killed leaves no folder under that name. (Files are not flushed one by one: after a loss of power `svg-data index`
+    names those that are empty.) Raises `OSError` naming the folder if it cannot be written.
     """
     temporary = temporary_beside(folder)
     try:
@@ -92,7 +93,8 @@ def read_table(path: Path, rows: int, exact: bool = False) -> np.ndarray:
     If `exact`, more of them are an error, too.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # a spreadsheet's mark at the beginning is no content
+        with open_regular(path) as file:
+            text = file.read().decode("utf-8-sig")  # a spreadsheet's mark at the beginning is no content
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); restore this file") from None
     except UnicodeDecodeError:

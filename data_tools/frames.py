@@ -24,7 +24,7 @@ from PIL import Image, ImageSequence
 from .claim import claimed
 from .conversion import DEFAULT_SHARES, RECIPE_FILE, Report, add_splits_argument, assign_splits, check_shares, gather, print_report
 from .folders import natural_key, read_conditions, walk, write_sequence
-from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture
+from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture, open_picture
 from .index import SPLIT_ALIASES, TABLES, build_index
 from .layout import INFO_FILE, SPLITS, InputError
 from .pool import add_workers_argument, check_workers, in_order
@@ -66,11 +66,11 @@ def read_recording(path: Path, width: int, fit: str, every: int) -> Iterator[np.
                 raise InputError(f"{file}: {error}; restore or remove it") from None
     elif path.suffix.lower() in ANIMATIONS:
         try:
-            with Image.open(path) as animation:
+            with open_picture(path, ("GIF",)) as animation:
                 for picture in itertools.islice(ImageSequence.Iterator(animation), 0, None, every):
                     yield fit_picture(picture.convert("RGB"), width, fit)
-        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, EOFError ... on damaged files
-            raise InputError(f"{path}: unreadable ({error}); restore or remove it") from None
+        except ValueError as error:
+            raise InputError(f"{path}: {error}; restore or remove it") from None
     else:
         yield from _read_video(path, width, fit, every)
 
@@ -83,7 +83,19 @@ def _read_video(path: Path, width: int, fit: str, every: int) -> Iterator[np.nda
     crop = "crop=min(iw\\,ih):min(iw\\,ih)," if fit == "crop" else ""
     filters = f"select=not(mod(n\\,{every})),{crop}scale={width}:{width}:flags=lanczos"
     # Only files: a playlist that calls itself a video must not fetch anything.
-    command = [get_ffmpeg_exe(), "-nostdin", "-v", "error", "-xerror", "-protocol_whitelist", "file", "-i", f"file:{path}"]
+    command = [
+        get_ffmpeg_exe(),
+        "-nostdin",
+        "-v",
+        "error",
+        "-xerror",
+        "-protocol_whitelist",
+        "file",
+        "-max_pixels",
+        f"{Image.MAX_IMAGE_PIXELS}",
+        "-i",
+        f"file:{path}",
+    ]
     command += f"-map 0:v:0 -fps_mode passthrough -vf {filters} -pix_fmt rgb24 -f rawvideo -".split()
     size = width * width * 3
     # Errors go to a file: a pipe that nobody reads would fill and stop ffmpeg.

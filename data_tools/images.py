@@ -1,8 +1,10 @@
 """Pictures of any kind and size to square uint8 frames."""
 
 import argparse
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +13,30 @@ from PIL import Image
 from .layout import InputError
 
 FITS = ("crop", "stretch")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+"""Pillow's others are not opened, whatever a file is called: EPS is a program."""
 
 
-def decode_picture(source: bytes | Path, formats: tuple[str, ...] | None = None) -> Image.Image:
-    """An RGB picture. Raises `ValueError` if it is damaged, of another format or so large that Pillow takes it for a bomb."""
+@contextlib.contextmanager
+def open_picture(source: bytes | Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+    """A picture or an animation. Raises `ValueError` if it is damaged, of another format or, by Pillow's measure, a bomb.
+
+    Errors within the ``with``, where Pillow decodes, are of that kind, too.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # of notes beside the pixels, such as where it was taken
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
-                mode, picture = image.mode, image.convert("RGB")
+                yield image
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, DecompressionBombError ... on damaged files
         raise ValueError(f"unreadable picture ({error or type(error).__name__})") from None
+
+
+def decode_picture(source: bytes | Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """An RGB picture. Raises `ValueError` as `open_picture`, and for one of more than 8 bits a channel."""
+    with open_picture(source, formats) as image:
+        mode, picture = image.mode, image.convert("RGB")
     if mode.startswith(("I", "F")):  # which Pillow has cut off at 255
         raise ValueError(f"a picture of more than 8 bits a channel (mode {mode}), which must be converted first")
     return picture

@@ -14,9 +14,11 @@ A **data set** is a root folder with ``index.csv`` (one row a sequence) and ``da
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -40,7 +42,8 @@ INDEX_TYPES = {
 }  # fmt: skip
 POSES_COLUMN = "poses"
 """Index column of data with poses: how many frames after the first one have one."""
-MAX_FRAMES, MAX_WIDTH, MAX_COLUMNS = 10_000_000, 16_384, 4_096
+MAX_FRAMES, MAX_WIDTH, MAX_PIXELS, MAX_COLUMNS = 10_000_000, 16_384, 2**24, 4_096
+MAX_JSON = 2**26  # bytes
 INDEX_RANGES = {  # what a row of an index may say
     "frames": (1, MAX_FRAMES), "height": (1, MAX_WIDTH), "width": (1, MAX_WIDTH), "channels": (1, 3),
     "action_dim": (0, MAX_COLUMNS), "position_dim": (0, MAX_COLUMNS), POSES_COLUMN: (1, MAX_FRAMES),
@@ -57,7 +60,9 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(line.strip() for line in message.splitlines()))  # other libraries' errors have several lines
+        line = " ".join(line.strip() for line in message.splitlines())  # other libraries' errors have several lines
+        # names come from files of anybody, and a terminal obeys what is not printable
+        super().__init__("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line))
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,10 @@ def read_index(root: Path, split: str | None = None) -> "pd.DataFrame":
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)  # of numbers that are no integers
-            index = pd.read_csv(path, dtype=INDEX_TYPES | {POSES_COLUMN: "int32"}, keep_default_na=False)
+            with open_regular(path) as file:
+                index = pd.read_csv(file, dtype=INDEX_TYPES | {POSES_COLUMN: "int32"}, keep_default_na=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
     except (ValueError, OverflowError, RuntimeWarning) as error:
         raise InputError(f"{path}: damaged ({error}); {AGAIN}") from None
     missing = [name for name in INDEX_TYPES if name not in index.columns]
@@ -129,6 +137,10 @@ def _check_index(path: Path, index: "pd.DataFrame") -> None:
         if len(wrong):
             found = index[column].iloc[wrong[0]]
             raise InputError(f"{path} row {wrong[0] + 2}: found {column} {found}, expected {least} to {most}; {AGAIN}")
+    large = index.index[index["height"].astype("int64") * index["width"] > MAX_PIXELS]
+    if len(large):
+        row, size = large[0], "x".join(str(index[name].iloc[large[0]]) for name in ("height", "width"))
+        raise InputError(f"{path} row {row + 2}: found frames of {size}, expected at most {MAX_PIXELS} pixels; {AGAIN}")
     names = index["path"].str
     suspects = names.startswith("/") | (index["path"] == "")
     for part in ("..", "\\", ":", "\0"):
@@ -156,10 +168,27 @@ def read_info(root: Path) -> DatasetInfo:
     return info
 
 
+def open_regular(path: Path | str) -> BinaryIO:
+    """Opens a file for reading. Raises `OSError`, also for a pipe or a device, on which reading may never end."""
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 whoever asked for it closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its other end
+
+
 def read_json(path: Path, advice: str) -> dict:
     """A JSON object from a file that anybody may have written. Raises `InputError` that ends with the advice."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            text = file.read(MAX_JSON + 1)
+        if len(text) > MAX_JSON:
+            raise ValueError(f"more than {MAX_JSON} bytes")
+        values = json.loads(text)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
     except (ValueError, RecursionError) as error:  # no text, no JSON, gigantic numbers, endless nesting

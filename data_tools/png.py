@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .layout import MAX_WIDTH, InputError
+from .layout import MAX_PIXELS, MAX_WIDTH, InputError, open_regular
 
 try:  # Pillow's pixels in a third of the time, and every checksum compared
     from kornia_rs.io import decode_image_png_u8
@@ -26,7 +26,7 @@ _SUB = 1  # filter type: each byte minus that of the pixel to its left
 def read_image_size(path: Path) -> tuple[int, int, int]:
     """(height, width, channels) of a PNG from its first bytes, without decoding it."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return _size(path, file.read(_HEADER_BYTES))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); restore this frame") from None
@@ -38,15 +38,17 @@ def _size(path: Path | str, head: bytes) -> tuple[int, int, int]:
     width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
     if depth > 8 or colour not in _CHANNELS:
         raise InputError(f"{path}: found a PNG of {depth} bits a channel, expected 8-bit grey or RGB; convert this frame")
-    if not (0 < height <= MAX_WIDTH and 0 < width <= MAX_WIDTH):
-        raise InputError(f"{path}: found {height}x{width} pixels, expected at most {MAX_WIDTH}x{MAX_WIDTH}; convert this frame")
+    if not (0 < height <= MAX_WIDTH and 0 < width <= MAX_WIDTH and height * width <= MAX_PIXELS):
+        raise InputError(
+            f"{path}: found {height}x{width} pixels, expected at most {MAX_PIXELS} and sides up to {MAX_WIDTH}; convert it"
+        )
     return height, width, _CHANNELS[colour]
 
 
 def read_frame(path: Path | str, size: tuple[int, int, int]) -> np.ndarray:
     """One frame, uint8 [H,W,C] with C = 1 (grey) or 3 (RGB); `size` is the (H,W,C) that the index promises."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read()
     except FileNotFoundError:
         raise InputError(f"{path}: missing frame, though the index lists it; restore it or run `svg-data index` again") from None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .layout import InputError
+from .layout import InputError, open_regular
 
 Feature = list[bytes] | np.ndarray  # bytes, or float32 or int64 [N]
 
@@ -61,7 +61,7 @@ def read_records(
     read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             yield from _records(file, path, os.fstat(file.fileno()).st_size, wanted, expected, certain)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); restore this shard, then run again") from None

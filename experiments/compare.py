@@ -21,8 +21,6 @@ RECIPES = {False: "compare.args", True: "compare_dance.args"}
 WITH_POSES = ("kl", "tfr")
 """Studies of the predictor from poses, by default."""
 BASE = "base"
-ELSEWHERE = ("log_dir", "data_device", "device", "workers", "compile")
-"""Flags that may differ when a comparison goes on: where things lie and what computes them."""
 SPATIAL = {"recurrence": "spatial", "g_dim": 32, "z_dim": 4, "rnn_size": 32}
 
 
@@ -68,13 +66,14 @@ def train_run(wanted: argparse.Namespace) -> None:
     from svg.checkpoint import exists, load_config
     from svg.config import config_from_arguments, flag_values
     from svg.journal import last_step
+    from svg.resumption import WITHOUT_EFFECT
 
     run = Path(wanted.log_dir)
     wanted.resume = exists(run, "last")
     if wanted.resume:
         before, now = flag_values(load_config(run)), flag_values(config_from_arguments(wanted))
         before["data_root"], now["data_root"] = (Path(flags["data_root"]).resolve() for flags in (before, now))
-        for flag in (flag for flag in now if now[flag] != before[flag] and flag not in ELSEWHERE):
+        for flag in (flag for flag in now if now[flag] != before[flag] and flag not in WITHOUT_EFFECT):
             raise InputError(f"--{flag}: found {now[flag]}, but {run} was begun with {before[flag]}; choose another folder")
         if last_step(run) >= wanted.niter * wanted.epoch_size:
             return

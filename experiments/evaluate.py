@@ -64,6 +64,13 @@ def check(args: argparse.Namespace) -> None:
         found = getattr(args, name)
         if found is not None and not 0 <= found < float("inf"):
             raise InputError(f"--{name}: found {found}, expected a number of at least 0")
+    if args.metrics and args.weights is None:
+        asked = " ".join(args.metrics)
+        raise InputError(
+            f"--metrics {asked}: expected --weights with the networks behind them; docs/evaluation.md says where they are"
+        )
+    if args.lpips and "lpips" not in args.metrics:
+        raise InputError("--lpips: chooses the network of --metrics lpips, which is not asked for; leave one out or add the other")
 
 
 def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool = False) -> Any:

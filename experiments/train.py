@@ -49,6 +49,9 @@ def train(args: argparse.Namespace) -> None:
     except Stopped:
         distributed.leave()
         raise
+    except BaseException:
+        distributed.fall_silent()
+        raise
     distributed.leave()
     if training.world.first:
         more = f"predict whole videos with `svg-rollout {run}`, " if config.model.with_poses else ""

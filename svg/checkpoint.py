@@ -2,11 +2,14 @@
 
 A checkpoint is a JSON file in ``checkpoints/``, ``step-00001200.json`` or ``best.json``: how far the run was and the names and
 SHA-256 of the files that belong to it, weights and, of the former, the optimiser's state (safetensors). It gets its name after
-they are complete. The newest ``step-*`` that is whole is the last one.
+they are complete. The newest ``step-*`` that is whole is the last one. Names of files hold the beginning of their SHA-256, so that
+none is ever replaced by another content.
 """
 
 import hashlib
 import json
+import math
+import re
 import sys
 import zipfile
 from dataclasses import dataclass, field
@@ -17,16 +20,20 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from data_tools.layout import TEMPORARY, InputError, flush_names, read_json, whole_file, write_text
+from data_tools.layout import TEMPORARY, InputError, flush_names, open_regular, read_json, whole_file, write_text
 
-from .config import Config
+from .config import Config, ModelConfig
 from .optimizers import state_names
 
 SCHEMA_VERSION = 2
 """1: ``last.json`` instead of ``step-*.json``, no checksums, the optimiser's state as ``torch.save`` writes it."""
+COUNTS = ("counted", "skipped")
+"""Of the steps of an epoch that is not at its end, beside the sums of their losses."""
 CONFIG_FILE = "config.json"
 FOLDER = "checkpoints"
 FIGURES = "figures"
+OURS = re.compile(r"(step|best|last)-\d{8,}(-[0-9a-f]{8})?(\.optimizer)?\.(json|safetensors|pt)|last\.json")
+"""Names that this and earlier releases give: others are a user's own."""
 WHERE = "is {} a run folder that svg-train has written?"
 
 
@@ -56,15 +63,15 @@ class Checkpoint:
 def save_last(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any], keep: int) -> None:
     """Writes all that resuming needs, `progress` included, and removes the checkpoints before the newest `keep` ones."""
     step = progress["step"]
-    contents = {"weights": _weights(model), "optimizer": _optimizer_state(model, optimizer)}
+    contents = {"weights": stored_weights(model), "optimizer": _optimizer_state(model, optimizer)}
     _save(run, f"step-{step:08d}", f"step-{step:08d}", contents, progress)
-    _remove_unnamed(run, {path for path in _entries(run) if path.name == "best.json"} | set(_steps(run)[:keep]))
+    _remove_unnamed(run, [*(run / FOLDER).glob("best.json"), *_steps(run)[:keep]])
 
 
 def save_best(run: Path, model: nn.Module, progress: dict[str, Any]) -> None:
     """Writes the weights as the best ones so far."""
-    _save(run, "best", f"best-{progress['step']:08d}", {"weights": _weights(model)}, progress)
-    _remove_unnamed(run, set(_entries(run)))
+    _save(run, "best", f"best-{progress['step']:08d}", {"weights": stored_weights(model)}, progress)
+    _remove_unnamed(run, _entries(run))
 
 
 def _save(run: Path, name: str, stem: str, contents: dict[str, dict[str, Tensor]], progress: dict[str, Any]) -> None:
@@ -72,24 +79,29 @@ def _save(run: Path, name: str, stem: str, contents: dict[str, dict[str, Tensor]
     folder.mkdir(parents=True, exist_ok=True)
     files, digests = {}, {}
     for part, tensors in contents.items():
-        files[part] = f"{stem}.safetensors" if part == "weights" else f"{stem}.{part}.safetensors"
         data = safetensors.torch.save(tensors)
         digests[part] = hashlib.sha256(data).hexdigest()
+        files[part] = f"{stem}-{digests[part][:8]}{'' if part == 'weights' else f'.{part}'}.safetensors"
         with whole_file(folder / files[part]) as file:
             file.write(data)
     values = {"schema_version": SCHEMA_VERSION, "files": files, "sha256": digests, "progress": progress}
     write_text(folder / f"{name}.json", json.dumps(values | {"checksum": _checksum(values)}, indent=2) + "\n")
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Weights that share memory with nothing and lie in standard order, whatever the memory format in training."""
-    return {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+def stored_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights as they are written."""
+    return {key: _stored(value) for key, value in model.state_dict().items()}
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """In standard order, whatever the memory format in training, and sharing its memory with no other."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """``{"<parameter>/<name>": tensor}``; whole numbers, such as Muon's count of steps, as int64."""
     return {
-        f"{name}/{key}": value.detach().cpu().contiguous().clone() if isinstance(value, Tensor) else torch.tensor(value)
+        f"{name}/{key}": _stored(value) if isinstance(value, Tensor) else torch.tensor(value)
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
@@ -100,15 +112,20 @@ def _checksum(values: dict[str, Any]) -> str:
 
 
 def _entries(run: Path) -> list[Path]:
-    return [path for path in (run / FOLDER).glob("*.json") if not path.name.startswith(".")]
+    return [*(run / FOLDER).glob("best.json"), *_steps(run)]
 
 
 def _steps(run: Path) -> list[Path]:
     """The checkpoints to resume from, the newest first; that of an earlier release comes last."""
-    return [*sorted((run / FOLDER).glob("step-*.json"), reverse=True), *(run / FOLDER).glob("last.json")]
+    steps = [path for path in (run / FOLDER).glob("step-*.json") if OURS.fullmatch(path.name)]
+    return [*sorted(steps, key=_step_of, reverse=True), *(run / FOLDER).glob("last.json")]
 
 
-def _remove_unnamed(run: Path, kept: set[Path]) -> None:
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
+def _remove_unnamed(run: Path, kept: list[Path]) -> None:
     """Removes from the checkpoints' folder what none of the `kept` ones names, each checkpoint before its files."""
     named = {path.name for path in kept}
     for path in kept:
@@ -116,22 +133,20 @@ def _remove_unnamed(run: Path, kept: set[Path]) -> None:
             named |= {Path(name).name for name in read_json(path, "")["files"].values()}
         except (InputError, KeyError, TypeError, AttributeError):
             return  # one that cannot be read: which files are its own is not known
-    others = [path for path in (run / FOLDER).iterdir() if path.name not in named and _is_ours(path)]
+    others = [path for path in (run / FOLDER).iterdir() if path.name not in named and OURS.fullmatch(path.name)]
     for path in sorted(others, key=lambda path: path.suffix != ".json"):
         path.unlink(missing_ok=True)
     flush_names(run / FOLDER)
 
 
-def _is_ours(path: Path) -> bool:
-    leftover = path.name.startswith(".") and path.name.endswith(TEMPORARY)
-    return leftover or path.name.startswith(("step-", "best-", "last-", "last."))
-
-
 def remove_after(run: Path, step: int) -> None:
-    """Removes checkpoints of later steps, of a run that goes on from this one."""
+    """Removes checkpoints of later steps, of a run that goes on from this one, and what killed writers left in its folders."""
     for path in _steps(run):
-        if path.stem.removeprefix("step-").isdecimal() and int(path.stem.removeprefix("step-")) > step:
+        if path.name != "last.json" and _step_of(path) > step:
             path.unlink()
+    for folder in (run, run / FOLDER):
+        for leftover in folder.glob(f".*{TEMPORARY}"):
+            leftover.unlink()
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -188,34 +203,61 @@ def _open(path: Path, passed_over: list[str]) -> Checkpoint:
     taken = {}
     for part, place in places.items():
         try:
-            with open(place, "rb") as file:
+            with open_regular(place) as file:
                 taken[part] = hashlib.file_digest(file, "sha256").hexdigest()
-        except (FileNotFoundError, IsADirectoryError):
-            raise Damaged(f"{place}: not found, though {path.name} names it") from None
+        except (OSError, ValueError) as error:  # ValueError: a name that cannot be
+            raise Damaged(f"{place}: cannot be read, though {path.name} names it ({error})") from None
         if digests and taken[part] != digests[part]:
             raise Damaged(f"{place}: damaged (its checksum does not match {path.name})")
     return Checkpoint(path, version, progress, places, taken, passed_over)
 
 
 def _check_progress(path: Path, progress: Any) -> None:
-    number = (int, float)
-    expected = {"step": int, "minutes": number, "best_psnr": (*number, type(None))}
-    if not isinstance(progress, dict) or not all(
-        isinstance(progress.get(name, ""), kind) and not isinstance(progress.get(name), bool) for name, kind in expected.items()
-    ):
-        raise Damaged(f"{path}: damaged (it does not say how far the run was)")
-    if not 0 <= progress["step"] < 2**53:
-        raise Damaged(f"{path}: damaged (step {progress['step']})")
+    """Raises `Damaged` unless `progress` is what a training writes; earlier releases wrote less."""
+    try:
+        checks = {
+            "step": _is_count, "minutes": _is_number, "best_psnr": lambda found: found is None or _is_number(found),
+            "sums": lambda found: all(map(_is_number, found.values())) and all(_is_count(found[name]) for name in COUNTS),
+            "skipped_in_a_row": _is_count, "circumstances": lambda found: isinstance(found, dict),
+            "flags": lambda found: isinstance(found, dict),
+        }  # fmt: skip
+        for name, found in progress.items():
+            if not checks[name](found):
+                raise ValueError(f"{name} {found!r}")
+        if not {"step", "minutes", "best_psnr"} <= progress.keys():
+            raise ValueError("no step")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"{path}: damaged (it does not say how far the run was: {str(error)[:80]})") from None
+
+
+def _is_number(found: Any) -> bool:
+    return type(found) in (int, float) and math.isfinite(found)
+
+
+def _is_count(found: Any) -> bool:
+    return type(found) is int and 0 <= found < 2**53
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file. Raises `Damaged`."""
     try:
-        return safetensors.torch.load_file(path)
+        with open_regular(path) as file:
+            return safetensors.torch.load(file.read())
     except OSError as error:
         raise Damaged(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # SafetensorError and, for offsets and types that there are not, whatever follows from them
         raise Damaged(f"{path}: damaged ({_first_line(error)})") from None
+
+
+def check_model(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Tensor]:
+    """The weights, if they are those of such a model. Raises `InputError` before memory is taken for sizes of a configuration."""
+    from .models import make_model
+
+    with torch.device("meta"):
+        outline = make_model(config)
+    weights = read_tensors(checkpoint.files["weights"])
+    _check_tensors(checkpoint.files["weights"], weights, outline)
+    return weights
 
 
 def load(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -255,7 +297,7 @@ def _check_state(state: dict[int, dict[str, Any]], optimizer: torch.optim.Optimi
 
 
 def _check_tensors(path: Path, found: dict[str, Tensor], model: nn.Module) -> None:
-    """Names the first tensor that the model has otherwise: before memory is taken for a size that a file merely claims."""
+    """Names the first tensor that the model has otherwise."""
     expected = {name: (list(value.shape), value.dtype) for name, value in model.state_dict().items()}
     for name in [*expected, *found]:
         here = (list(found[name].shape), found[name].dtype) if name in found else "none"
@@ -286,8 +328,11 @@ def _as_state(tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.opt
 def _read_version_1(path: Path) -> dict[str, Any]:
     """A state written by ``torch.save``, read without running code and without unpacking: it never compresses."""
     with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("compressed, which torch.save never does")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("it holds more than its size")
     return torch.load(path, weights_only=True, map_location="cpu")
 
 
@@ -327,10 +372,7 @@ def load_model(run: str | Path, name: str = "best", device: str | torch.device =
     run = Path(run)
     config, checkpoint = load_config(run), find(run, name)
     tell_passed_over(checkpoint)
-    with torch.device("meta"):  # takes no memory for the sizes of a configuration that may be of anybody
-        outline = make_model(config.model)
-    weights = read_tensors(checkpoint.files["weights"])
-    _check_tensors(checkpoint.files["weights"], weights, outline)
+    weights = check_model(checkpoint, config.model)
     model = make_model(config.model)
     model.load_state_dict(weights)
     return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False), config

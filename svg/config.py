@@ -12,9 +12,11 @@ from data_tools.command import OneLineParser
 from data_tools.layout import InputError
 
 SCHEMA_VERSION = 1
-MOST_STEPS, MOST_CHANNELS, MOST_MULTIPLES = 10**9, 65_536, 64
+MOST_STEPS, MOST_CHANNELS = 10**9, 65_536
+MOST = {"width": 64, "batch_size": 10**6, "accumulate": 10**6, "workers": 1024, "seed": 2**63 - 1} | dict.fromkeys(
+    ("predictor_rnn_layers", "posterior_rnn_layers", "prior_rnn_layers"), 64
+)
 """Beyond these a number is a slip, or in a file that means harm."""
-MULTIPLES = ("width", "predictor_rnn_layers", "posterior_rnn_layers", "prior_rnn_layers")
 
 
 def _flag(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -287,8 +289,8 @@ def validate(config: Config) -> None:
                 raise InputError(f"--{name}: found {found}, expected {expected}")
     for section, most in ((data, MOST_STEPS), (model, MOST_CHANNELS), (train, MOST_STEPS)):
         for item in fields(section):
-            found, limit = getattr(section, item.name), MOST_MULTIPLES if item.name in MULTIPLES else most
-            if item.name != "seed" and type(found) is int and found > limit:
+            found, limit = getattr(section, item.name), MOST.get(item.name, most)
+            if (item.name in MOST or type(found) is int) and found > limit:
                 raise InputError(f"--{item.name}: found {found}, expected at most {limit}")
     if model.channels not in (1, 3):
         raise InputError(f"channels: found {model.channels}, expected 1 or 3")
@@ -300,8 +302,6 @@ def validate(config: Config) -> None:
         )
     if train.kl_anneal == "cyclical" and train.kl_anneal_cycle > train.niter:
         raise InputError(f"--kl_anneal_cycle: found {train.kl_anneal_cycle}, expected at most --niter {train.niter}")
-    if train.seed >= 2**63:
-        raise InputError(f"--seed: found {train.seed}, expected a number below 2^63")
     if train.tfr_lower_bound > train.tfr:
         raise InputError(f"--tfr_lower_bound: found {train.tfr_lower_bound}, expected at most --tfr {train.tfr}")
     _validate_model(model)
@@ -310,6 +310,8 @@ def validate(config: Config) -> None:
     for name in ("far_start", "augment"):
         if getattr(data, name) and not model.with_poses:
             raise InputError(f"--{name}: actions belong to their frames as they are; leave it out, it is for --model pose_cvae")
+    if model.with_poses and data.conditions != "all":
+        raise InputError(f"--conditions: found {data.conditions}, but --model pose_cvae needs the poses; leave the flag out")
     if model.with_poses and data.n_past != 1:
         raise InputError(f"--n_past: found {data.n_past}, expected 1: earlier frames tell --model pose_cvae nothing more")
     free_running = train.tfr < 1 or (train.tfr_decay_step > 0 and train.tfr_lower_bound < 1)

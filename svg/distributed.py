@@ -14,11 +14,13 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from data_tools.layout import InputError
 
-BEAT, PATIENCE = 5.0, 6
-"""Each process says every so many seconds that it is there, and ends when another one has missed so many times."""
+BEAT, MISSES, ARRIVAL = 5.0, 6, 60
+"""Each process says every so many seconds that it is there, and ends when another one has missed so many times; before its first
+beat, while it is started, it has more time."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,7 @@ class World:
         return self.rank == 0
 
     def share(self, batch_size: int) -> slice:
-        """This process's part of a batch. Raises `InputError` if the processes cannot share it evenly."""
-        if batch_size % self.size:
-            raise InputError(
-                f"--batch_size: found {batch_size}, expected a multiple of the {self.size} processes: it is that of all together"
-            )
+        """This process's part of a batch."""
         each = batch_size // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
@@ -63,29 +61,48 @@ class World:
             dist.barrier()
 
 
+def processes() -> int:
+    """How many torchrun has started; 1 where it has not."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises `InputError` if the processes cannot share a batch evenly."""
+    if batch_size % processes():
+        raise InputError(
+            f"--batch_size: found {batch_size}, expected a multiple of the {processes()} processes: it is that of all together"
+        )
+
+
 def join(device: torch.device) -> World:
     """Joins the processes that torchrun has started; alone where it has not."""
-    size = int(os.environ.get("WORLD_SIZE", 1))
+    size = processes()
     if size == 1:
         return World()
     if not dist.is_initialized():
         backend, own = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+        store, rank, _ = next(rendezvous("env://", timeout=timedelta(seconds=BEAT * ARRIVAL)))
+        Watch(rank, size).start()
         # the others wait while the first one scores the validation split; of one that has ended, `Watch` knows
-        dist.init_process_group(backend, timeout=timedelta(hours=2), device_id=own)
-        Watch(dist.get_rank(), size).start()
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(hours=2), device_id=own)
     return World(dist.get_rank(), size)
 
 
 def leave() -> None:
-    """At the end of a run that went well; after an error, closing would wait for processes that cannot answer."""
+    """At the end of a run that went well, or was stopped."""
     if dist.is_initialized():
         dist.barrier()
         Watch.ended.set()
         dist.destroy_process_group()
 
 
+def fall_silent() -> None:
+    """After an error, whatever this process still waits for: the others notice, and end."""
+    Watch.ended.set()
+
+
 class Watch(threading.Thread):
-    """Ends this process when another one of the run is silent: killed, hung, or on a machine that cannot be reached.
+    """Ends this process when another one of the run is silent: killed, failed, suspended, or on a machine that cannot be reached.
 
     What waits for it, in the middle of an operation, would wait for hours otherwise.
     """
@@ -96,23 +113,34 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self._rank, self._others = rank, [other for other in range(size) if other != rank]
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(*place, is_master=False, timeout=timedelta(seconds=BEAT * PATIENCE))
+        store = dist.TCPStore(*place, is_master=False, timeout=timedelta(seconds=BEAT * MISSES))
         self._store = dist.PrefixStore(f"beats {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         Watch.ended.clear()
 
     def run(self) -> None:
         counts, missed = dict.fromkeys(self._others, 0), dict.fromkeys(self._others, 0)
         while not Watch.ended.wait(BEAT):
-            try:
-                self._store.add(str(self._rank), 1)
-                before, counts = counts, {other: self._store.add(str(other), 0) for other in self._others}
-            except (RuntimeError, OSError):  # DistError is the former
-                self._end("the process that keeps this training together cannot be reached")
+            before, counts = counts, self._beat()
             # counted in beats of its own: all processes may have been suspended together
             missed = {other: missed[other] + 1 if counts[other] == before[other] else 0 for other in self._others}
-            silent = [other for other in self._others if missed[other] > PATIENCE]
-            if silent:
-                self._end(f"nothing was heard of process {silent[0]} for {PATIENCE * BEAT:g} seconds")
+            for other, beats in missed.items():
+                if beats >= (MISSES if counts[other] else ARRIVAL):
+                    self._end(f"nothing was heard of process {other} for {beats * BEAT:g} seconds")
+
+    def _beat(self) -> dict[int, int]:
+        """Says that this process is there, and how often each other one has said so."""
+        lost = "the process that keeps this training together cannot be reached"
+        waiting = threading.Timer(BEAT * MISSES, self._end, [lost])  # what is asked of one that hangs never returns
+        waiting.daemon = True
+        waiting.start()
+        try:
+            self._store.add(str(self._rank), 1)
+            return {other: self._store.add(str(other), 0) for other in self._others}
+        except (RuntimeError, OSError):  # DistError is the former
+            self._end(lost)
+            return dict.fromkeys(self._others, 0)
+        finally:
+            waiting.cancel()
 
     def _end(self, reason: str) -> None:
         if not Watch.ended.is_set():

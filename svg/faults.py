@@ -1,5 +1,6 @@
 """Faults of a training: which steps are of no use, what led to them, and what its user can do."""
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -12,9 +13,11 @@ from torch import nn
 
 from data_tools.layout import whole_file, write_text
 
+from .checkpoint import stored_weights
 from .config import TrainConfig
 
 FOLDER = "fault"
+OF_CONNECTIONS = ("gloo", "Connection closed by peer", "Connection reset")
 
 
 def likely_cure(train: TrainConfig, losses: dict[str, float]) -> str:
@@ -35,7 +38,7 @@ def save_what_led_to_it(run: Path, model: nn.Module, skipped: list[dict[str, Any
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with whole_file(folder / "weights.safetensors") as file:
-        file.write(save({name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}))
+        file.write(save(stored_weights(model)))
     lines = [{name: value if _is_number(value) else str(value) for name, value in step.items()} for step in skipped]
     write_text(folder / "skipped.jsonl", "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))
     return folder
@@ -45,22 +48,27 @@ def _is_number(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def explain(error: Exception) -> str | None:
-    """What a fault that is not this program's means, and what to do; None for any other error."""
+def explain(error: Exception, processes: int) -> str | None:
+    """What a fault that is not this program's means, and what to do; None for any other error. `processes` train together."""
     text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in text:
-        where = "on the GPU " if isinstance(error, torch.OutOfMemoryError) else ""
+    first, last = (text.splitlines() or [""])[0], (text.splitlines() or [""])[-1]
+    on_gpu = (
+        isinstance(error, torch.OutOfMemoryError) or "CUDA error: out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text
+    )
+    if on_gpu or "DefaultCPUAllocator" in text:
         return (
-            f"out of memory {where}in training; lower --batch_size (and raise --accumulate as much: the gradients stay those of "
-            "the whole batch), --n_future, --width or --g_dim"
+            f"out of memory {'on the GPU ' if on_gpu else ''}in training; lower --batch_size (and raise --accumulate as much: the "
+            "gradients stay those of the whole batch), --n_future, --width or --g_dim"
         )
-    if "DataLoader worker" in text:
-        reason = text.splitlines()[0].removeprefix("DataLoader worker ").strip(" .")
+    if text.startswith("DataLoader worker"):
+        reason = first.removeprefix("DataLoader worker ").strip(" .")
         return (
             f"a process that reads data ended: {reason}; is the memory full? lower --workers, or 0 to read in the training process"
         )
-    if isinstance(error, dist.DistError) or "gloo" in text or "Connection closed by peer" in text or "Connection reset" in text:
-        return f"another process of this training has ended ({text.splitlines()[0][:120]}); its own message says why"
     if isinstance(error, OSError):
-        return f"{error.filename or 'files'}: {error.strerror or error}; make room or mend its rights"
+        caught = "in DataLoader worker process" in text  # whose words PyTorch packs into one error of the same kind
+        told = last if caught else f"{error.filename or 'files'}: {error.strerror or error}"
+        return f"{told}; make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else f"{told}; mend this"
+    if processes > 1 and (isinstance(error, dist.DistError) or any(words in text for words in OF_CONNECTIONS)):
+        return f"the connection to the other processes is lost ({first[:120]}); the message of the one that ended first says why"
     return None

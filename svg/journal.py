@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from data_tools.layout import InputError, write_text
+from data_tools.layout import InputError, open_regular, write_text
 
 METRICS_FILE = "metrics.jsonl"
 TIMING_FILE = "timing.jsonl"
@@ -23,9 +23,12 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl``, one an epoch. Raises `InputError` naming a bad line."""
     path = Path(run) / METRICS_FILE
     try:
-        texts = path.read_text().splitlines()
+        with open_regular(path) as file:
+            texts = file.read().decode().splitlines()
     except FileNotFoundError:
         raise InputError(f"{path}: not found; expected a run folder that svg-train has written") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); restore it") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file; restore it") from None
     lines = []
@@ -50,14 +53,11 @@ def _parse_line(text: str) -> dict[str, Any] | None:
         return None
     if not isinstance(line, dict) or not all(type(line.get(name)) is int and 0 < line[name] < 2**53 for name in ("epoch", "step")):
         return None
-    return (
-        line
-        if all(
-            type(value) in (int, float) and abs(value) < (math.inf if isinstance(value, float) else 2**53)
-            for value in line.values()
-        )
-        else None
-    )
+    if not all(
+        type(value) in (int, float) and abs(value) < (math.inf if type(value) is float else 2**53) for value in line.values()
+    ):
+        return None
+    return line
 
 
 def truncate(run: Path, step: int) -> None:

@@ -272,11 +272,11 @@ class Evaluation:
         }
         folder = Path(run) / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        if self.samples is None:
-            (folder / f"{name}_samples.csv").unlink(missing_ok=True)
         path = folder / f"{name}.json"
         texts[path.name] = json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
         write_texts({folder / file: text for file, text in texts.items()})
+        if self.samples is None:
+            (folder / f"{name}_samples.csv").unlink(missing_ok=True)
         return path
 
 

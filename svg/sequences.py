@@ -15,7 +15,6 @@ from data_tools.layout import InputError
 from data_tools.store import open_store
 
 from . import runtime
-from .signals import leave_to_parent
 
 Batch = dict[str, torch.Tensor]
 
@@ -206,9 +205,7 @@ class TrainingBatches(Dataset):
 
     def iterate(self, steps: range, workers: int, pin_memory: bool) -> Iterator[Batch]:
         """The batches of `steps` in order, read ahead by `workers` processes."""
-        loader = DataLoader(
-            self, batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin_memory, worker_init_fn=leave_to_parent
-        )
+        loader = DataLoader(self, batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin_memory)
         for batch in loader:
             if isinstance(batch, InputError):
                 raise batch

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 
 ASKING = (signal.SIGINT, signal.SIGTERM)
+ENOUGH = 0  # no signal has this number
+_in_use: set["Stopping"] = set()
 
 
 class Stopped(KeyboardInterrupt):
@@ -35,6 +37,7 @@ class Stopping:
         if self._in_main:
             self._reader, self._writer = socket.socketpair()
             self._writer.setblocking(False)
+            _in_use.add(self)
             self._before = {number: signal.signal(number, self._note) for number in ASKING}
             self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
             self._answering = threading.Thread(target=self._answer, daemon=True)
@@ -46,28 +49,31 @@ class Stopping:
             signal.set_wakeup_fd(self._wakeup_before)
             for number, handler in self._before.items():
                 signal.signal(number, handler)
-            self._writer.close()
+            _in_use.discard(self)
+            self._writer.send(bytes([ENOUGH]))  # forked processes may hold the other end open
             self._answering.join()
+            self._writer.close()
             self._reader.close()
 
     def _note(self, number: int, _: object) -> None:
         self.asked = self.asked or signal.Signals(number)
         if self._interruptible:
+            self._interruptible = False  # once is enough: what follows is saving
             raise Stopped(self.asked)
 
     def _answer(self) -> None:
-        """Reads the numbers of the signals as they come in, until the other end is closed."""
-        interrupts = told = 0
-        while number := self._reader.recv(1):
-            if number[0] not in ASKING:
+        """Reads the numbers of the signals as they come in."""
+        interrupts, told = 0, False
+        while (number := self._reader.recv(1)[0]) != ENOUGH:
+            if number not in ASKING:
                 continue
-            interrupts += number[0] == signal.SIGINT
+            interrupts += number == signal.SIGINT
             if interrupts > 1:
                 os._exit(128 + signal.SIGINT)
             if not told:
                 more = "; once more to leave at once" if interrupts else ""
-                print(f"\n{signal.Signals(number[0]).name}: finishing what is at hand, then saving{more}", file=sys.stderr)
-                told = 1
+                print(f"\n{signal.Signals(number).name}: finishing what is at hand, then saving{more}", file=sys.stderr)
+                told = True
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -81,7 +87,15 @@ class Stopping:
             self._interruptible = False
 
 
-def leave_to_parent(*_: object) -> None:
-    """Lets a worker process ignore what the terminal sends to all: its end is its parent's business."""
-    for number in ASKING:
-        signal.signal(number, signal.SIG_IGN)
+def _leave_to_parent() -> None:
+    """In a forked process, such as one that reads data: what the terminal sends to all is its parent's business."""
+    if _in_use:
+        with contextlib.suppress(ValueError):  # forked by another thread than the main one, and without handlers then
+            signal.set_wakeup_fd(-1)
+            for number in ASKING:
+                signal.signal(number, signal.SIG_IGN)
+        _in_use.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import multiprocessing
 import signal
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from data_tools.layout import InputError
 from data_tools.lock import locked
 
 from . import checkpoint, distributed, faults, journal, resumption, runtime, schedules
-from .config import Config, validate
+from .config import Config, flag_values, validate
 from .evaluation import evaluate
 from .inference import freeze
 from .learner import LOSSES, Learner
@@ -62,6 +63,7 @@ class Training:
         With `take_over` a run goes on under flags and circumstances that change what becomes of it. Raises `InputError`.
         """
         validate(config)
+        distributed.check_batch_size(config.train.batch_size)
         self.run = Path(config.train.log_dir)
         self._open_data(config)
         self.device = runtime.choose_device(config.train.device)
@@ -78,10 +80,8 @@ class Training:
         self._resumed_from = None if last is None else last.step
         if last is not None:
             self.learner.load(last)
-            self.progress |= last.progress
-            if resumption.changes_scores(changed):
-                self.progress["best_psnr"] = None
-        self.progress["circumstances"] = self.circumstances
+            self.progress |= last.progress | {"best_psnr": self._score_to_beat(last, changed)}
+        self.progress |= {"circumstances": self.circumstances, "flags": resumption.flags_with_effect(self.config)}
         self._skipped: list[dict[str, Any]] = []  # the steps in a row, up to now
         self._stop_agreed = False
         self.stopping = Stopping()
@@ -89,29 +89,45 @@ class Training:
     @property
     def circumstances(self) -> dict[str, Any]:
         """What changes a run besides its flags."""
+        on_cpu = self.device.type == "cpu"  # whose sums depend on how many threads add them up
         return {
-            "data": self.training_data.digest(), "processes": self.world.size, "device": self.device.type,
-            "bfloat16": runtime.uses_bfloat16(self.device, self.config.train.precision),
+            "data": self.training_data.digest(), "processes": self.world.size, "device type": self.device.type,
+            "bfloat16": runtime.uses_bfloat16(self.device, self.config.train.precision), "torch": torch.__version__,
+            "threads": torch.get_num_threads() if on_cpu else 0,
         }  # fmt: skip
 
     def _find_last(self, resume: bool) -> checkpoint.Checkpoint | None:
-        self.world.wait()  # none writes before all have looked
-        if not checkpoint.exists(self.run, "last"):
-            return None
-        if not resume:
+        """The checkpoint to resume from. Raises `InputError` unless all processes find the same."""
+        last = checkpoint.find(self.run, "last") if checkpoint.exists(self.run, "last") else None
+        if last is not None and not resume:
             raise InputError(f"--log_dir: {self.run} holds a run already; add --resume to go on with it, or choose another folder")
-        last = checkpoint.find(self.run, "last")
-        if self.world.first:
+        step = -1 if last is None else last.step
+        if self.world.agree(step) != step:
+            raise InputError(
+                f"--log_dir: process {self.world.rank} finds another checkpoint in {self.run} than the first; share it"
+            )
+        if last is not None and self.world.first:
             checkpoint.tell_passed_over(last)
         return last
 
-    def _check_changes(self, last: checkpoint.Checkpoint, take_over: bool) -> dict[str, str]:
-        before = last.progress.get("circumstances", {})
-        changed = resumption.changes(checkpoint.load_config(self.run), self.config, before, self.circumstances)
+    def _check_changes(self, last: checkpoint.Checkpoint, take_over: bool) -> dict[str, tuple[Any, Any]]:
+        noted = last.progress.get("flags") or flag_values(checkpoint.load_config(self.run))
+        before, now = noted | last.progress.get("circumstances", {}), resumption.flags_with_effect(self.config) | self.circumstances
+        changed = resumption.changes(before, now, self.config)
         resumption.check_changes(self.run, changed, take_over)
-        for name, what in changed.items() if self.world.first else ():
-            print(f"{name}: {what} before step {last.step}, is taken over")
+        checkpoint.check_model(last, self.config.model)
+        for name, (was, is_now) in changed.items() if self.world.first else ():
+            print(f"{name}: {was} up to step {last.step}, {is_now} from there on")
         return changed
+
+    def _score_to_beat(self, last: checkpoint.Checkpoint, changed: dict[str, tuple[Any, Any]]) -> float | None:
+        """The best one's, which can be of a later step than the last one; None if new scores are not to be compared with it."""
+        if resumption.changes_scores(changed) or not checkpoint.exists(self.run, "best"):
+            return None
+        try:
+            return checkpoint.find(self.run, "best").progress["best_psnr"]
+        except checkpoint.Damaged:
+            return None
 
     def _open_data(self, config: Config) -> None:
         """Looks at the index: no image is opened."""
@@ -143,10 +159,11 @@ class Training:
                 stack.enter_context(locked(self.run))
                 self._check_still_last()
             self.stopping = stack.enter_context(Stopping())
+            stack.callback(_end_readers, set(multiprocessing.active_children()))
             try:
                 self._fit()
             except (RuntimeError, OSError) as error:
-                told = faults.explain(error)
+                told = faults.explain(error, self.world.size)
                 if told is None:
                     raise
                 raise InputError(f"{told}{self._kept()}") from error
@@ -241,28 +258,30 @@ class Training:
         last = (epoch + 1) * train.epoch_size
         batches = self.batches_of(range(first * train.accumulate, last * train.accumulate))
         self.learner.model.train()
-        began, frames, self._rate = time.monotonic(), 0, 0.0
+        began, frames, self._rate, self._lr = time.monotonic(), 0, 0.0, self._learning_rate(max(first - 1, 0))
         quiet = None if self.world.first else True  # None: where there is no terminal
         bar = tqdm(range(first, last), desc=f"epoch {epoch + 1}", unit="step", disable=quiet, leave=False)
         ahead = deque()  # losses, on a GPU read while it works on the next step
-        for step in bar:
-            lr = self._learning_rate(step)
-            some = [next(batches) for _ in range(train.accumulate)]
-            losses = self.learner.step(step, some, lr, self._beta, self._tfr, self.stopping.asked is not None)
-            ahead.append((step, lr, losses))
-            self._count(ahead, 1 if self.device.type == "cuda" else 0)
-            frames += train.batch_size * train.accumulate * self.training_data.clip_length
-            self.progress["step"] = step + 1
-            self._rate = frames / (time.monotonic() - began)
-            shown = {name: f"{value:.4g}" for name, value in self._means().items()}
-            bar.set_postfix({**shown, "beta": self._beta, "tfr": self._tfr, "frames/s": f"{self._rate:.0f}"})
-            self._look_at_the_clock()
-            self._stop_agreed |= self.world.size == 1 and self.stopping.asked is not None
-            if self._out_of_time() or self._stop_agreed:
-                break
-            if self._is_save_due() and step + 1 < last:
-                self._count(ahead, 0)
-                self._save()
+        with contextlib.closing(batches):  # ends the processes that read ahead
+            for step in bar:
+                self._lr = lr = self._learning_rate(step)
+                some = [next(batches) for _ in range(train.accumulate)]
+                losses = self.learner.step(step, some, lr, self._beta, self._tfr, self.stopping.asked is not None)
+                ahead.append((step, lr, losses))
+                # after a fault at once: the weights are those that led to it
+                self._count(ahead, 1 if self.device.type == "cuda" and not self._skipped else 0)
+                frames += train.batch_size * train.accumulate * self.training_data.clip_length
+                self.progress["step"] = step + 1
+                self._rate = frames / (time.monotonic() - began)
+                shown = {name: f"{value:.4g}" for name, value in self._means().items()}
+                bar.set_postfix({**shown, "beta": self._beta, "tfr": self._tfr, "frames/s": f"{self._rate:.0f}"})
+                self._look_at_the_clock()
+                self._stop_agreed |= self.world.size == 1 and self.stopping.asked is not None
+                if self._out_of_time() or self._stop_agreed:
+                    break
+                if self._is_save_due() and step + 1 < last:
+                    self._count(ahead, 0)
+                    self._save()
         self._count(ahead, 0)
 
     def _count(self, ahead: deque, left: int) -> None:
@@ -319,7 +338,7 @@ class Training:
         self._check_weights()
         if self.world.first:
             self.learner.save(self.run, self.progress)
-        self._saved_at = time.monotonic()
+        self._saved_at, self._resumed_from = time.monotonic(), self.progress["step"]
 
     def score(self) -> dict[str, float]:
         """PSNR and SSIM of the first validation sequences: rec, and pred with the mean latent. Empty without a validate split."""
@@ -343,7 +362,7 @@ class Training:
         self._check_weights()
         progress, step = self.progress, self.progress["step"]
         metrics = {**self._means(), "skipped": progress["sums"]["skipped"], "beta": self._beta, "tfr": self._tfr}
-        metrics |= {"lr": self._learning_rate(step - 1), **scores}
+        metrics |= {"lr": self._lr, **scores}
         if not np.isfinite(list(metrics.values())).all():
             raise InputError(f"scores are not finite after step {step - 1}; lower --lr or set --max_grad_norm 1{self._kept()}")
         progress |= {"sums": NO_STEPS}
@@ -369,3 +388,9 @@ class Training:
         )  # fmt: skip
         skipped = f"  {metrics['skipped']} steps skipped, not finite" if metrics["skipped"] else ""
         tqdm.write(f"epoch {epoch:3d} step {step:6d} {progress['minutes']:6.1f} min  {shown}{' *' if best else ''}{skipped}")
+
+
+def _end_readers(others: set[multiprocessing.Process]) -> None:
+    """Ends processes that read data and were started since: one that hangs would keep this one from ending."""
+    for reader in set(multiprocessing.active_children()) - others:
+        reader.kill()

@@ -67,6 +67,7 @@ class Reader:
     """A file, how it is read (a value that can be compared), and how it is spoiled.
 
     covered     a checksum covers the file: random damage is bad
+    signed      knowing damage is random, too, but for a checksum that is right: another sound file can come of it
     """
 
     path: Path
@@ -74,6 +75,7 @@ class Reader:
     knowing: Spoil | None = None
     covered: bool = False
     random: bool = True
+    signed: bool = False
 
 
 # ----------------------------------------------------------------------------------------------------------- damage
@@ -275,22 +277,29 @@ def make_readers(folder: Path) -> dict[str, Reader]:
     (folder / "some.args").write_text(flags)
     checkpoints = run / "checkpoints"
     step = checkpoints / "step-00000002.json"
-    weights, optimizer = checkpoints / "step-00000002.safetensors", checkpoints / "step-00000002.optimizer.safetensors"
+    weights, optimizer = (checkpoint.find(run, "last").files[part] for part in ("weights", "optimizer"))
     config = checkpoint.load_config(run)
-    fresh = Training(config, resume=True)
 
     def load_weights() -> Any:
         return value_of(checkpoint.load_model(run, "last")[0].state_dict())
 
-    def resume() -> Any:
+    def resume(training: Training) -> Callable[[], Any]:
         """The optimiser's state, of which also a step has to be possible."""
-        found = checkpoint.find(run, "last")
-        training = fresh
-        training.learner.load(found)
-        value = value_of(checkpoint._optimizer_state(training.learner.model, training.learner.optimizer))
-        training.learner.model.train()
-        training.learner.step(0, [training.batches[0]], 0.0, 1e-4, 1.0)()
-        return value
+
+        def read() -> Any:
+            training.learner.load(checkpoint.find(training.run, "last"))
+            value = value_of(checkpoint._optimizer_state(training.learner.model, training.learner.optimizer))
+            training.learner.model.train()
+            training.learner.step(0, [training.batches[0]], 0.0, 1e-4, 1.0)()
+            return value
+
+        return read
+
+    def resumed() -> Any:
+        """All that a run goes on from, and what it does with it: it is at its end already."""
+        training = Training(config, resume=True)
+        training.fit()
+        return training.progress, load_weights()
 
     def signed(part: str, spoil: Spoil) -> Spoil:
         """Signs the checkpoint anew after its part was spoiled."""
@@ -325,13 +334,6 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         ),
         resume=True,
     )
-
-    def resume_old() -> Any:
-        old_training.learner.load(checkpoint.find(old, "last"))
-        value = value_of(checkpoint._optimizer_state(old_training.learner.model, old_training.learner.optimizer))
-        old_training.learner.model.train()
-        old_training.learner.step(0, [old_training.batches[0]], 0.0, 1e-4, 1.0)()
-        return value
 
     png = data / "train" / "0" / "3.png"
     table = data / "train" / "0" / "actions.csv"
@@ -442,7 +444,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         ),
         "tfrecord": Reader(shard, lambda: convert(shard, 2), covered=True),
         "example": Reader(example, lambda: convert(example, 1), spoil_example, random=False),
-        "protobuf": Reader(example, lambda: convert(example, 1), spoil_framing, covered=False),
+        "protobuf": Reader(example, lambda: convert(example, 1), spoil_framing, signed=True),
         "rlds features": Reader(version / "features.json", read_features, spoil_json(required=False)),
         "rlds info": Reader(version / "dataset_info.json", lambda: rlds.find_shards(version), spoil_json()),
         "jpeg": recording("a.jpg"),
@@ -455,10 +457,12 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         ),
         "recipe": Reader(recipe, claim, spoil_json()),
         "config": Reader(run / "config.json", load_weights, spoil_json(required=False)),
-        "checkpoint": Reader(step, load_weights, sign_json(spoil_json()), covered=True),
+        "checkpoint": Reader(step, resumed, sign_json(spoil_json()), covered=True),
         "weights": Reader(weights, load_weights, signed("weights", spoil_head(tensors_head)), covered=True),
-        "optimizer": Reader(optimizer, resume, signed("optimizer", spoil_head(tensors_head)), covered=True),
-        "optimizer v1": Reader(old / "checkpoints" / "last-00000002.optimizer.pt", resume_old),
+        "optimizer": Reader(
+            optimizer, resume(Training(config, resume=True)), signed("optimizer", spoil_head(tensors_head)), covered=True
+        ),
+        "optimizer v1": Reader(old / "checkpoints" / "last-00000002.optimizer.pt", resume(old_training)),
         "metrics": Reader(run / "metrics.jsonl", lambda: read_metrics(run), spoil_json(required=False)),
         "evaluation": Reader(evaluation / "test_n2.json", scores, spoil_json()),
         "scores": Reader(evaluation / "test_n2.csv", scores, covered=True),
@@ -532,8 +536,7 @@ def fuzz(readers: dict[str, Reader], inputs: int, seed: int = 0) -> dict[str, Co
     try:
         for name, reader in readers.items():
             chance, counts[name], sound = random.Random(f"{seed} {name}"), Counter(), reader.read()
-            ways = [(reader.knowing, True)] if reader.knowing and name != "protobuf" else []
-            ways += [(reader.knowing, False)] if name == "protobuf" else []
+            ways = [(reader.knowing, not reader.signed)] if reader.knowing else []
             ways += [(spoil_bytes, reader.covered)] if reader.random else []
             for number in range(inputs):
                 spoil, bad = ways[number % len(ways)]

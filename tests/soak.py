@@ -97,7 +97,7 @@ def main() -> int:
     print(f"{len(readings)} turns; memory over the second half: {slope:+.3f} MB a minute, {growth:+.2%}")
     grown = [title for title in ("files", "threads") if len({getattr(reading, title) for reading in half}) > 1]
     print(f"grown: {', '.join(grown)}" if grown else "open files and threads: the same all through the second half")
-    return bool(grown) or growth > GROWTH
+    return int(bool(grown) or growth > GROWTH)
 
 
 if __name__ == "__main__":

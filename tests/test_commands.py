@@ -169,7 +169,9 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (evaluate, "{run} --limit -2", "--limit: found -2, expected a number of at least 0"),
         (evaluate, "{run} --protocol x", "--protocol: found 'x', expected one of own, svg, lab"),
         (evaluate, "{run} --protocol srvp", "found 15 frames, expected at least 30"),
-        (evaluate, "{run} --metrics lpips", "--weights: needs alexnet-owt-7be5be79.pth; get it from https://"),
+        (evaluate, "{run} --metrics lpips", "--metrics lpips: expected --weights with"),
+        (evaluate, "{run} --metrics lpips --weights {tmp}", "has no alexnet-owt-7be5be79.pth; get it from https://"),
+        (evaluate, "{run} --lpips vgg", "--lpips: chooses the network of --metrics lpips"),
         (
             evaluate,
             "{run} --metrics fvd --weights {tmp}",

@@ -130,7 +130,7 @@ def test_one_of_two_is_killed_and_both_are_resumed(small_config, tmp_path, kille
     began = time.monotonic()
     errors = processes[1 - killed].communicate(timeout=60)[1]
     assert processes[1 - killed].returncode in (1, 2) and time.monotonic() - began < 60
-    found = ("another process of this training has ended", "cannot be reached", "nothing was heard of process")
+    found = ("the connection to the other processes is lost", "cannot be reached", "nothing was heard of process")
     assert any(words in errors for words in found), errors
     assert "Traceback" not in errors
     processes[killed].communicate()
@@ -142,19 +142,22 @@ def test_one_of_two_is_killed_and_both_are_resumed(small_config, tmp_path, kille
     assert_same_run(run, whole)
 
 
-def test_one_that_hangs_is_noticed(small_config, tmp_path):
-    """It neither ends nor closes its connections; with the patience of a test."""
+@pytest.mark.parametrize("hung", [0, 1])
+def test_one_that_hangs_is_noticed(small_config, tmp_path, hung):
+    """It neither ends nor closes its connections, and the first one also keeps what is said; with the patience of a test."""
     config, run, port = changed(small_config, niter=10**6, save_minutes=1e-9), tmp_path / "run", free_port()
-    prelude = "import svg.distributed\nsvg.distributed.BEAT, svg.distributed.PATIENCE = 0.2, 15"
+    prelude = "import svg.distributed\nsvg.distributed.BEAT, svg.distributed.MISSES = 0.2, 15"
     processes = [start(config, run, rank, port, prelude) for rank in range(2)]
     try:
         wait_for_step(run, 2)
-        processes[1].send_signal(signal.SIGSTOP)
-        errors = processes[0].communicate(timeout=60)[1]
-        assert processes[0].returncode == 1 and "process 0: nothing was heard of process 1 for 3 seconds; this one ends" in errors
+        processes[hung].send_signal(signal.SIGSTOP)
+        errors = processes[1 - hung].communicate(timeout=60)[1]
+        assert processes[1 - hung].returncode == 1
+        kept_by, other = "the process that keeps this training together cannot", "nothing was heard of process 1 for 3 sec"
+        assert f"process {1 - hung}: {(kept_by, other)[hung]}" in errors
     finally:
-        processes[1].kill()
-        processes[1].communicate()
+        processes[hung].kill()
+        processes[hung].communicate()
 
 
 def test_a_signal_to_one_stops_both_after_the_same_step(small_config, tmp_path):
@@ -173,8 +176,9 @@ def test_another_number_of_processes_is_taken_over_knowingly(small_config, tmp_p
     done = train(small_config, run, 2, resume=True)
     assert done.returncode != 0
     assert f"processes: found 2, expected 1, with which {run} was begun" in done.stderr and "--take_over" in done.stderr
+    assert all(path.name != "fault" for path in run.iterdir())
     done = train(small_config, run, 2, resume=True, take_over=True)
-    assert done.returncode == 0 and "processes: found 2, expected 1 before step 3, is taken over" in done.stdout, done.stderr
+    assert done.returncode == 0 and "processes: 1 up to step 3, 2 from there on" in done.stdout, done.stderr
 
 
 def test_a_batch_that_cannot_be_shared(small_config, tmp_path):

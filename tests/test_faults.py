@@ -1,5 +1,7 @@
 """Trainings that are stopped, starved, lied to or ill: nothing is lost, and one line says what to do."""
 
+import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -164,17 +166,19 @@ def test_the_command_line(whole, tmp_path):
 def test_the_checkpoint_before_a_damaged_one(whole, tmp_path, capsys):
     config, run = changed(whole[0], log_dir=str(tmp_path / "run")), tmp_path / "run"
     Training(config).fit()
-    for number, file in enumerate(("step-00000006.safetensors", "step-00000006.optimizer.safetensors", "step-00000006.json")):
-        flip(run / "checkpoints" / file, 30)
+    for part in ("weights", "optimizer", "json"):
+        last = checkpoint.find(run, "last")
+        damaged = last.files.get(part, last.path)
+        flip(damaged, 30)
         again = Training(config, resume=True)
         assert again.progress["step"] == 3
-        assert f"{file}: damaged (its checksum does not match" in capsys.readouterr().err
-        if number == 0:
+        assert f"{damaged.name}: damaged (its checksum does not match" in capsys.readouterr().err
+        if part == "weights":
             model, _ = load_model(run, "last")
-            assert "step-00000006.safetensors: damaged" in capsys.readouterr().err
+            assert f"{damaged.name}: damaged" in capsys.readouterr().err
             assert_same(model.state_dict(), weights(again.run))
         assert_same_run(again.fit(), whole[1])
-    (run / "checkpoints" / "step-00000006.safetensors").unlink()
+    checkpoint.find(run, "last").files["weights"].unlink()
     assert Training(config, resume=True).progress["step"] == 3
     for path in (run / "checkpoints").glob("*.json"):
         path.write_text("{}")
@@ -182,6 +186,35 @@ def test_the_checkpoint_before_a_damaged_one(whole, tmp_path, capsys):
         Training(config, resume=True)
     with pytest.raises(InputError, match=r"best\.json: damaged .*; restore it; --checkpoint last may be whole"):
         load_model(run)
+
+
+def test_what_is_not_the_runs_own_stays(small_config):
+    """Copies that a user has put beside the checkpoints, whatever they are called."""
+    config = changed(small_config, niter=1)
+    run = Training(config).fit()
+    mine = [
+        run / "checkpoints" / name for name in ("step-keep.json", "best-copy.safetensors", "step-00000600.backup", "best-old/x")
+    ]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    Training(changed(config, niter=4, keep_checkpoints=1), resume=True).fit()
+    assert all(path.read_text() == "mine" for path in mine)
+    steps = [path.name for path in (run / "checkpoints").glob("step-0*") if path not in mine]
+    assert len(steps) == 3 and all(name.startswith("step-00000012") for name in steps)
+
+
+def test_the_best_of_a_later_step_is_the_score_to_beat(whole, tmp_path):
+    """A run that goes on from before its best one does not put a worse one in its place."""
+    config, run = changed(whole[0], log_dir=str(tmp_path / "run")), tmp_path / "run"
+    Training(config).fit()
+    best = checkpoint.find(run, "best")
+    checkpoint.find(run, "last").path.write_text("{}")
+    again = Training(changed(config, lr=1e-9), resume=True, take_over=True)
+    assert again.progress["best_psnr"] == best.progress["best_psnr"]
+    again.fit()
+    found = checkpoint.find(run, "best")
+    assert found.step == 3 or found.progress["best_psnr"] >= best.progress["best_psnr"]
 
 
 class Payload:
@@ -194,13 +227,13 @@ class Payload:
         return os.system, (f"touch {self.witness}",)
 
 
-@pytest.mark.parametrize("place", ["step-00000003.safetensors", "step-00000003.optimizer.safetensors", "1"])
+@pytest.mark.parametrize("place", ["weights", "optimizer", "1"])
 @pytest.mark.parametrize("how", ["pickle", "torch", "torch_without_zip", "zip"])
 def test_a_pickle_in_a_checkpoint_is_not_run(small_config, tmp_path, place, how):
     """Wherever it stands, and with checksums that match, as a stranger's would."""
     run, witness = Training(changed(small_config, niter=1)).fit(), tmp_path / "witness"
     folder = run / "checkpoints"
-    path = folder / ("step-00000003.optimizer.safetensors" if place == "1" else place)
+    path = checkpoint.find(run, "last").files["optimizer" if place == "1" else place]
     if how == "pickle":
         path.write_bytes(pickle.dumps(Payload(witness)))
     elif how == "zip":
@@ -211,17 +244,18 @@ def test_a_pickle_in_a_checkpoint_is_not_run(small_config, tmp_path, place, how)
         torch.save({"state": Payload(witness), "param_groups": []}, path, _use_new_zipfile_serialization=how == "torch")
     values = json.loads((folder / "step-00000003.json").read_text())
     if place == "1":  # as an earlier release wrote it
-        values = {"schema_version": 1, "files": values["files"], **values["progress"]}
+        progress = {name: values["progress"][name] for name in ("step", "minutes", "best_psnr")}
+        values = {"schema_version": 1, "files": values["files"], **progress}
     else:
         del values["checksum"]
         values["sha256"] = {
-            part: checkpoint.hashlib.sha256((folder / name).read_bytes()).hexdigest() for part, name in values["files"].items()
+            part: hashlib.sha256((folder / name).read_bytes()).hexdigest() for part, name in values["files"].items()
         }
         values["checksum"] = checkpoint._checksum(values)
     (folder / "step-00000003.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match=rf"{path.name}: damaged"):
         Training(small_config, resume=True)
-    if place == "step-00000003.safetensors":
+    if place == "weights":
         with pytest.raises(InputError, match=rf"{path.name}: damaged"):
             load_model(run, "last")
     assert not witness.exists()
@@ -238,7 +272,7 @@ def test_names_of_files_stay_in_their_folder(small_config, tmp_path):
     del values["checksum"]
     values["files"]["weights"] = "../../elsewhere.safetensors"
     path.write_text(json.dumps(values | {"checksum": checkpoint._checksum(values)}))
-    with pytest.raises(InputError, match=r"checkpoints/elsewhere\.safetensors: not found"):
+    with pytest.raises(InputError, match=r"checkpoints/elsewhere\.safetensors: cannot be read, though best\.json names it"):
         load_model(run)
 
 
@@ -327,6 +361,34 @@ def test_the_likely_cure():
 # ------------------------------------------------------------------------------------------------------ means that fail
 
 
+@pytest.mark.parametrize("fault", ["memory", "numbers", "disk", "ours"])
+def test_faults_while_others_read(small_config, monkeypatch, fault):
+    """Processes that read ahead keep no fault from being told: they are ended with the epoch."""
+    training = Training(changed(small_config, workers=2, niter=9, max_skipped=1, save_minutes=1e-9))
+
+    def fail(*_: object) -> None:
+        raise {
+            "memory": torch.OutOfMemoryError("CUDA out of memory"),
+            "disk": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x"),
+        }.get(fault, RuntimeError("a mistake"))
+
+    if fault == "numbers":
+        nan = lambda *frames: (frames[0] * float("nan")).mean()  # noqa: E731
+        at_step(training, 1, lambda: monkeypatch.setattr(learner_module, "mean_squared_error", nan))
+    elif fault == "disk":
+        monkeypatch.setattr(training.learner, "save", fail)
+    else:
+        at_step(training, 1, fail)
+    expected = {
+        "memory": "out of memory on the GPU",
+        "numbers": "1 steps in a row were skipped",
+        "disk": "No space left on device; make room",
+    }
+    with pytest.raises(InputError if fault in expected else RuntimeError, match=expected.get(fault, "a mistake")):
+        training.fit()
+    assert not multiprocessing.active_children()
+
+
 def test_a_reader_that_is_killed(small_config):
     run = Training(changed(small_config, niter=1)).fit()
     training = Training(changed(small_config, workers=2, epoch_size=3), resume=True)
@@ -349,11 +411,11 @@ def test_no_room_for_a_checkpoint(small_config):
     """The one before stays, and there is nothing half-written."""
     run = Training(changed(small_config, niter=1)).fit()
     before = weights(run)
-    size = (run / "checkpoints" / "step-00000003.optimizer.safetensors").stat().st_size
+    size = checkpoint.find(run, "last").files["optimizer"].stat().st_size
     done = subprocess.run(
         [sys.executable, "-m", "experiments.train", "--log_dir", str(run), "--resume", "--niter", "2"],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2)),
-        cwd=ROOT, capture_output=True, text=True,
+        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": f"{torch.get_num_threads()}"},
     )  # fmt: skip
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr, done.stderr

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,10 @@ def test_a_run_folder(small_config):
     assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.json", "metrics.jsonl", "timing.jsonl"]
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     best = json.loads((run / "checkpoints" / "best.json").read_text())
-    steps = [f"step-{step:08d}{end}" for step in (3, 6) for end in (".json", ".safetensors", ".optimizer.safetensors")]
-    assert names == sorted(["best.json", best["files"]["weights"], *steps])
+    steps = [json.loads((run / "checkpoints" / f"step-{step:08d}.json").read_text()) for step in (3, 6)]
+    files = [name for values in steps for name in values["files"].values()]
+    assert names == sorted(["best.json", best["files"]["weights"], "step-00000003.json", "step-00000006.json", *files])
+    assert all(re.fullmatch(r"step-0000000[36]-[0-9a-f]{8}(\.optimizer)?\.safetensors", name) for name in files)
     lines = read_metrics(run)
     assert [(line["epoch"], line["step"]) for line in lines] == [(1, 3), (2, 6)]
     assert [line["tfr"] for line in lines] == [1.0, 0.5]
@@ -151,7 +154,7 @@ def test_flags_given_anew_on_resume_count(small_config, capsys):
         Training(changed(small_config, **changes), resume=True)
     training = Training(changed(small_config, **changes), resume=True, take_over=True)
     told = capsys.readouterr().out
-    assert "--weight_decay: found 0.5, expected 0.0 before step 3, is taken over" in told and "--beta1" in told
+    assert "--weight_decay: 0.0 up to step 3, 0.5 from there on" in told and "--beta1: 0.9 up to" in told
     (group,) = training.learner.optimizer.param_groups
     assert group["weight_decay"] == 0.5 and group["betas"] == (0.6, 0.999)
     with pytest.raises(InputError, match=f"--optimizer: found sgd, expected adamw, with which {run} was begun"):
@@ -281,8 +284,8 @@ def test_refusals(small_config, tmp_path):
         Training(small_config)
     with pytest.raises(InputError, match=f"--g_dim: found 20, expected 16, with which {run} was begun"):
         Training(changed(small_config, g_dim=20), resume=True)
-    (run / "checkpoints" / "step-00000003.safetensors").write_bytes(b"\xff" * 100)
-    with pytest.raises(InputError, match=r"step-00000003\.safetensors: damaged \(its checksum"):
+    checkpoint.find(run, "last").files["weights"].write_bytes(b"\xff" * 100)
+    with pytest.raises(InputError, match=r"step-00000003-\w+\.safetensors: damaged \(its checksum"):
         Training(small_config, resume=True)
     with pytest.raises(InputError, match=r"config\.json: not found; expected a run folder"):
         load_model(tmp_path)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from data_tools import layout
 from data_tools.layout import InputError
 from svg import checkpoint
+from svg import config as config_module
 from svg.checkpoint import load_config, load_model
 from svg.journal import read_metrics
 from svg.sequences import SequenceDataset
@@ -22,9 +23,10 @@ VERSIONS = Path(__file__).parent / "versions"
 
 
 def test_every_version_has_its_files():
-    """Whoever raises a version keeps files of the one before."""
+    """Whoever raises a version keeps files of the one before, and a test of them here."""
     kept = {int(folder.name) for folder in VERSIONS.iterdir()}
-    assert kept == set(range(1, max(checkpoint.SCHEMA_VERSION, layout.SCHEMA_VERSION)))
+    assert kept == set(range(1, checkpoint.SCHEMA_VERSION))
+    assert (layout.SCHEMA_VERSION, config_module.SCHEMA_VERSION) == (1, 1)
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_version_1_is_resumed(run):
     state = checkpoint.read_tensors(checkpoint.find(run, "last").files["optimizer"])
     assert {value.item() for name, value in state.items() if name.endswith("/step")} == {3.0}
     assert checkpoint.find(run, "last").version == 2
-    (run / "checkpoints" / "step-00000003.safetensors").write_bytes(b"")
+    checkpoint.find(run, "last").files["weights"].write_bytes(b"")
     assert checkpoint.find(run, "last").version == 1
     Training(changed(config, niter=4), resume=True).fit()
     assert [line["step"] for line in read_metrics(run)] == [1, 2, 3, 4]
