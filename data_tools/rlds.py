@@ -94,11 +94,10 @@ def _leaves(node: dict, path: str) -> Iterator[tuple[str, StepFeature]]:
         for name, child in node["featuresDict"]["features"].items():
             yield from _leaves(child, f"{path}/{name}" if path else name)
     elif "image" in node:
-        channels = [_count(dimension) for dimension in node["image"].get("shape", {}).get("dimensions", ["3"])][-1]
-        yield path, StepFeature("image" if channels == 3 else "other")
+        yield path, StepFeature("image" if _dimensions(node["image"], ["3"])[-1] == 3 else "other")
     elif "tensor" in node:
         tensor = node["tensor"]
-        sizes = [_count(dimension) for dimension in tensor.get("shape", {}).get("dimensions", [])]
+        sizes = _dimensions(tensor, [])
         encoding = tensor.get("encoding", "none")
         if not isinstance(encoding, str):
             raise TypeError(f"{path} has the encoding {encoding!r}")
@@ -106,6 +105,13 @@ def _leaves(node: dict, path: str) -> Iterator[tuple[str, StepFeature]]:
         yield path, StepFeature("numbers", math.prod(sizes)) if plain and all(n > 0 for n in sizes) else StepFeature("other")
     else:
         yield path, StepFeature("other")
+
+
+def _dimensions(feature: dict, usual: list[str]) -> list[int]:
+    found = feature.get("shape", {}).get("dimensions", usual)
+    if not isinstance(found, list):
+        raise TypeError(f"found dimensions {found!r}")
+    return [_count(dimension) for dimension in found]
 
 
 def _count(value: object) -> int:

@@ -53,6 +53,8 @@ def _parse_line(text: str) -> dict[str, Any] | None:
         return None
     if not isinstance(line, dict) or not all(type(line.get(name)) is int and 0 < line[name] < 2**53 for name in ("epoch", "step")):
         return None
+    if type(line.get("skipped", 0)) is not int:
+        return None
     if not all(
         type(value) in (int, float) and abs(value) < (math.inf if type(value) is float else 2**53) for value in line.values()
     ):

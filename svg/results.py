@@ -294,11 +294,9 @@ def _plain(value: Any) -> Any:
 
 
 def _of_types(kind: type, values: dict[str, Any]) -> Any:
-    """`kind` with these values. Raises `TypeError` for one that is not of its field's type."""
+    """`kind` with these values. Raises `KeyError` or `TypeError` for one that is missing or not of its field's type."""
     for name, expected in get_type_hints(kind).items():
-        value = values.get(name)
-        if name not in values:
-            continue
+        value = values[name]
         if expected is float:
             fits = type(value) in (int, float) and math.isfinite(value)
         elif expected in (int, str):

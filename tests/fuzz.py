@@ -298,7 +298,8 @@ def make_readers(folder: Path) -> dict[str, Reader]:
     def resumed() -> Any:
         """All that a run goes on from, and what it does with it: it is at its end already."""
         training = Training(config, resume=True)
-        training.fit()
+        with contextlib.redirect_stdout(io.StringIO()):
+            training.fit()
         return training.progress, load_weights()
 
     def signed(part: str, spoil: Spoil) -> Spoil:
@@ -413,7 +414,8 @@ def make_readers(folder: Path) -> dict[str, Reader]:
     def store(root: Path) -> Callable[[], Any]:
         def read() -> Any:
             opened = open_store(root, "train")
-            items = [SequenceDataset(root, split, 6)[0] for split in ("train", "validate", "test")]
+            datasets = [SequenceDataset(root, split, 6) for split in layout.SPLITS]
+            items = [dataset[number] for dataset in datasets for number in range(len(dataset))]
             table = opened.index.drop(columns="sequence")
             return [(item["frames"].tobytes(), item["conditions"].tobytes()) for item in items], table.to_csv(), opened.info
 
@@ -427,7 +429,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
 
     def scores() -> Any:
         found = load_evaluation(run, "test_n2")
-        return found.report(), found.scores.to_csv(), str(found.setting)
+        return found.report(), found.scores.to_csv(), found.setting.scored, found.setting.data_digest, found.setting.weights
 
     npy_head = lambda content: 128  # noqa: E731
     tensors_head = lambda content: 8 + struct.unpack("<Q", content[:8])[0]  # noqa: E731
