@@ -260,8 +260,9 @@ def test_data_and_model_that_do_not_fit(dancer, pose_root, data_root, tmp_path, 
         ),
         (
             ["--model", "pose_cvae", "--n_past", "1", "--image_width", "32", "--conditions", "none", "--data_root", str(pose_root)],
-            "has poses",
+            "--conditions: found none, but --model pose_cvae needs the poses",
         ),
+        (["--model", "vgg", "--conditions", "none", "--data_root", str(pose_root)], "has poses"),
     ):
         assert train.main([*more, *flags]) == 2
         printed = capsys.readouterr().err
