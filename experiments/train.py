@@ -40,11 +40,11 @@ def train(args: argparse.Namespace) -> None:
     from svg.signals import Stopped
     from svg.training import Training
 
-    training = Training(config, args.resume, args.take_over)
-    if training.world.first:
-        for dataset in filter(None, (training.training_data, training.validation_data)):
-            report_left_out(dataset)
     try:
+        training = Training(config, args.resume, args.take_over)
+        if training.world.first:
+            for dataset in filter(None, (training.training_data, training.validation_data)):
+                report_left_out(dataset)
         run = training.fit()
     except Stopped:
         distributed.leave()

@@ -117,12 +117,14 @@ def _entries(run: Path) -> list[Path]:
 
 def _steps(run: Path) -> list[Path]:
     """The checkpoints to resume from, the newest first; that of an earlier release comes last."""
-    steps = [path for path in (run / FOLDER).glob("step-*.json") if OURS.fullmatch(path.name)]
+    steps = [path for path in (run / FOLDER).glob("step-*.json") if _step_of(path) >= 0]
     return [*sorted(steps, key=_step_of, reverse=True), *(run / FOLDER).glob("last.json")]
 
 
 def _step_of(path: Path) -> int:
-    return int(path.stem.removeprefix("step-"))
+    """The step of a checkpoint to resume from, by its name; -1 for other files."""
+    number = re.fullmatch(r"step-(\d{8,})\.json", path.name)
+    return int(number[1]) if number else -1
 
 
 def _remove_unnamed(run: Path, kept: list[Path]) -> None:
@@ -142,7 +144,7 @@ def _remove_unnamed(run: Path, kept: list[Path]) -> None:
 def remove_after(run: Path, step: int) -> None:
     """Removes checkpoints of later steps, of a run that goes on from this one, and what killed writers left in its folders."""
     for path in _steps(run):
-        if path.name != "last.json" and _step_of(path) > step:
+        if _step_of(path) > step:
             path.unlink()
     for folder in (run, run / FOLDER):
         for leftover in folder.glob(f".*{TEMPORARY}"):
