@@ -65,7 +65,7 @@ def save_last(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, pro
     step = progress["step"]
     contents = {"weights": stored_weights(model), "optimizer": _optimizer_state(model, optimizer)}
     _save(run, f"step-{step:08d}", f"step-{step:08d}", contents, progress)
-    _remove_unnamed(run, [*(run / FOLDER).glob("best.json"), *_steps(run)[:keep]])
+    _remove_unnamed(run, _entries(run, keep))
 
 
 def save_best(run: Path, model: nn.Module, progress: dict[str, Any]) -> None:
@@ -111,8 +111,9 @@ def _checksum(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _entries(run: Path) -> list[Path]:
-    return [*(run / FOLDER).glob("best.json"), *_steps(run)]
+def _entries(run: Path, newest: int | None = None) -> list[Path]:
+    """The best checkpoint and those to resume from, all or so many."""
+    return [*(run / FOLDER).glob("best.json"), *_steps(run)[:newest]]
 
 
 def _steps(run: Path) -> list[Path]:
@@ -178,6 +179,11 @@ def find(run: Path, name: str) -> Checkpoint:
         raise InputError(f"{run / FOLDER}: found no {name} checkpoint; {WHERE.format(run)}")
     way_out = "; --checkpoint last may be whole" if name == "best" and exists(run, "last") else ""
     raise Damaged(f"{passed_over[0]}; restore it{way_out}")
+
+
+def find_any(run: Path, name: str) -> Checkpoint | None:
+    """As `find`, and None if there is none."""
+    return find(run, name) if exists(run, name) else None
 
 
 def _open(path: Path, passed_over: list[str]) -> Checkpoint:

@@ -98,7 +98,7 @@ class Training:
 
     def _find_last(self, resume: bool) -> checkpoint.Checkpoint | None:
         """The checkpoint to resume from. Raises `InputError` unless all processes find the same."""
-        last = checkpoint.find(self.run, "last") if checkpoint.exists(self.run, "last") else None
+        last = checkpoint.find_any(self.run, "last")
         if last is not None and not resume:
             raise InputError(f"--log_dir: {self.run} holds a run already; add --resume to go on with it, or choose another folder")
         step = -1 if last is None else last.step
@@ -122,12 +122,13 @@ class Training:
 
     def _score_to_beat(self, last: checkpoint.Checkpoint, changed: dict[str, tuple[Any, Any]]) -> float | None:
         """The best one's, which can be of a later step than the last one; None if new scores are not to be compared with it."""
-        if resumption.changes_scores(changed) or not checkpoint.exists(self.run, "best"):
+        if resumption.changes_scores(changed):
             return None
         try:
-            return checkpoint.find(self.run, "best").progress["best_psnr"]
+            best = checkpoint.find_any(self.run, "best")
         except checkpoint.Damaged:
             return None
+        return best.progress["best_psnr"] if best else None
 
     def _open_data(self, config: Config) -> None:
         """Looks at the index: no image is opened."""
@@ -140,9 +141,10 @@ class Training:
 
     def _prepare_batches(self) -> None:
         data, train = self.config.data, self.config.train
-        share = self.world.share(train.batch_size)
-        self.share = share
-        self.batches = TrainingBatches(self.training_data, train.batch_size, train.seed, data.clip_start, share, data.far_start)
+        self.share = self.world.share(train.batch_size)
+        self.batches = TrainingBatches(
+            self.training_data, train.batch_size, train.seed, data.clip_start, self.share, data.far_start
+        )
         self.resident = None
         if data.data_device != "disk":
             self.resident = ResidentBatches(self.batches, self.device if data.data_device == "cuda" else torch.device("cpu"))
@@ -170,8 +172,8 @@ class Training:
         return self.run
 
     def _check_still_last(self) -> None:
-        found = checkpoint.find(self.run, "last").step if checkpoint.exists(self.run, "last") else None
-        if found != self._resumed_from:
+        found = checkpoint.find_any(self.run, "last")
+        if (found.step if found else None) != self._resumed_from:
             raise InputError(f"{self.run}: another process has trained there since; begin again with --resume")
 
     def _fit(self) -> None:
