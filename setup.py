@@ -24,7 +24,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=["data_tools", "svg", "experiments"],
-    package_data={"experiments": ["recipes/*.args"], "svg": ["report.html"]},
+    package_data={"experiments": ["recipes/*.args"], "svg": ["report.html", "released/*/*", "released/*/checkpoints/*"]},
     install_requires=[
         "torch>=2.11",
         "numpy>=1.26",

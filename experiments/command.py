@@ -1,12 +1,15 @@
 """What the commands that use a trained run share."""
 
 import argparse
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_tools.folders import whole_folder
 from data_tools.layout import SPLITS, InputError
+from svg import released
 from svg.config import DataConfig
 from svg.protocols import OWN, Protocol, get_protocol
 
@@ -14,9 +17,13 @@ from svg.protocols import OWN, Protocol, get_protocol
 def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, whole: bool = False) -> None:
     """The flags of commands that use a trained run, or `several`, on a split; `whole` ones predict one sequence after the other."""
     if several:
-        parser.add_argument("runs", type=Path, nargs="+", help="run folders that svg-train has written")
+        parser.add_argument("runs", type=Path, nargs="*", help="run folders that svg-train has written")
     else:
-        parser.add_argument("run", type=Path, help="run folder that svg-train has written")
+        parser.add_argument("run", type=Path, nargs="?", help="run folder that svg-train has written")
+    parser.add_argument(
+        "--pretrained", metavar="NAME",
+        help=f"a released model ({', '.join(released.names())}), which becomes a run folder of that name here",
+    )  # fmt: skip
     parser.add_argument("--split", default="test", choices=SPLITS, help="default test")
     parser.add_argument("--data_root", help="another data set than the run was trained on")
     usual = "as far as conditions go" if whole else "n_eval - n_past of the run"
@@ -27,6 +34,38 @@ def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, wh
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--compile", action="store_true", help="torch.compile the model; the first predictions take minutes")
     parser.add_argument("--seed", type=int, default=1, help="seed of the sampled futures (default 1)")
+
+
+def parse_run_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """The parsed flags of `add_run_arguments`; a released model is among the runs, or the run."""
+    args = parser.parse_args(argv)
+    runs = args.runs if "runs" in args else [args.run] if args.run else []
+    if args.pretrained:
+        if "run" in args and runs:
+            raise InputError(f"--pretrained {args.pretrained}: found the run {runs[0]} beside it; leave one out")
+        runs.append(take_released(args.pretrained))
+    if not runs:
+        raise InputError(f"expected a run folder that svg-train has written, or --pretrained {' or '.join(released.names())}")
+    if "run" in args:
+        args.run = runs[0]
+    return args
+
+
+def take_released(name: str, parent: Path = Path()) -> Path:
+    """The released model `name` as a run folder of that name, a copy, in which results find room; made if it is not there."""
+    if name not in released.names():
+        raise InputError(f"--pretrained: found {name!r}, expected {' or '.join(released.names())}")
+    source, run = released.FOLDER / name, parent / name
+    if not run.exists():
+        with whole_folder(run) as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+        print(f"{run}: the released model; its card is {run / 'README.md'}")
+        return run
+    from svg.checkpoint import read_identity
+
+    if read_identity(run, "best") != read_identity(source, "best"):
+        raise InputError(f"{run}: found a run with other weights than the released ones; move it away")
+    return run
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError, write_text
 from svg.protocols import OWN, PROTOCOLS, SET_METRICS
 
-from .command import Run, add_run_arguments, label_runs, open_run, resolve_protocol
+from .command import Run, add_run_arguments, label_runs, open_run, parse_run_arguments, resolve_protocol
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -23,7 +23,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, help="folder of tables in Markdown and LaTeX (of several runs by default: evaluation in the first one)"
     )
-    return parser.parse_args(argv)
+    return parse_run_arguments(parser, argv)
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:

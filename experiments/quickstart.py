@@ -11,18 +11,38 @@ from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
 
 from . import evaluate, plot, render, report, train
+from .command import take_released
 
 RECIPE = Path(__file__).parent / "recipes" / "quickstart.args"
 
 
+TEST_SEED = 1000
+"""The seed of the sequences that released models are tested on."""
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="svg-quickstart", description=__doc__.replace("`", ""))
-    parser.add_argument("--minutes", type=float, default=6.0, help="training time (default 6)")
+    parser.add_argument(
+        "--pretrained", nargs="?", const="push-sim", metavar="NAME",
+        help="show a released model (default push-sim) instead of training one: less than a minute",
+    )  # fmt: skip
+    parser.add_argument("--minutes", type=float, help="training time (default 6)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of data and run (default demo)")
-    parser.add_argument("--sequences", type=int, default=400, help="sequences to simulate (default 400)")
+    parser.add_argument(
+        "--sequences", type=int, help="sequences to simulate (default 400; with --pretrained 40, for the test alone)"
+    )
     parser.add_argument("--n_sample", type=int, help="futures sampled for each test sequence (default: as svg-evaluate)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of simulation and training (default 1)")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--seed", type=int, help=f"seed of simulation and training (default 1; with --pretrained {TEST_SEED}, of the simulation)"
+    )
+    args = parser.parse_args(argv)
+    if args.pretrained and args.minutes is not None:
+        raise InputError("--minutes: --pretrained trains nothing; leave one out")
+    usual = {"sequences": 40, "seed": TEST_SEED} if args.pretrained else {"sequences": 400, "seed": 1, "minutes": 6.0}
+    for name, value in usual.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return args
 
 
 def training_flags(args: argparse.Namespace, data: Path, run: Path) -> list[str]:
@@ -42,35 +62,47 @@ def free_folder(parent: Path, name: str) -> Path:
 
 
 def quickstart(args: argparse.Namespace) -> None:
-    if not args.minutes > 0 or (args.n_sample or 0) < 0 or args.sequences < 3:
-        raise InputError(
-            "--minutes: expected a number above 0; --n_sample: at least 0; --sequences: at least 3, one for each of "
-            "training, validation and test"
-        )
+    if (args.minutes is not None and not args.minutes > 0) or (args.n_sample or 0) < 0:
+        raise InputError("--minutes: expected a number above 0; --n_sample: at least 0")
+    least, why = (1, "to be tested on") if args.pretrained else (3, "one for each of training, validation and test")
+    if args.sequences < least:
+        raise InputError(f"--sequences: found {args.sequences}, expected at least {least}, {why}")
     began = time.monotonic()
-    data, run = args.out / "data", free_folder(args.out, "run")
+    if args.pretrained:
+        run, data = take_released(args.pretrained, args.out), args.out / "test"
+        simulate_data("1/3", data, args, ["--splits", "0", "0", "1"])
+        show("2/3", "3/3", run, data, args)
+    else:
+        run, data = free_folder(args.out, "run"), args.out / "data"
+        simulate_data("1/4", data, args, [])
+        flags = training_flags(args, data, run)
+        print(f"\n2/4  svg-train {shlex.join(flags)}: {args.minutes:g} minutes")
+        train.train(train.parse(flags))
+        show("3/4", "4/4", run, data, args)
+    minutes = (time.monotonic() - began) / 60
+    print(f"\ndone in {minutes:.1f} minutes; the pictures are in {run / 'figures'}, all together in {run / 'report.html'}")
 
-    print(f"1/4  svg-data simulate: {args.sequences} sequences of robot pushing in {data}")
+
+def simulate_data(number: str, data: Path, args: argparse.Namespace, splits: list[str]) -> None:
+    flags = [str(data), "--sequences", str(args.sequences), "--seed", str(args.seed), *splits]
+    print(f"{number}  svg-data simulate {shlex.join(flags)}")
     parser = argparse.ArgumentParser()
     simulate.add_arguments(parser)
-    simulate.run(parser.parse_args([str(data), "--sequences", str(args.sequences), "--seed", str(args.seed)]))
+    simulate.run(parser.parse_args(flags))
 
-    flags = training_flags(args, data, run)
-    print(f"\n2/4  svg-train {shlex.join(flags)}: {args.minutes:g} minutes")
-    train.train(train.parse(flags))
 
-    sampled = [] if args.n_sample is None else ["--n_sample", str(args.n_sample)]
-    evaluation = evaluate.parse([str(run), *sampled])
-    print(f"\n3/4  svg-evaluate {shlex.join([str(run), *sampled])}")
+def show(first: str, second: str, run: Path, data: Path, args: argparse.Namespace) -> None:
+    """Scores, pictures and page of a run."""
+    place = [str(run), "--data_root", str(data)] if args.pretrained else [str(run)]
+    sampled = place if args.n_sample is None else [*place, "--n_sample", str(args.n_sample)]
+    print(f"\n{first}  svg-evaluate {shlex.join(sampled)}")
+    evaluation = evaluate.parse(sampled)
     evaluate.evaluate(evaluation)
 
-    print(f"\n4/4  svg-render {run}; svg-plot {run}; svg-report {run}")
-    render.render(render.parse([str(run)]))
+    print(f"\n{second}  svg-render {shlex.join(place)}; svg-plot {run}; svg-report {shlex.join(sampled)}")
+    render.render(render.parse(place))
     plot.plot(plot.parse([str(run), "--scores", evaluate.result_name(evaluation)]))
-    page = report.parse([str(run), *sampled, "--out", str(run / "report.html")])
-    report.report(page)
-    minutes = (time.monotonic() - began) / 60
-    print(f"\ndone in {minutes:.1f} minutes; the pictures are in {run / 'figures'}, all together in {page.out}")
+    report.report(report.parse([*sampled, "--out", str(run / "report.html")]))
 
 
 def main(argv: list[str] | None = None) -> int:

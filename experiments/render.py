@@ -10,7 +10,7 @@ import numpy as np
 from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
 
-from .command import Run, add_run_arguments, named_sequences, open_run, pose_video
+from .command import Run, add_run_arguments, named_sequences, open_run, parse_run_arguments, pose_video
 
 MOST_SAMPLES = 12
 
@@ -23,7 +23,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--mp4", action="store_true", help="side by side as MP4, too (extra video)")
     parser.add_argument("--fps", type=float, default=5.0, help="frames a second (default 5)")
     parser.add_argument("--out", type=Path, help="folder of the pictures (default RUN/figures)")
-    return parser.parse_args(argv)
+    return parse_run_arguments(parser, argv)
 
 
 def choose_sequences(run: Run, batch_size: int, seed: int) -> dict[str, int]:

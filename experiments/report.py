@@ -12,7 +12,7 @@ import numpy as np
 from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError
 
-from .command import Run, add_run_arguments, named_sequences, open_run, pose_video
+from .command import Run, add_run_arguments, named_sequences, open_run, parse_run_arguments, pose_video
 from .evaluate import add_evaluation_arguments, check, evaluate_run, result_name
 
 SHOWN = 7
@@ -32,7 +32,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         help="file of the page (default report.html in the run, with what sets the evaluation apart in its name)",
     )
-    return parser.parse_args(argv)
+    return parse_run_arguments(parser, argv)
 
 
 def choose_sequences(run: Run, evaluation) -> dict[str, int]:

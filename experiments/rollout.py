@@ -18,7 +18,7 @@ import numpy as np
 from data_tools.command import OneLineParser, run_command
 from data_tools.layout import InputError, write_text
 
-from .command import Run, add_run_arguments, named_sequences, open_run
+from .command import Run, add_run_arguments, named_sequences, open_run, parse_run_arguments
 
 MOST_PICTURES = 700
 """Of a GIF; of a longer video each n-th frame is shown. MP4 shows all."""
@@ -34,7 +34,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--mp4", action="store_true", help="write MP4, too (extra video)")
     parser.add_argument("--fps", type=float, default=25.0, help="frames a second (default %(default)g)")
     parser.add_argument("--out", type=Path, help="folder to write to (default RUN/rollout)")
-    return parser.parse_args(argv)
+    return parse_run_arguments(parser, argv)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from data_tools.command import run_command
@@ -27,6 +28,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         from svg.checkpoint import load_config
 
         parser.set_defaults(**(flag_values(load_config(Path(args.log_dir))) | {"log_dir": args.log_dir}))
+        args = parser.parse_args(argv)
+    elif args.init_from:
+        from svg.checkpoint import load_config
+        from svg.released import run_folder
+
+        model = load_config(run_folder(args.init_from)).model
+        parser.set_defaults(**{name: value for name, value in asdict(model).items() if name in args})
         args = parser.parse_args(argv)
     return args
 

@@ -12,10 +12,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from .layers import LevelEnd, SkipConv, SkipTerm, activation, conv_block, hold_last, make_norm, stage
+from .layers import LevelEnd, SkipConv, SkipTerm, activation, conv_block, hold_last, make_norm, stage, warp
 
 GRID = 8
 """Height and width of the spatial form's features."""
+FLOW = 2.0
+"""Pixels that a 1 drawn by the decoder moves: what it draws first then moves less than one."""
 
 # Output channels of the convolutions of each level, from full resolution down, at width 1.
 VGG_LEVELS = {
@@ -84,27 +86,36 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, model: str, image_width: int, channels: int, g_dim: int, width: float, norm: str, spatial: bool, blend: bool
+        self,
+        model: str,
+        image_width: int,
+        channels: int,
+        g_dim: int,
+        width: float,
+        norm: str,
+        spatial: bool,
+        blend: bool = False,
+        warp: bool = False,
     ):
         super().__init__()
         levels = level_channels(model, image_width, width, spatial)[::-1]
-        self.vgg, self.blend = model == "vgg", blend
+        self.vgg, self.image_channels, self.blend, self.warp = model == "vgg", channels, blend, warp
         top = levels[0][-1]
         first = (3, 1, 1) if spatial else (4, 1, 0)
         make = nn.Conv2d if spatial else nn.ConvTranspose2d
         self.input = nn.Sequential(make(g_dim, top, *first), make_norm(norm, top), activation())
         self.skip_convs, self.levels = nn.ModuleList(), nn.ModuleList()
-        image_channels = channels + blend
+        drawn = channels + blend + 3 * warp
         for number, level in enumerate(levels):
             last = number + 1 == len(levels)
-            below = image_channels if last else levels[number + 1][-1]
+            below = drawn if last else levels[number + 1][-1]
             if self.vgg:
                 # The mirror image of the encoder's level; its last convolution already has the next level's channels.
                 outputs = level[:1] if last else [*level[:-1], below]
                 self.skip_convs.append(SkipConv(level[-1], level[-1], outputs[0], upsample=True))
                 layers = [make_norm(norm, outputs[0]), activation(), *(conv_block(a, b, norm) for a, b in pairwise(outputs))]
                 if last:
-                    layers.append(nn.ConvTranspose2d(outputs[0], image_channels, 3, 1, 1))
+                    layers.append(nn.ConvTranspose2d(outputs[0], drawn, 3, 1, 1))
             else:
                 self.skip_convs.append(SkipConv(level[-1], level[-1], below, upsample=False))
                 layers = [] if last else [make_norm(norm, below), activation()]
@@ -136,10 +147,14 @@ class Decoder(nn.Module):
                 else:  # the last convolution of VGG
                     with keep:
                         x = block(x)
-        x = torch.sigmoid(x.float()).unflatten(0, (batch, frames))
+        x = x.float().unflatten(0, (batch, frames))
+        generated = torch.sigmoid(x[:, :, : self.image_channels])
         if not self.blend:
-            return x
-        return torch.lerp(hold_last(observed, frames).to(x), x[:, :, :-1], x[:, :, -1:])
+            return generated
+        kept, rest = hold_last(observed, frames).to(x), x[:, :, self.image_channels :]
+        if self.warp:
+            kept = torch.lerp(kept, warp(kept, FLOW * rest[:, :, 2:]), torch.sigmoid(rest[:, :, 1:2]))
+        return torch.lerp(kept, generated, torch.sigmoid(rest[:, :, :1]))
 
 
 def initialise(module: nn.Module) -> None:

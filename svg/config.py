@@ -72,6 +72,9 @@ class ModelConfig:
         ("frame", "feature"),
     )
     blend: bool = _flag(False, "the decoder also draws a mask that mixes its pixels with those of the last observed frame")
+    warp: bool = _flag(
+        False, "with --blend: the decoder also draws from where in the last observed frame each pixel comes: what moves stays sharp"
+    )
     pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output")
     fusion_dim: int = _flag(192, "pose_cvae: channels of the decoder fusion's output")
     levels: int = _flag(1, "pose_cvae: resolutions, each half of the one before; 1: all at the frames' own, as published")
@@ -104,6 +107,9 @@ class ModelConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     log_dir: str = _flag("runs/latest", "run folder: config.json, metrics.jsonl, checkpoints, figures")
+    init_from: str = _flag(
+        "", "begin with the weights of this released model or run; flags of the model are then as there, unless they are given"
+    )
     batch_size: int = _flag(20, "clips a step")
     accumulate: int = _flag(1, "batches whose gradients are added up for one optimiser step")
     niter: int = _flag(300, "epochs")
@@ -174,7 +180,7 @@ class Config:
 
 OF_ROBOTS = (
     "recurrence", "width", "rnn_size", "latent_rnn_size", "predictor_rnn_layers", "posterior_rnn_layers", "prior_rnn_layers",
-    "prior", "last_frame_skip", "feedback",
+    "prior", "last_frame_skip", "feedback", "warp",
 )  # fmt: skip
 OF_POSES = ("pose_dim", "fusion_dim", "levels", "anchor", "keep_given")
 """Flags that one kind of model has and the other has not."""
@@ -336,6 +342,8 @@ def _validate_model(model: ModelConfig) -> None:
         if getattr(model, name) != getattr(defaults, name):
             other = "vgg and dcgan" if model.with_poses else "pose_cvae"
             raise InputError(f"--{name}: is a flag of {other}; --model {model.model} has no such part, leave it out")
+    if model.warp and not model.blend:
+        raise InputError("--warp: expected --blend beside it, which mixes what it moves with what the decoder draws")
     if not model.with_poses:
         if model.image_width not in (64, 128):
             raise InputError(f"--image_width: found {model.image_width}, expected 64 or 128")

@@ -252,3 +252,16 @@ def hold_last(x: Tensor, length: int) -> Tensor:
         return x
     held = x[:, -1:].expand(-1, missing + 1, *x.shape[2:])
     return held if x.shape[1] == 1 else torch.cat([x[:, :-1], held], 1)
+
+
+def warp(frames: Tensor, flow: Tensor) -> Tensor:
+    """What `frames` [B,K,C,H,W] show at each pixel's place plus `flow` [B,K,2,H,W] (right, down; pixels), bilinear.
+
+    Beyond the border it is the border's. The backward flow of spatial transformers (Jaderberg et al. 2015, equation 5).
+    """
+    height, width = frames.shape[-2:]
+    down, right = (torch.arange(size, device=flow.device) + 0.5 for size in (height, width))
+    places = torch.stack([flow[:, :, 0] + right, flow[:, :, 1] + down[:, None]], -1)
+    grid = 2 * places / torch.tensor([width, height], device=flow.device) - 1
+    moved = F.grid_sample(frames.flatten(0, 1), grid.flatten(0, 1), padding_mode="border", align_corners=False)
+    return moved.unflatten(0, frames.shape[:2])

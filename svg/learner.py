@@ -47,6 +47,12 @@ class Learner:
         norms = (module for module in self.model.modules() if isinstance(module, BatchNorm))
         self._statistics = [values for norm in norms for values in norm.buffers()]
 
+    def start_from(self, run: Path) -> list[str]:
+        """Takes over the best weights of `run` as far as they fit; names those that start afresh."""
+        config, found = checkpoint.load_config(run), checkpoint.find(run, "best")
+        weights = checkpoint.check_model(found, config.model)
+        return self.model.adopt(weights, config.model)
+
     def load(self, found: checkpoint.Checkpoint) -> None:
         """Weights and the optimiser's state of a checkpoint; its settings stay those of the flags."""
         options = [{key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups]

@@ -49,7 +49,7 @@ class VideoPredictor(Predictor):
         spatial, g_dim, z_dim = config.spatial, config.g_dim, config.z_dim
         shape = (config.model, config.image_width, config.channels, g_dim, config.width, config.norm, spatial)
         self.encoder = Encoder(*shape)
-        self.decoder = Decoder(*shape, blend=config.blend)
+        self.decoder = Decoder(*shape, config.blend, config.warp)
         conditions = config.condition_dim + (2 if spatial else 0)
         latent_size = config.latent_rnn_size or config.rnn_size
         self.predictor = FramePredictor(g_dim + z_dim + conditions, g_dim, config.rnn_size, config.predictor_rnn_layers, spatial)
@@ -199,6 +199,20 @@ class VideoPredictor(Predictor):
             return conditions
         tiled = conditions[..., None, None].expand(-1, -1, -1, GRID, GRID)
         return torch.cat([tiled, self.grid.expand(*conditions.shape[:2], -1, -1, -1)], 2)
+
+    @staticmethod
+    def pieces(name: str, tensor: Tensor, config: ModelConfig) -> dict[str, Tensor]:
+        """Statistics of the conditions belong to their data; a layer's inputs are in pieces of different kinds."""
+        if name in ("condition_mean", "condition_std"):
+            return {}
+        part, _, layer = name.partition(".")
+        if layer != "core.embed.weight":
+            return {"": tensor}
+        sizes = {
+            "features": config.g_dim, "latent": config.z_dim if part == "predictor" else 0, "conditions": config.condition_dim,
+            "coordinates": 2 if config.spatial else 0,
+        }  # fmt: skip
+        return dict(zip(sizes, tensor.split(list(sizes.values()), 1), strict=True))
 
     def _prior(self, h: Tensor, conditions: Tensor, state: State = None) -> tuple[Gaussian, State]:
         if self.prior is not None:

@@ -92,6 +92,24 @@ class Predictor(nn.Module, ABC):
     def fold_norms(self) -> None:
         """Takes batch norms, fixed scales and shifts in evaluation mode, into the convolutions before them: for prediction."""
 
+    @staticmethod
+    def pieces(name: str, tensor: Tensor, config: ModelConfig) -> dict[str, Tensor]:
+        """A tensor of the state in pieces, each of which another model may take over or not: {kind of piece: view}."""
+        return {"": tensor}
+
+    @torch.no_grad()
+    def adopt(self, weights: dict[str, Tensor], origin: ModelConfig) -> list[str]:
+        """Takes over the weights of a model of the configuration `origin`, each piece that has the same shape; names the others."""
+        afresh = []
+        for name, value in self.state_dict().items():
+            there = self.pieces(name, weights[name], origin) if name in weights else {}
+            for kind, piece in self.pieces(name, value, self.config).items():
+                if kind in there and there[kind].shape == piece.shape:
+                    piece.copy_(there[kind])
+                elif piece.numel():
+                    afresh.append(f"{name} ({kind})" if kind else name)
+        return afresh
+
     # ------------------------------------------------------------------------------------------------- made of the above
 
     def reconstruct(self, frames: Tensor, conditions: Tensor | None, n_past: int) -> Tensor:

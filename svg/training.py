@@ -19,7 +19,7 @@ from data_tools import layout
 from data_tools.layout import InputError
 from data_tools.lock import locked
 
-from . import checkpoint, distributed, faults, journal, resumption, runtime, schedules
+from . import checkpoint, distributed, faults, journal, released, resumption, runtime, schedules
 from .config import Config, flag_values, validate
 from .evaluation import evaluate
 from .inference import freeze
@@ -78,6 +78,8 @@ class Training:
         mean, std = self.training_data.condition_mean, self.training_data.condition_std
         self.learner = Learner(self.config, mean, std, self.device, self.world, self.share)
         self._resumed_from = None if last is None else last.step
+        if last is None and self.config.train.init_from:
+            self._start_from(self.config.train.init_from)
         if last is not None:
             self.learner.load(last)
             self.progress |= last.progress | {"best_psnr": self._score_to_beat(last, changed)}
@@ -96,11 +98,23 @@ class Training:
             "threads": torch.get_num_threads() if on_cpu else 0,
         }  # fmt: skip
 
+    def _start_from(self, model: str) -> None:
+        afresh = self.learner.start_from(released.run_folder(model))
+        if self.world.first:
+            print(f"{self.run}: begins with the weights of {model}; afresh: {', '.join(afresh) or 'none'}")
+
     def _find_last(self, resume: bool) -> checkpoint.Checkpoint | None:
         """The checkpoint to resume from. Raises `InputError` unless all processes find the same."""
         last = checkpoint.find_any(self.run, "last")
         if last is not None and not resume:
             raise InputError(f"--log_dir: {self.run} holds a run already; add --resume to go on with it, or choose another folder")
+        if last is None and resume:
+            best = self._find_best()
+            if best is not None and best.step > self.config.train.epoch_size:  # later than before a first checkpoint to resume from
+                raise InputError(
+                    f"--resume: {self.run} has its best weights, of step {best.step}, but nothing to go on from; begin another run "
+                    f"with --init_from {self.run}"
+                )
         step = -1 if last is None else last.step
         if self.world.agree(step) != step:
             raise InputError(
@@ -124,11 +138,14 @@ class Training:
         """The best one's, which can be of a later step than the last one; None if new scores are not to be compared with it."""
         if resumption.changes_scores(changed):
             return None
+        best = self._find_best()
+        return best.progress["best_psnr"] if best else None
+
+    def _find_best(self) -> checkpoint.Checkpoint | None:
         try:
-            best = checkpoint.find_any(self.run, "best")
+            return checkpoint.find_any(self.run, "best")
         except checkpoint.Damaged:
             return None
-        return best.progress["best_psnr"] if best else None
 
     def _open_data(self, config: Config) -> None:
         """Looks at the index: no image is opened."""

@@ -3,13 +3,15 @@
 import copy
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from conftest import small_model
+from scipy.ndimage import map_coordinates
 from torch import nn
 from torch.nn import functional as F
 
-from svg.layers import AddHeld, LevelEnd, SkipConv, conv_block, hold_last, stage, upsampling_kernel
+from svg.layers import AddHeld, LevelEnd, SkipConv, conv_block, hold_last, stage, upsampling_kernel, warp
 
 
 def close(a, b):
@@ -55,6 +57,19 @@ def test_hold_last():
     x = torch.tensor([[1, 2], [3, 4]])
     assert hold_last(x, 4).tolist() == [[1, 2, 2, 2], [3, 4, 4, 4]]
     assert hold_last(x, 2) is x
+
+
+def test_warp_is_interpolation_at_the_moved_places():
+    """Beside SciPy's; and by hand: with a flow of one to the right a pixel shows its right neighbour, the last one itself."""
+    torch.manual_seed(0)
+    frames, flow = torch.rand(2, 3, 2, 6, 9), 4 * torch.randn(2, 3, 2, 6, 9)
+    found, (down, right) = warp(frames, flow), np.indices((6, 9))
+    for index in np.ndindex(2, 3, 2):
+        dx, dy = flow[index[:2]].numpy()
+        expected = map_coordinates(frames[index].double().numpy(), [down + dy, right + dx], order=1, mode="nearest")
+        torch.testing.assert_close(found[index].double(), torch.from_numpy(expected), atol=1e-5, rtol=0)
+    one = torch.stack([torch.ones(1, 1, 1, 3), torch.zeros(1, 1, 1, 3)], 2)
+    close(warp(torch.tensor([[[[[0.1, 0.5, 0.2]]]]]), one), torch.tensor([[[[[0.5, 0.2, 0.2]]]]]))
 
 
 @pytest.mark.parametrize("pool", [True, False])

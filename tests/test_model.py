@@ -184,6 +184,18 @@ def test_skips_come_from_the_last_observed_frame(clip):
         torch.testing.assert_close(forced, frames[:, sources], atol=1e-6, rtol=0)
 
 
+def test_a_warped_frame_comes_from_the_last_observed_one(clip):
+    """With a mask of 0 and a flow of 8 pixels to the left everywhere, what is on the left moves right by 8 pixels."""
+    frames, conditions = clip
+    model = small_model(blend=True, warp=True, model="dcgan", recurrence="spatial")
+    with torch.no_grad():
+        last = model.decoder.skip_convs[-1].conv
+        last.weight[:, -3:] = 0
+        last.bias[-3:] = torch.tensor([-100.0, -2.0, 0.0])
+    predicted = model(frames, conditions, 3, teacher_forcing=True).frames
+    torch.testing.assert_close(predicted[..., 8:], frames[:, [0, 1, 2, 2, 2, 2]][..., :-8], atol=1e-5, rtol=0)
+
+
 def test_convlstm_whole_sequence_equals_steps_and_gates():
     torch.manual_seed(1)
     module, x = ConvLSTM(3, 4, 2), torch.randn(2, 5, 3, 8, 8)

@@ -1,0 +1,42 @@
+"""Models that come with the package: run folders in ``svg/released``, each with a card about it (``README.md``)."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_tools.layout import InputError
+
+if TYPE_CHECKING:
+    from .predictor import Predictor
+
+FOLDER = Path(__file__).parent / "released"
+
+
+def names() -> list[str]:
+    """The released models."""
+    return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
+
+
+def run_folder(model: str | Path) -> Path:
+    """The run folder that the name of a released model or the path of a run stands for. Raises `InputError` for others."""
+    if str(model) in names():
+        return FOLDER / str(model)
+    if not Path(model).is_dir():
+        raise InputError(f"{model}: found no such run folder, and no released model of that name ({', '.join(names())})")
+    return Path(model)
+
+
+def load(model: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "auto") -> "Predictor":
+    """A trained predictor, ready to predict: a released model by its name, such as ``push-sim``, or a run folder.
+
+    Nothing is downloaded. `checkpoint` is "best" or "last", `device` "auto", "cpu", "cuda" or "cuda:N", `precision` "auto"
+    (bfloat16 where the hardware has it), "bfloat16" or "float32". The weights are fixed; gradients flow to the actions. See
+    `svg.predictor.Predictor` for ``predict``, ``observe`` and ``imagine``, whose frames are [B,T,C,H,W], uint8 or float in [0,1].
+
+    Raises `InputError` for a name that is neither, and for files that cannot be used.
+    """
+    from . import runtime  # here: whoever wants a name alone need not wait for PyTorch
+    from .checkpoint import load_model
+    from .inference import freeze
+
+    predictor, _ = load_model(run_folder(model), checkpoint, runtime.choose_device(device))
+    return freeze(predictor, precision)
