@@ -9,7 +9,7 @@ from typing import Any
 
 from data_tools.folders import whole_folder
 from data_tools.layout import SPLITS, InputError
-from svg import released
+from svg import pretrained
 from svg.config import DataConfig
 from svg.protocols import OWN, Protocol, get_protocol
 
@@ -22,7 +22,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, wh
         parser.add_argument("run", type=Path, nargs="?", help="run folder that svg-train has written")
     parser.add_argument(
         "--pretrained", metavar="NAME",
-        help=f"a released model ({', '.join(released.names())}), which becomes a run folder of that name here",
+        help=f"a released model ({', '.join(pretrained.names())}), which becomes a run folder of that name here",
     )  # fmt: skip
     parser.add_argument("--split", default="test", choices=SPLITS, help="default test")
     parser.add_argument("--data_root", help="another data set than the run was trained on")
@@ -45,7 +45,7 @@ def parse_run_arguments(parser: argparse.ArgumentParser, argv: list[str] | None)
             raise InputError(f"--pretrained {args.pretrained}: found the run {runs[0]} beside it; leave one out")
         runs.append(take_released(args.pretrained))
     if not runs:
-        raise InputError(f"expected a run folder that svg-train has written, or --pretrained {' or '.join(released.names())}")
+        raise InputError(f"expected a run folder that svg-train has written, or --pretrained {' or '.join(pretrained.names())}")
     if "run" in args:
         args.run = runs[0]
     return args
@@ -53,12 +53,16 @@ def parse_run_arguments(parser: argparse.ArgumentParser, argv: list[str] | None)
 
 def take_released(name: str, parent: Path = Path()) -> Path:
     """The released model `name` as a run folder of that name, a copy, in which results find room; made if it is not there."""
-    if name not in released.names():
-        raise InputError(f"--pretrained: found {name!r}, expected {' or '.join(released.names())}")
-    source, run = released.FOLDER / name, parent / name
+    try:
+        source, run = pretrained.released_folder(name), parent / name
+    except InputError as error:
+        raise InputError(f"--pretrained: {error}") from None
     if not run.exists():
         with whole_folder(run) as folder:
-            shutil.copytree(source, folder, dirs_exist_ok=True)
+            for path in (path for path in source.rglob("*") if path.is_file()):
+                copy = folder / path.relative_to(source)
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copy)
         print(f"{run}: the released model; its card is {run / 'README.md'}")
         return run
     from svg.checkpoint import read_identity

@@ -87,6 +87,8 @@ def compare(args: argparse.Namespace) -> None:
     from svg.plotting import plot_frames, plot_training
     from svg.sequences import SequenceDataset
 
+    if args.init_from:
+        raise InputError("--init_from: what is compared begins afresh; leave it out")
     if not args.data_root:
         raise InputError("--data_root: not given; expected the root of a data set (svg-data simulate makes one)")
     config = config_from_arguments(args)

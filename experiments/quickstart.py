@@ -1,4 +1,4 @@
-"""``svg-quickstart``: the whole chain on a laptop: simulate, index, train, evaluate, render, plot, report."""
+"""``svg-quickstart``: the whole chain on a laptop: simulate, index, train or take a released model, evaluate, render, report."""
 
 import argparse
 import shlex
@@ -18,6 +18,8 @@ RECIPE = Path(__file__).parent / "recipes" / "quickstart.args"
 
 TEST_SEED = 1000
 """The seed of the sequences that released models are tested on."""
+TRAINING_SEED = 1
+"""That of the sequences that they were trained on."""
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -31,14 +33,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--sequences", type=int, help="sequences to simulate (default 400; with --pretrained 40, for the test alone)"
     )
-    parser.add_argument("--n_sample", type=int, help="futures sampled for each test sequence (default: as svg-evaluate)")
+    parser.add_argument(
+        "--n_sample", type=int, help="futures sampled for each test sequence (default: as svg-evaluate; with --pretrained 20)"
+    )
     parser.add_argument(
         "--seed", type=int, help=f"seed of simulation and training (default 1; with --pretrained {TEST_SEED}, of the simulation)"
     )
     args = parser.parse_args(argv)
     if args.pretrained and args.minutes is not None:
         raise InputError("--minutes: --pretrained trains nothing; leave one out")
-    usual = {"sequences": 40, "seed": TEST_SEED} if args.pretrained else {"sequences": 400, "seed": 1, "minutes": 6.0}
+    if args.pretrained and args.seed == TRAINING_SEED:
+        raise InputError(f"--seed: found {args.seed}, whose sequences {args.pretrained} was trained on; choose another")
+    shown, trained = {"sequences": 40, "seed": TEST_SEED, "n_sample": 20}, {"sequences": 400, "seed": 1, "minutes": 6.0}
+    usual = shown if args.pretrained else trained
     for name, value in usual.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -69,7 +76,7 @@ def quickstart(args: argparse.Namespace) -> None:
         raise InputError(f"--sequences: found {args.sequences}, expected at least {least}, {why}")
     began = time.monotonic()
     if args.pretrained:
-        run, data = take_released(args.pretrained, args.out), args.out / "test"
+        run, data = take_released(args.pretrained, args.out), args.out / "unseen"
         simulate_data("1/3", data, args, ["--splits", "0", "0", "1"])
         show("2/3", "3/3", run, data, args)
     else:
@@ -99,10 +106,13 @@ def show(first: str, second: str, run: Path, data: Path, args: argparse.Namespac
     evaluation = evaluate.parse(sampled)
     evaluate.evaluate(evaluation)
 
-    print(f"\n{second}  svg-render {shlex.join(place)}; svg-plot {run}; svg-report {shlex.join(sampled)}")
+    name = evaluate.result_name(evaluation)
+    curves = [str(run)] if name == "test" else [str(run), "--scores", name]
+    page = sampled if name == "test" else [*sampled, "--out", str(run / "report.html")]
+    print(f"\n{second}  svg-render {shlex.join(place)}; svg-plot {shlex.join(curves)}; svg-report {shlex.join(page)}")
     render.render(render.parse(place))
-    plot.plot(plot.parse([str(run), "--scores", evaluate.result_name(evaluation)]))
-    report.report(report.parse([*sampled, "--out", str(run / "report.html")]))
+    plot.plot(plot.parse(curves))
+    report.report(report.parse(page))
 
 
 def main(argv: list[str] | None = None) -> int:

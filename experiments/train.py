@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from data_tools.command import run_command
 from data_tools.layout import InputError
@@ -27,16 +28,27 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.resume and (Path(args.log_dir) / "config.json").exists():
         from svg.checkpoint import load_config
 
-        parser.set_defaults(**(flag_values(load_config(Path(args.log_dir))) | {"log_dir": args.log_dir}))
+        before = flag_values(load_config(Path(args.log_dir))) | {"log_dir": args.log_dir}
+        if args.init_from not in ("", before["init_from"]):
+            raise InputError(f"--init_from: found {args.init_from}, but {args.log_dir} has begun already; leave it out")
+        parser.set_defaults(**before)
         args = parser.parse_args(argv)
     elif args.init_from:
-        from svg.checkpoint import load_config
-        from svg.released import run_folder
-
-        model = load_config(run_folder(args.init_from)).model
-        parser.set_defaults(**{name: value for name, value in asdict(model).items() if name in args})
+        parser.set_defaults(**flags_of_model(args.init_from))
         args = parser.parse_args(argv)
     return args
+
+
+def flags_of_model(model: str) -> dict[str, Any]:
+    """The flags of the model whose weights a training begins with. Raises `InputError`."""
+    from svg.checkpoint import load_config
+    from svg.pretrained import run_folder
+
+    try:
+        found = load_config(run_folder(model)).model
+    except InputError as error:
+        raise InputError(f"--init_from: {error}") from None
+    return {item.name: getattr(found, item.name) for item in fields(found) if "help" in item.metadata}
 
 
 def train(args: argparse.Namespace) -> None:

@@ -1,5 +1,5 @@
 """Video prediction of robot pushing in the manner of SVG-LP (Denton & Fergus 2018), conditioned on actions."""
 
-from .released import load
+from .pretrained import load
 
 __all__ = ["load"]

@@ -17,7 +17,7 @@ from .layers import LevelEnd, SkipConv, SkipTerm, activation, conv_block, hold_l
 GRID = 8
 """Height and width of the spatial form's features."""
 FLOW = 2.0
-"""Pixels that a 1 drawn by the decoder moves: what it draws first then moves less than one."""
+"""Pixels for each 1 that the decoder draws as a flow: small enough to move nothing far before anything is learnt."""
 
 # Output channels of the convolutions of each level, from full resolution down, at width 1.
 VGG_LEVELS = {
@@ -82,7 +82,9 @@ class Decoder(nn.Module):
     """Features and skips -> frames in (0,1).
 
     With ``blend`` a fourth output channel mixes the generated pixels with those of the last observed frame, mask * generated +
-    (1 - mask) * observed: what does not move need not be drawn again (compare Finn et al. 2016, section 3.2).
+    (1 - mask) * observed: what does not move need not be drawn again (compare Finn et al. 2016, section 3.2). With ``warp`` three
+    more channels, a second mask and the flow to the right and down, put (1 - mask2) * observed + mask2 * moved in place of
+    observed, where moved is `layers.warp` of it: what is pushed along need not be drawn again either.
     """
 
     def __init__(

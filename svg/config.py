@@ -108,7 +108,8 @@ class ModelConfig:
 class TrainConfig:
     log_dir: str = _flag("runs/latest", "run folder: config.json, metrics.jsonl, checkpoints, figures")
     init_from: str = _flag(
-        "", "begin with the weights of this released model or run; flags of the model are then as there, unless they are given"
+        "",
+        "begin with the best weights of this run or released model; flags of the model are then as there, unless given",
     )
     batch_size: int = _flag(20, "clips a step")
     accumulate: int = _flag(1, "batches whose gradients are added up for one optimiser step")

@@ -261,7 +261,7 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
     """
     height, width = frames.shape[-2:]
     down, right = (torch.arange(size, device=flow.device) + 0.5 for size in (height, width))
-    places = torch.stack([flow[:, :, 0] + right, flow[:, :, 1] + down[:, None]], -1)
-    grid = 2 * places / torch.tensor([width, height], device=flow.device) - 1
+    x, y = flow[:, :, 0] + right, flow[:, :, 1] + down[:, None]
+    grid = torch.stack([x * (2 / width) - 1, y * (2 / height) - 1], -1)
     moved = F.grid_sample(frames.flatten(0, 1), grid.flatten(0, 1), padding_mode="border", align_corners=False)
     return moved.unflatten(0, frames.shape[:2])

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
+from data_tools.layout import InputError
+
 from . import checkpoint, distributed, runtime
 from .augmentation import shift_and_scale
 from .config import Config
@@ -47,11 +49,16 @@ class Learner:
         norms = (module for module in self.model.modules() if isinstance(module, BatchNorm))
         self._statistics = [values for norm in norms for values in norm.buffers()]
 
-    def start_from(self, run: Path) -> list[str]:
-        """Takes over the best weights of `run` as far as they fit; names those that start afresh."""
+    def start_from(self, run: Path) -> tuple[str, float, list[str]]:
+        """Takes over the best weights of `run`, as `Predictor.adopt` does, and returns their SHA-256 before what that returns.
+
+        Raises `InputError` for files that cannot be used, and if next to nothing fits.
+        """
         config, found = checkpoint.load_config(run), checkpoint.find(run, "best")
-        weights = checkpoint.check_model(found, config.model)
-        return self.model.adopt(weights, config.model)
+        share, afresh = self.model.adopt(checkpoint.check_model(found, config.model), config.model)
+        if share < 0.01:
+            raise InputError(f"{run}: found next to no weights that fit this model; leave out the flags that make it another")
+        return found.digests["weights"], share, afresh
 
     def load(self, found: checkpoint.Checkpoint) -> None:
         """Weights and the optimiser's state of a checkpoint; its settings stay those of the flags."""

@@ -98,17 +98,22 @@ class Predictor(nn.Module, ABC):
         return {"": tensor}
 
     @torch.no_grad()
-    def adopt(self, weights: dict[str, Tensor], origin: ModelConfig) -> list[str]:
-        """Takes over the weights of a model of the configuration `origin`, each piece that has the same shape; names the others."""
-        afresh = []
+    def adopt(self, weights: dict[str, Tensor], origin: ModelConfig) -> tuple[float, list[str]]:
+        """Takes over, of the weights of a model of the configuration `origin`, each piece that has the same shape here.
+
+        Returns the share of all numbers that were taken over, and the names of the pieces that start afresh.
+        """
+        taken, total, afresh = 0, 0, []
         for name, value in self.state_dict().items():
             there = self.pieces(name, weights[name], origin) if name in weights else {}
             for kind, piece in self.pieces(name, value, self.config).items():
+                total += piece.numel()
                 if kind in there and there[kind].shape == piece.shape:
                     piece.copy_(there[kind])
+                    taken += piece.numel()
                 elif piece.numel():
                     afresh.append(f"{name} ({kind})" if kind else name)
-        return afresh
+        return taken / total, afresh
 
     # ------------------------------------------------------------------------------------------------- made of the above
 

@@ -8,8 +8,11 @@ from data_tools.layout import InputError
 
 from .config import Config, ModelConfig, flag_values
 
-WITHOUT_EFFECT = {"data_root", "workers", "data_device", "log_dir", "device", "precision", "keep_checkpoints", "save_minutes"}
-"""Flags that change no result by themselves; what data, device and precision they stand for is in `Training.circumstances`."""
+WITHOUT_EFFECT = {
+    "data_root", "workers", "data_device", "log_dir", "init_from", "device", "precision", "keep_checkpoints", "save_minutes",
+}  # fmt: skip
+"""Flags that change no result of a run that has begun; what data, device and precision they stand for is in
+`Training.circumstances`."""
 OF_THE_MODEL = {"optimizer", *(item.name for item in fields(ModelConfig) if "help" in item.metadata)}
 LENGTH = {"niter", "max_minutes"}
 OF_VALIDATION = {"--n_past", "--n_eval", "--validate_sequences", "--conditions", "data"}

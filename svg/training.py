@@ -19,7 +19,7 @@ from data_tools import layout
 from data_tools.layout import InputError
 from data_tools.lock import locked
 
-from . import checkpoint, distributed, faults, journal, released, resumption, runtime, schedules
+from . import checkpoint, distributed, faults, journal, pretrained, resumption, runtime, schedules
 from .config import Config, flag_values, validate
 from .evaluation import evaluate
 from .inference import freeze
@@ -99,14 +99,21 @@ class Training:
         }  # fmt: skip
 
     def _start_from(self, model: str) -> None:
-        afresh = self.learner.start_from(released.run_folder(model))
+        """Takes over weights. Raises `InputError` unless all processes find the same."""
+        try:
+            digest, share, afresh = self.learner.start_from(pretrained.run_folder(model))
+        except InputError as error:
+            raise InputError(f"--init_from: {error}") from None
+        number = float(int(digest[:12], 16))
+        if self.world.agree(number) != number:
+            raise InputError(f"--init_from: process {self.world.rank} finds other weights in {model} than the first; share them")
         if self.world.first:
-            print(f"{self.run}: begins with the weights of {model}; afresh: {', '.join(afresh) or 'none'}")
+            print(f"{self.run}: begins with {share:.1%} of its weights from {model}; afresh: {', '.join(afresh) or 'none'}")
 
     def _find_last(self, resume: bool) -> checkpoint.Checkpoint | None:
         """The checkpoint to resume from. Raises `InputError` unless all processes find the same."""
         last = checkpoint.find_any(self.run, "last")
-        if last is not None and not resume:
+        if not resume and (last is not None or checkpoint.exists(self.run, "best")):
             raise InputError(f"--log_dir: {self.run} holds a run already; add --resume to go on with it, or choose another folder")
         if last is None and resume:
             best = self._find_best()

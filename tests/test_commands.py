@@ -192,7 +192,14 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (plot, "/nowhere --out {tmp}", "/nowhere/metrics.jsonl: not found"),
         (plot, "/nowhere", "/nowhere/metrics.jsonl: not found"),
         (quickstart, "--minutes 0 --out {tmp}", "--minutes: expected a number above 0"),
-        (quickstart, "--sequences 2 --out {tmp}", "--sequences: at least 3"),
+        (quickstart, "--sequences 2 --out {tmp}", "--sequences: found 2, expected at least 3"),
+        (quickstart, "--pretrained --minutes 1 --out {tmp}", "--minutes: --pretrained trains nothing"),
+        (quickstart, "--pretrained --seed 1 --out {tmp}", "--seed: found 1, whose sequences push-sim was trained on"),
+        (quickstart, "--pretrained push --out {tmp}", "--pretrained: found 'push', expected a released model: push-sim"),
+        (train, "--data_root {data} --log_dir {tmp}/r --init_from push", "--init_from: found 'push', expected a run folder or"),
+        (train, "--data_root {data} --log_dir {run} --resume --init_from push-sim", "has begun already; leave it out"),
+        (train, "--data_root {data} --log_dir {tmp}/r --warp", "--warp: expected --blend beside it"),
+        (compare, "{tmp} --data_root {data} --init_from push-sim", "--init_from: what is compared begins afresh"),
     ],
 )
 def test_mistakes_are_one_line(command, flags, expected, run, data_root, tmp_path, capsys):

@@ -14,7 +14,9 @@ from svg.metrics import ssim
 def model(request):
     """Batch norms whose scales, shifts and running moments are all different from their beginnings."""
     backbone, recurrence = request.param
-    model = small_model(model=backbone, recurrence=recurrence, norm="batch", blend=recurrence == "spatial")
+    model = small_model(
+        model=backbone, recurrence=recurrence, norm="batch", blend=recurrence == "spatial", warp=recurrence == "spatial"
+    )
     torch.manual_seed(5)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

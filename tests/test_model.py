@@ -5,7 +5,7 @@ import torch
 from conftest import small_model
 from torch.nn import functional as F
 
-from svg.backbones import Decoder
+from svg.backbones import FLOW, Decoder
 from svg.config import ModelConfig
 from svg.model import VideoPredictor, as_images
 from svg.recurrent import ConvLSTM, Gaussian, repeat_state
@@ -90,11 +90,13 @@ def test_batched_passes_equal_steps(clip, backbone, recurrence, feedback):
         torch.testing.assert_close(prior.mu, forced.prior.mu[:, time - 1 : time], atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("warp", [False, True])
 @pytest.mark.parametrize(("feedback", "last_frame_skip"), [("frame", False), ("frame", True), ("feature", False)])
-def test_free_running_equals_imagination(clip, feedback, last_frame_skip):
+def test_free_running_equals_imagination(clip, feedback, last_frame_skip, warp):
     """`forward` without teacher forcing and `observe` + `imagine` are the same recurrence."""
     frames, conditions = clip
-    model = small_model(recurrence="spatial", model="dcgan", feedback=feedback, last_frame_skip=last_frame_skip, blend=True)
+    shape = {"recurrence": "spatial", "model": "dcgan", "feedback": feedback, "last_frame_skip": last_frame_skip}
+    model = small_model(**shape, blend=True, warp=warp)
     rollout = model(frames, conditions, 2)
     prior, posterior = rollout.prior, rollout.posterior
     noise = ((posterior.mu - prior.mu) / torch.exp(0.5 * prior.logvar))[:, 1:]
@@ -107,7 +109,7 @@ def test_free_running_equals_imagination(clip, feedback, last_frame_skip):
 def test_no_frame_depends_on_the_future(clip, recurrence, blend, last_frame_skip, teacher_forcing):
     frames, conditions = clip
     frames.requires_grad_(), conditions.requires_grad_()
-    model = small_model(recurrence=recurrence, blend=blend, last_frame_skip=last_frame_skip, model="dcgan")
+    model = small_model(recurrence=recurrence, blend=blend, warp=blend, last_frame_skip=last_frame_skip, model="dcgan")
     rollout = model(frames, conditions, 3, teacher_forcing)
     for time in range(1, frames.shape[1]):
         of_frames, of_conditions = torch.autograd.grad(rollout.frames[:, time - 1].sum(), (frames, conditions), retain_graph=True)
@@ -185,13 +187,13 @@ def test_skips_come_from_the_last_observed_frame(clip):
 
 
 def test_a_warped_frame_comes_from_the_last_observed_one(clip):
-    """With a mask of 0 and a flow of 8 pixels to the left everywhere, what is on the left moves right by 8 pixels."""
+    """With nothing drawn and a flow of 8 pixels to the left everywhere, what is on the left moves right by 8 pixels."""
     frames, conditions = clip
     model = small_model(blend=True, warp=True, model="dcgan", recurrence="spatial")
     with torch.no_grad():
         last = model.decoder.skip_convs[-1].conv
-        last.weight[:, -3:] = 0
-        last.bias[-3:] = torch.tensor([-100.0, -2.0, 0.0])
+        last.weight[:, -4:] = 0
+        last.bias[-4:] = torch.tensor([-100.0, 100.0, -8 / FLOW, 0.0])
     predicted = model(frames, conditions, 3, teacher_forcing=True).frames
     torch.testing.assert_close(predicted[..., 8:], frames[:, [0, 1, 2, 2, 2, 2]][..., :-8], atol=1e-5, rtol=0)
 

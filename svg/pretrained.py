@@ -16,12 +16,19 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
 
 
+def released_folder(name: str) -> Path:
+    """Where a released model lies. Raises `InputError`."""
+    if name not in names():
+        raise InputError(f"found {name!r}, expected a released model: {', '.join(names())}")
+    return FOLDER / name
+
+
 def run_folder(model: str | Path) -> Path:
-    """The run folder that the name of a released model or the path of a run stands for. Raises `InputError` for others."""
-    if str(model) in names():
-        return FOLDER / str(model)
+    """The run folder that the name of a released model (a text) or the path of a run stands for. Raises `InputError`."""
+    if isinstance(model, str) and model in names():
+        return FOLDER / model
     if not Path(model).is_dir():
-        raise InputError(f"{model}: found no such run folder, and no released model of that name ({', '.join(names())})")
+        raise InputError(f"found {str(model)!r}, expected a run folder or the name of a released model: {', '.join(names())}")
     return Path(model)
 
 
@@ -36,7 +43,11 @@ def load(model: str | Path, checkpoint: str = "best", device: str = "auto", prec
     """
     from . import runtime  # here: whoever wants a name alone need not wait for PyTorch
     from .checkpoint import load_model
+    from .config import TrainConfig
     from .inference import freeze
 
+    choices = TrainConfig.__dataclass_fields__["precision"].metadata["choices"]
+    if precision not in choices:
+        raise InputError(f"precision: found {precision!r}, expected one of {', '.join(choices)}")
     predictor, _ = load_model(run_folder(model), checkpoint, runtime.choose_device(device))
     return freeze(predictor, precision)
