@@ -73,7 +73,8 @@ class ModelConfig:
     )
     blend: bool = _flag(False, "the decoder also draws a mask that mixes its pixels with those of the last observed frame")
     warp: bool = _flag(
-        False, "with --blend: the decoder also draws from where in the last observed frame each pixel comes: what moves stays sharp"
+        False,
+        "with --blend: the decoder also draws from where in the last observed frame each pixel comes, for what is moved along",
     )
     pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output")
     fusion_dim: int = _flag(192, "pose_cvae: channels of the decoder fusion's output")
