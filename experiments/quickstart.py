@@ -49,6 +49,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for name, value in usual.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if (args.minutes is not None and not args.minutes > 0) or (args.n_sample or 0) < 0:
+        raise InputError("--minutes: expected a number above 0; --n_sample: at least 0")
+    least, why = (1, "to be tested on") if args.pretrained else (3, "one for each of training, validation and test")
+    if args.sequences < least:
+        raise InputError(f"--sequences: found {args.sequences}, expected at least {least}, {why}")
     return args
 
 
@@ -69,11 +74,6 @@ def free_folder(parent: Path, name: str) -> Path:
 
 
 def quickstart(args: argparse.Namespace) -> None:
-    if (args.minutes is not None and not args.minutes > 0) or (args.n_sample or 0) < 0:
-        raise InputError("--minutes: expected a number above 0; --n_sample: at least 0")
-    least, why = (1, "to be tested on") if args.pretrained else (3, "one for each of training, validation and test")
-    if args.sequences < least:
-        raise InputError(f"--sequences: found {args.sequences}, expected at least {least}, {why}")
     began = time.monotonic()
     if args.pretrained:
         run, data = take_released(args.pretrained, args.out), args.out / "unseen"

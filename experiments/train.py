@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +44,9 @@ def flags_of_model(model: str) -> dict[str, Any]:
     from svg.pretrained import run_folder
 
     try:
-        found = load_config(run_folder(model)).model
+        return flag_values(load_config(run_folder(model)), ["model"])
     except InputError as error:
         raise InputError(f"--init_from: {error}") from None
-    return {item.name: getattr(found, item.name) for item in fields(found) if "help" in item.metadata}
 
 
 def train(args: argparse.Namespace) -> None:

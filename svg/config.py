@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -244,9 +245,9 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def flag_values(config: Config) -> dict[str, Any]:
-    """The configuration as flags: {flag: value}."""
-    sections = (getattr(config, name) for name in SECTIONS)
+def flag_values(config: Config, names: Iterable[str] = SECTIONS) -> dict[str, Any]:
+    """The configuration, or the sections `names` of it, as flags: {flag: value}."""
+    sections = (getattr(config, name) for name in names)
     return {item.name: getattr(section, item.name) for section in sections for item in fields(section) if "help" in item.metadata}
 
 

@@ -26,7 +26,7 @@ def released_folder(name: str) -> Path:
 def run_folder(model: str | Path) -> Path:
     """The run folder that the name of a released model (a text) or the path of a run stands for. Raises `InputError`."""
     if isinstance(model, str) and model in names():
-        return FOLDER / model
+        return released_folder(model)
     if not Path(model).is_dir():
         raise InputError(f"found {str(model)!r}, expected a run folder or the name of a released model: {', '.join(names())}")
     return Path(model)
@@ -43,11 +43,9 @@ def load(model: str | Path, checkpoint: str = "best", device: str = "auto", prec
     """
     from . import runtime  # here: whoever wants a name alone need not wait for PyTorch
     from .checkpoint import load_model
-    from .config import TrainConfig
+    from .config import Config, TrainConfig, validate
     from .inference import freeze
 
-    choices = TrainConfig.__dataclass_fields__["precision"].metadata["choices"]
-    if precision not in choices:
-        raise InputError(f"precision: found {precision!r}, expected one of {', '.join(choices)}")
+    validate(Config(train=TrainConfig(precision=precision)))
     predictor, _ = load_model(run_folder(model), checkpoint, runtime.choose_device(device))
     return freeze(predictor, precision)
