@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import TrainConfig
+from .runtime import uses_bfloat16
 
 
 def make_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -103,11 +104,13 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrix: Tensor) -> Tensor:
     """Brings all singular values of a matrix [M,N] near 1 (0.7 to 1.2), keeping its singular vectors.
 
-    Five steps of the quintic Newton-Schulz iteration X <- aX + b(XX')X + c(XX')^2 X with Jordan's coefficients, in bfloat16:
-    precision does not matter here and the products are fast.
+    Five steps of the quintic Newton-Schulz iteration X <- aX + b(XX')X + c(XX')^2 X with Jordan's coefficients. Precision does
+    not matter here: in bfloat16 where the hardware computes in it (where it does not, that takes ten times as long as float32).
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = (matrix / (matrix.norm() + 1e-12)).bfloat16()
+    x = matrix / (matrix.norm() + 1e-12)
+    if uses_bfloat16(matrix.device, "auto"):
+        x = x.bfloat16()
     wide = x if x.shape[0] <= x.shape[1] else x.T
     for _ in range(5):
         gram = wide @ wide.T

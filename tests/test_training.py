@@ -240,7 +240,9 @@ def test_optimizers():
         assert optimizer.defaults.get("momentum", optimizer.defaults.get("betas", (0,))[0]) == 0.7
 
 
-def test_orthogonalise_keeps_singular_vectors():
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_orthogonalise_keeps_singular_vectors(bfloat16, monkeypatch):
+    monkeypatch.setattr("svg.optimizers.uses_bfloat16", lambda device, precision: bfloat16)
     generator = torch.Generator().manual_seed(0)
     for shape in ((20, 48), (48, 20)):
         u, _, v = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
