@@ -1,8 +1,8 @@
 """``svg-compare``: trains the settings that courses and papers compare and draws their curves side by side.
 
 Each study varies one thing of the same base (experiments/recipes/compare.args; with --model pose_cvae compare_dance.args): KL
-annealing, teacher forcing, the prior, the form. Flags of svg-train change the base. Started again, it goes on where it was;
-finished runs are kept.
+annealing, teacher forcing, the prior, the form; with --studies also the length of clips and what the decoder keeps. Flags of
+svg-train change the base. Started again, it goes on where it was; finished runs are kept.
 """
 
 import argparse
@@ -18,25 +18,43 @@ from .command import open_run
 
 RECIPES = {False: "compare.args", True: "compare_dance.args"}
 """The bases, without poses and with them."""
-WITH_POSES = ("kl", "tfr")
-"""Studies of the predictor from poses, by default."""
+STUDIES = ("kl", "tfr", "prior", "form", "clip", "blend")
+DEFAULT = {False: STUDIES[:4], True: STUDIES[:2]}
+"""Studies by default, without poses and with them."""
 BASE = "base"
 SPATIAL = {"recurrence": "spatial", "g_dim": 32, "z_dim": 4, "rnn_size": 32}
 
 
-def studies(niter: int) -> dict[str, dict[str, dict[str, str | int | float]]]:
-    """What is compared with the base, as changed flags by run and study; schedules are fitted to `niter` epochs."""
+def studies(args: argparse.Namespace) -> dict[str, dict[str, dict[str, str | int | float]]]:
+    """What is compared with the base `args`, as changed flags by run and study.
+
+    Schedules are fitted to the epochs. Clips of other lengths get as many steps as make the same number of frames.
+    """
+    niter, clip = args.niter, args.n_past + args.n_future
+    steps = {
+        frames: max(1, round(args.epoch_size * clip / (args.n_past + frames)))
+        for frames in (max(1, args.n_future // 2), round(1.6 * args.n_future))
+    }
     return {
         "kl": {
+            "kl_none": {"kl_anneal": "none"},
             "kl_monotonic": {"kl_anneal": "monotonic", "kl_anneal_cycle": 1},
             "kl_cyclical": {"kl_anneal": "cyclical", "kl_anneal_cycle": max(1, min(4, niter // 4))},
         },
         "tfr": {
+            "tfr_1": {"tfr": 1.0, "tfr_decay_step": 0.0},
             "tfr_falling": {"tfr": 1.0, "tfr_start_decay_epoch": niter // 4, "tfr_decay_step": round(2 / niter, 6)},
-            "tfr_0": {"tfr": 0.0},
+            "tfr_0": {"tfr": 0.0, "tfr_decay_step": 0.0},
         },
-        "prior": {"prior_fixed": {"prior": "fixed"}},
+        "prior": {"prior_learned": {"prior": "learned"}, "prior_fixed": {"prior": "fixed"}},
         "form": {"spatial": SPATIAL},
+        "clip": {f"clip_{frames}": {"n_future": frames, "epoch_size": size} for frames, size in steps.items()},
+        "blend": {
+            "no_blend": {"blend": False, "warp": "none"},
+            "blend": {"blend": True, "warp": "none"},
+            "warp_observed": {"blend": True, "warp": "observed"},
+            "warp_before": {"blend": True, "warp": "before"},
+        },
     }
 
 
@@ -44,7 +62,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = FlagParser(prog="svg-compare", description=__doc__.replace("`", ""))
     parser.add_argument("out", type=Path, help="folder of the runs and figures")
     parser.add_argument(
-        "--studies", nargs="+", choices=tuple(studies(1)), help="what is varied (default: all; with poses kl and tfr)"
+        "--studies", nargs="+", choices=STUDIES, help="what is varied (default: kl tfr prior form; with poses kl and tfr)"
     )
     parser.add_argument("--n_sample", type=int, default=10, help="futures sampled for each test sequence")
     add_config_arguments(parser)
@@ -52,13 +70,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     base = vars(parser.parse_args([".", f"@{Path(__file__).parent / 'recipes' / RECIPES[with_poses]}"]))
     parser.set_defaults(**{name: value for name, value in base.items() if name != "out"})
     args = parser.parse_args(argv)
-    args.studies = args.studies or [name for name in studies(1) if name in WITH_POSES or not with_poses]
+    args.studies = args.studies or DEFAULT[with_poses]
     return args
 
 
 def training_arguments(args: argparse.Namespace, name: str, changes: dict) -> argparse.Namespace:
     """What svg-train gets for a run: the recipe with the flags given here, and the run's own."""
     return argparse.Namespace(**vars(args) | changes | {"log_dir": str(args.out / name), "resume": False, "take_over": False})
+
+
+def changed_runs(args: argparse.Namespace, runs: dict[str, dict]) -> dict[str, dict]:
+    """Those of a study's runs that are not the base itself."""
+    return {name: changes for name, changes in runs.items() if any(getattr(args, flag) != changes[flag] for flag in changes)}
 
 
 def train_run(wanted: argparse.Namespace) -> None:
@@ -82,7 +105,7 @@ def train_run(wanted: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     from svg.checkpoint import FIGURES
-    from svg.config import config_from_arguments, flag_values
+    from svg.config import config_from_arguments
     from svg.journal import read_metrics
     from svg.plotting import plot_frames, plot_training
     from svg.sequences import SequenceDataset
@@ -92,17 +115,17 @@ def compare(args: argparse.Namespace) -> None:
     if not args.data_root:
         raise InputError("--data_root: not given; expected the root of a data set (svg-data simulate makes one)")
     config = config_from_arguments(args)
-    chosen = {name: runs for name, runs in studies(args.niter).items() if name in args.studies}
+    chosen = {name: changed_runs(args, runs) for name, runs in studies(args).items() if name in args.studies}
     wanted = {BASE: {}} | {run: changes for runs in chosen.values() for run, changes in runs.items()}
     parsed = {name: training_arguments(args, name, changes) for name, changes in wanted.items()}
     evaluation = evaluate.parse([str(args.out / BASE), "--n_sample", str(args.n_sample), "--device", args.device])
     # whatever can be found wrong before hours of work
     evaluate.check(evaluation)
-    for name, arguments in parsed.items():
-        if name != BASE and flag_values(config_from_arguments(arguments)) | {"log_dir": config.train.log_dir} == flag_values(
-            config
-        ):
-            raise InputError(f"--studies: {name} would be the base itself with these flags; leave its study or the flags out")
+    for arguments in parsed.values():
+        config_from_arguments(arguments)
+    for study, runs in chosen.items():
+        if not runs:
+            raise InputError(f"--studies: with these flags {study} has nothing but the base itself; leave it or the flags out")
     SequenceDataset(args.data_root, evaluation.split, config.data.n_eval, config.data.conditions)
 
     for number, (name, arguments) in enumerate(parsed.items(), start=1):

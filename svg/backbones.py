@@ -84,7 +84,8 @@ class Decoder(nn.Module):
     With ``blend`` a fourth output channel mixes the generated pixels with those of the last observed frame, mask * generated +
     (1 - mask) * observed: what does not move need not be drawn again (compare Finn et al. 2016, section 3.2). With ``warp`` three
     more channels, a second mask and the flow to the right and down, put (1 - mask2) * observed + mask2 * moved in place of
-    observed, where moved is `layers.warp` of it: what is pushed along need not be drawn again either.
+    observed: what is pushed along need not be drawn again either. Moved is `layers.warp` of the last ``observed`` frame, or of the
+    frame ``before``, seen or predicted, so that things are carried on from frame to frame.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Decoder(nn.Module):
         norm: str,
         spatial: bool,
         blend: bool = False,
-        warp: bool = False,
+        warp: str = "none",
     ):
         super().__init__()
         levels = level_channels(model, image_width, width, spatial)[::-1]
@@ -107,7 +108,7 @@ class Decoder(nn.Module):
         make = nn.Conv2d if spatial else nn.ConvTranspose2d
         self.input = nn.Sequential(make(g_dim, top, *first), make_norm(norm, top), activation())
         self.skip_convs, self.levels = nn.ModuleList(), nn.ModuleList()
-        drawn = channels + blend + 3 * warp
+        drawn = channels + blend + 3 * (warp != "none")
         for number, level in enumerate(levels):
             last = number + 1 == len(levels)
             below = drawn if last else levels[number + 1][-1]
@@ -127,10 +128,11 @@ class Decoder(nn.Module):
         """The encoder's skips, each ``[B,K',C,h,w]`` -> what they add in the decoder; once a clip."""
         return [conv.prepare(skip) for conv, skip in zip(self.skip_convs, reversed(skips), strict=True)]
 
-    def forward(self, g: Tensor, skips: list[SkipTerm], observed: Tensor) -> Tensor:
+    def forward(self, g: Tensor, skips: list[SkipTerm], observed: Tensor, before: Tensor) -> Tensor:
         """`g` [B,K,g_dim(,8,8)], `skips` from `prepare`, `observed` [B,K',C,H,W] in [0,1] -> frames [B,K,C,H,W], float32.
 
-        Frame k is drawn with the skip and observed frame k; the last ones stand for all that follow.
+        Frame k is drawn with the skip and observed frame k; the last ones stand for all that follow. `before` [B,K'',C,H,W] are
+        the frames before the first K'' <= K drawn ones; before the others comes what is drawn.
         """
         batch, frames = g.shape[:2]
         x = g.flatten(0, 1) if g.dim() == 5 else g.flatten(0, 1)[..., None, None]
@@ -154,9 +156,21 @@ class Decoder(nn.Module):
         if not self.blend:
             return generated
         kept, rest = hold_last(observed, frames).to(x), x[:, :, self.image_channels :]
-        if self.warp:
-            kept = torch.lerp(kept, warp(kept, FLOW * rest[:, :, 2:]), torch.sigmoid(rest[:, :, 1:2]))
-        return torch.lerp(kept, generated, torch.sigmoid(rest[:, :, :1]))
+        mask = torch.sigmoid(rest[:, :, :1])
+        if self.warp == "none":
+            return torch.lerp(kept, generated, mask)
+        moving, flow = torch.sigmoid(rest[:, :, 1:2]), FLOW * rest[:, :, 2:]
+        if self.warp == "observed":
+            return torch.lerp(torch.lerp(kept, warp(kept, flow), moving), generated, mask)
+
+        def join(before: Tensor, now: slice) -> Tensor:
+            moved = warp(before, flow[:, now])
+            return torch.lerp(torch.lerp(kept[:, now], moved, moving[:, now]), generated[:, now], mask[:, now])
+
+        images = [join(before.to(x), slice(0, before.shape[1]))]
+        for frame in range(before.shape[1], frames):
+            images.append(join(images[-1][:, -1:], slice(frame, frame + 1)))
+        return torch.cat(images, 1)
 
 
 def initialise(module: nn.Module) -> None:

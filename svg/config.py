@@ -73,9 +73,11 @@ class ModelConfig:
         ("frame", "feature"),
     )
     blend: bool = _flag(False, "the decoder also draws a mask that mixes its pixels with those of the last observed frame")
-    warp: bool = _flag(
-        False,
-        "with --blend: the decoder also draws from where in the last observed frame each pixel comes, for what is moved along",
+    warp: str = _flag(
+        "none",
+        "with --blend: the decoder also draws from where each pixel comes, for what is moved along: in the last observed frame, or "
+        "in the frame before the drawn one, seen or predicted",
+        ("none", "observed", "before"),
     )
     pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output")
     fusion_dim: int = _flag(192, "pose_cvae: channels of the decoder fusion's output")
@@ -345,7 +347,7 @@ def _validate_model(model: ModelConfig) -> None:
         if getattr(model, name) != getattr(defaults, name):
             other = "vgg and dcgan" if model.with_poses else "pose_cvae"
             raise InputError(f"--{name}: is a flag of {other}; --model {model.model} has no such part, leave it out")
-    if model.warp and not model.blend:
+    if model.warp != "none" and not model.blend:
         raise InputError("--warp: expected --blend beside it, which mixes what it moves with what the decoder draws")
     if not model.with_poses:
         if model.image_width not in (64, 128):

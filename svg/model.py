@@ -25,12 +25,12 @@ class Observation:
     N futures of B clips may share the skips of their clip.
     """
 
-    h: Tensor  # features of the last frame [N,1,g_dim(,8,8)]; unless that is `pending`
+    h: Tensor | None  # features of the last frame [N,1,g_dim(,8,8)]; none: it has yet to be encoded
+    last: Tensor  # the last frame, seen or predicted [N,1,C,H,W]
     predictor: State
     prior: State
     skips: list[SkipTerm]  # the decoder's, of the last observed frame of B clips
-    frame: Tensor  # the last observed frame [B,1,C,H,W]
-    pending: Tensor | None = None  # the last frame [N,1,C,H,W], which has yet to be encoded
+    observed: Tensor  # the last observed frame [B,1,C,H,W]
 
 
 class VideoPredictor(Predictor):
@@ -93,7 +93,7 @@ class VideoPredictor(Predictor):
         priors, features = [prior], [g]
         reencode = self.config.feedback == "frame" and given < steps
         if reencode:
-            images = [self.decoder(g, skips, observed)]
+            images = [self.decoder(g, skips, observed, frames[:, :given])]
             skips, observed = [skip.last() for skip in skips], observed[:, -1:]
         for step in range(given, steps):
             if reencode:
@@ -108,9 +108,9 @@ class VideoPredictor(Predictor):
             priors.append(prior)
             features.append(g)
             if reencode:
-                images.append(self.decoder(g, skips, observed))
+                images.append(self.decoder(g, skips, observed, images[-1][:, -1:]))
         if not reencode:
-            images = [self.decoder(torch.cat(features, 1), skips, observed)]
+            images = [self.decoder(torch.cat(features, 1), skips, observed, frames[:, :given])]
         return Rollout(torch.cat(images, 1), posterior, Gaussian.cat(priors))
 
     # ---------------------------------------------------------------------------------------------------- prediction
@@ -140,7 +140,7 @@ class VideoPredictor(Predictor):
             _, prior_state = self._prior(h[:, :-1], conditions)
             _, state = self._predict(h[:, :-1], posterior.mu, conditions)
         skips = self.decoder.prepare(skips)
-        return Observation(h[:, -1:], state, prior_state, skips, past[:, -1:])
+        return Observation(h[:, -1:], past[:, -1:], state, prior_state, skips, past[:, -1:])
 
     def advance(self, start: Observation, conditions: Tensor | None, noise: Tensor) -> tuple[Tensor, Observation]:
         batch, samples, steps = noise.shape[:3]
@@ -150,26 +150,27 @@ class VideoPredictor(Predictor):
             conditions = conditions.flatten(0, 1)
         noise = noise.flatten(0, 1)
         conditions = self._spread(conditions, steps, noise)
-        h = start.h.repeat_interleave(samples, 0)
-        pending = None if start.pending is None else start.pending.repeat_interleave(samples, 0)
+        h = None if start.h is None else start.h.repeat_interleave(samples, 0)
+        last = start.last.repeat_interleave(samples, 0)
         state, prior_state = repeat_state(start.predictor, samples), repeat_state(start.prior, samples)
-        skips, observed = start.skips, start.frame
+        skips, observed = start.skips, start.observed
         frames = []
         for step in range(steps):
-            if pending is not None:
-                h, own_skips = self.encoder(pending, 1)
+            if h is None:
+                h, own_skips = self.encoder(last, 1)
                 if self.config.last_frame_skip:
-                    skips, observed = self.decoder.prepare(own_skips), pending
+                    skips, observed = self.decoder.prepare(own_skips), last
             now = slice(step, step + 1)
             prior, prior_state = self._prior(h, conditions[:, now], prior_state)
             h, state = self._predict(h, prior.sample(noise[:, now]), conditions[:, now], state)
             # All futures of a clip share its skip terms: they stand where the decoder expects the frames of one clip.
-            image = self.decoder(h.unflatten(0, (len(observed), -1)).flatten(1, 2), skips, observed)
-            frames.append(image.reshape(batch * samples, *image.shape[2:]))
+            g, before = (x.unflatten(0, (len(observed), -1)).flatten(1, 2) for x in (h, last))
+            last = self.decoder(g, skips, observed, before).reshape(last.shape)
+            frames.append(last[:, 0])
             if self.config.feedback == "frame":
-                pending = frames[-1][:, None]
+                h = None
         videos = torch.stack(frames, 1).unflatten(0, (batch, samples)).transpose(0, 1)
-        return videos, Observation(h, state, prior_state, skips, observed, pending)
+        return videos, Observation(h, last, state, prior_state, skips, observed)
 
     def parts(self) -> Iterator[nn.Module]:
         yield from filter(None, (self.encoder, self.decoder, self.predictor, self.posterior, self.prior))

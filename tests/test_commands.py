@@ -163,7 +163,11 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (evaluate, "/nowhere", "/nowhere/config.json: not found"),
         (evaluate, "{run} --n_future 30", "found 15 frames, expected at least 32"),
         (render, "{run} --n_sample 50", "--n_sample: found 50, expected 0 to 12"),
-        (compare, "{tmp} --data_root {data} --kl_anneal monotonic --kl_anneal_cycle 1", "kl_monotonic would be the base itself"),
+        (
+            compare,
+            "{tmp} --data_root {data} --studies form --recurrence spatial --g_dim 32 --z_dim 4 --rnn_size 32",
+            "form has nothing but",
+        ),
         (evaluate, "{run} --n_sample -1", "--n_sample: found -1, expected a number of at least 0"),
         (evaluate, "{run} --batch_size 0", "--batch_size: found 0, expected at least 1"),
         (evaluate, "{run} --limit -2", "--limit: found -2, expected a number of at least 0"),
@@ -198,7 +202,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (quickstart, "--pretrained push --out {tmp}", "--pretrained: found 'push', expected a released model: push-sim"),
         (train, "--data_root {data} --log_dir {tmp}/r --init_from push", "--init_from: found 'push', expected a run folder or"),
         (train, "--data_root {data} --log_dir {run} --resume --init_from push-sim", "has begun already; leave it out"),
-        (train, "--data_root {data} --log_dir {tmp}/r --warp", "--warp: expected --blend beside it"),
+        (train, "--data_root {data} --log_dir {tmp}/r --warp before", "--warp: expected --blend beside it"),
         (compare, "{tmp} --data_root {data} --init_from push-sim", "--init_from: what is compared begins afresh"),
     ],
 )

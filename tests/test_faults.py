@@ -70,6 +70,7 @@ def whole(data_root, tmp_path_factory):
 @pytest.mark.parametrize("asking", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("step", range(6))
 def test_stopped_at_any_step_it_ends_as_if_it_never_had(whole, tmp_path, step, asking, capfd):
+    handler = signal.getsignal(signal.SIGINT)
     config = changed(whole[0], log_dir=str(tmp_path / "run"))
     with pytest.raises(
         Stopped, match=rf"{asking.name}: stopped after step {step + 1}, all is saved; `svg-train .* --resume`"
@@ -79,7 +80,7 @@ def test_stopped_at_any_step_it_ends_as_if_it_never_had(whole, tmp_path, step, a
     assert f"{asking.name}: finishing what is at hand" in capfd.readouterr().err
     assert checkpoint.find(tmp_path / "run", "last").step == step + 1
     assert_same_run(Training(config, resume=True).fit(), whole[1])
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_stopped_while_it_scores(whole, tmp_path, monkeypatch):

@@ -15,7 +15,11 @@ def model(request):
     """Batch norms whose scales, shifts and running moments are all different from their beginnings."""
     backbone, recurrence = request.param
     model = small_model(
-        model=backbone, recurrence=recurrence, norm="batch", blend=recurrence == "spatial", warp=recurrence == "spatial"
+        model=backbone,
+        recurrence=recurrence,
+        norm="batch",
+        blend=recurrence == "spatial",
+        warp="before" if recurrence == "spatial" else "none",
     )
     torch.manual_seed(5)
     for module in model.modules():

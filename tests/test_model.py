@@ -90,7 +90,7 @@ def test_batched_passes_equal_steps(clip, backbone, recurrence, feedback):
         torch.testing.assert_close(prior.mu, forced.prior.mu[:, time - 1 : time], atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("warp", [False, True])
+@pytest.mark.parametrize("warp", ["none", "observed", "before"])
 @pytest.mark.parametrize(("feedback", "last_frame_skip"), [("frame", False), ("frame", True), ("feature", False)])
 def test_free_running_equals_imagination(clip, feedback, last_frame_skip, warp):
     """`forward` without teacher forcing and `observe` + `imagine` are the same recurrence."""
@@ -109,7 +109,9 @@ def test_free_running_equals_imagination(clip, feedback, last_frame_skip, warp):
 def test_no_frame_depends_on_the_future(clip, recurrence, blend, last_frame_skip, teacher_forcing):
     frames, conditions = clip
     frames.requires_grad_(), conditions.requires_grad_()
-    model = small_model(recurrence=recurrence, blend=blend, warp=blend, last_frame_skip=last_frame_skip, model="dcgan")
+    model = small_model(
+        recurrence=recurrence, blend=blend, warp="before" if blend else "none", last_frame_skip=last_frame_skip, model="dcgan"
+    )
     rollout = model(frames, conditions, 3, teacher_forcing)
     for time in range(1, frames.shape[1]):
         of_frames, of_conditions = torch.autograd.grad(rollout.frames[:, time - 1].sum(), (frames, conditions), retain_graph=True)
@@ -186,16 +188,33 @@ def test_skips_come_from_the_last_observed_frame(clip):
         torch.testing.assert_close(forced, frames[:, sources], atol=1e-6, rtol=0)
 
 
-def test_a_warped_frame_comes_from_the_last_observed_one(clip):
-    """With nothing drawn and a flow of 8 pixels to the left everywhere, what is on the left moves right by 8 pixels."""
-    frames, conditions = clip
-    model = small_model(blend=True, warp=True, model="dcgan", recurrence="spatial")
+def moving_right(**flags) -> VideoPredictor:
+    """Draws nothing and lets every pixel come from 8 pixels to the left."""
+    model = small_model(blend=True, model="dcgan", recurrence="spatial", **flags)
     with torch.no_grad():
         last = model.decoder.skip_convs[-1].conv
         last.weight[:, -4:] = 0
         last.bias[-4:] = torch.tensor([-100.0, 100.0, -8 / FLOW, 0.0])
-    predicted = model(frames, conditions, 3, teacher_forcing=True).frames
+    return model
+
+
+def test_a_warped_frame_comes_from_the_last_observed_one(clip):
+    frames, conditions = clip
+    predicted = moving_right(warp="observed")(frames, conditions, 3, teacher_forcing=True).frames
     torch.testing.assert_close(predicted[..., 8:], frames[:, [0, 1, 2, 2, 2, 2]][..., :-8], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("feedback", ["feature", "frame"])
+def test_a_warped_frame_comes_from_the_one_before(clip, feedback):
+    frames, conditions = clip
+    frames, conditions = clip
+    model = moving_right(warp="before", feedback=feedback)
+    predicted = model(frames, conditions, 3, teacher_forcing=True).frames
+    torch.testing.assert_close(predicted[..., 8:], frames[:, :-1, ..., :-8], atol=1e-5, rtol=0)
+    predicted = model(frames, conditions, 3).frames  # three frames from true ones, then from what was predicted
+    for time, steps in enumerate([1, 1, 1, 2, 3, 4]):
+        moved = frames[:, time + 1 - steps, ..., : -8 * steps]
+        torch.testing.assert_close(predicted[:, time, ..., 8 * steps :], moved, atol=1e-5, rtol=0)
 
 
 def test_convlstm_whole_sequence_equals_steps_and_gates():
