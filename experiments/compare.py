@@ -84,6 +84,14 @@ def changed_runs(args: argparse.Namespace, runs: dict[str, dict]) -> dict[str, d
     return {name: changes for name, changes in runs.items() if any(getattr(args, flag) != changes[flag] for flag in changes)}
 
 
+def as_flags(changes: dict[str, str | int | float]) -> str:
+    """Changed flags as they would be written."""
+    words = (
+        f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}" for flag, value in changes.items()
+    )
+    return " ".join(words)
+
+
 def train_run(wanted: argparse.Namespace) -> None:
     """Trains one run to its end, from where it is. Raises `InputError` if its folder holds another."""
     from svg.checkpoint import exists, load_config
@@ -129,8 +137,7 @@ def compare(args: argparse.Namespace) -> None:
     SequenceDataset(args.data_root, evaluation.split, config.data.n_eval, config.data.conditions)
 
     for number, (name, arguments) in enumerate(parsed.items(), start=1):
-        changes = " ".join(f"--{flag} {value}" for flag, value in wanted[name].items())
-        print(f"{number}/{len(parsed)}  {name}: {changes or 'the base'}")
+        print(f"{number}/{len(parsed)}  {name}: {as_flags(wanted[name]) or 'the base'}")
         try:
             train_run(arguments)
         except KeyboardInterrupt:
