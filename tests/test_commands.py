@@ -111,6 +111,20 @@ def test_compare(data_root, tmp_path, capsys):
     assert "--lr: found 0.5, but" in capsys.readouterr().err
 
 
+def test_studies_of_another_base():
+    """What equals the base is no run of its own; clips of other lengths get the steps of as many frames."""
+    recipe = Path(compare.__file__).parent / "recipes" / "compare_push.args"
+    args = compare.parse(["out", f"@{recipe}", "--studies", "tfr", "clip", "blend"])
+    runs = {name: compare.changed_runs(args, runs) for name, runs in compare.studies(args).items()}
+    assert list(runs["tfr"]) == ["tfr_1", "tfr_falling"] and list(runs["kl"]) == ["kl_monotonic", "kl_cyclical"]
+    assert runs["clip"] == {"clip_5": {"n_future": 5, "epoch_size": 137}, "clip_16": {"n_future": 16, "epoch_size": 53}}
+    written = {name: compare.as_flags(changes) for name, changes in runs["blend"].items()}
+    assert written == {
+        "no_blend": "--no-blend --warp none", "warp_observed": "--blend --warp observed", "warp_before": "--blend --warp before"
+    }  # fmt: skip
+    assert list(compare.changed_runs(compare.parse(["out"]), compare.studies(args)["tfr"])) == ["tfr_falling", "tfr_0"]
+
+
 def duration(path: Path) -> float:
     """Milliseconds that a GIF takes; frames that do not differ are stored as one that lasts longer."""
     with Image.open(path) as image:
