@@ -160,13 +160,13 @@ class Decoder(nn.Module):
         if self.warp == "none":
             return torch.lerp(kept, generated, mask)
         moving, flow = torch.sigmoid(rest[:, :, 1:2]), FLOW * rest[:, :, 2:]
-        if self.warp == "observed":
-            return torch.lerp(torch.lerp(kept, warp(kept, flow), moving), generated, mask)
 
-        def join(before: Tensor, now: slice) -> Tensor:
-            moved = warp(before, flow[:, now])
+        def join(source: Tensor, now: slice) -> Tensor:
+            moved = warp(source, flow[:, now])
             return torch.lerp(torch.lerp(kept[:, now], moved, moving[:, now]), generated[:, now], mask[:, now])
 
+        if self.warp == "observed":
+            return join(kept, slice(None))
         images = [join(before.to(x), slice(0, before.shape[1]))]
         for frame in range(before.shape[1], frames):
             images.append(join(images[-1][:, -1:], slice(frame, frame + 1)))

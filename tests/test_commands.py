@@ -116,6 +116,7 @@ def test_studies_of_another_base():
     recipe = Path(compare.__file__).parent / "recipes" / "compare_push.args"
     args = compare.parse(["out", f"@{recipe}", "--studies", "tfr", "clip", "blend"])
     runs = {name: compare.changed_runs(args, runs) for name, runs in compare.studies(args).items()}
+    assert tuple(runs) == compare.STUDIES
     assert list(runs["tfr"]) == ["tfr_1", "tfr_falling"] and list(runs["kl"]) == ["kl_monotonic", "kl_cyclical"]
     assert runs["clip"] == {"clip_5": {"n_future": 5, "epoch_size": 137}, "clip_16": {"n_future": 16, "epoch_size": 53}}
     written = {name: compare.as_flags(changes) for name, changes in runs["blend"].items()}

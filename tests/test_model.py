@@ -207,7 +207,6 @@ def test_a_warped_frame_comes_from_the_last_observed_one(clip):
 @pytest.mark.parametrize("feedback", ["feature", "frame"])
 def test_a_warped_frame_comes_from_the_one_before(clip, feedback):
     frames, conditions = clip
-    frames, conditions = clip
     model = moving_right(warp="before", feedback=feedback)
     predicted = model(frames, conditions, 3, teacher_forcing=True).frames
     torch.testing.assert_close(predicted[..., 8:], frames[:, :-1, ..., :-8], atol=1e-5, rtol=0)
