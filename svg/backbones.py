@@ -1,8 +1,8 @@
 """Encoders and decoders with skip connections: VGG and DCGAN, 64 or 128 pixels, vector or grid features.
 
 Both families come as tables of channels at width 1, which are those of SVG (Denton & Fergus 2018); a width multiplier scales
-them. In the *vector* form the last layer reduces 4x4 to one vector of `g_dim`; in the *spatial* form the levels stop at an
-8x8 grid, which one more convolution brings to `g_dim` channels. Features lie within (-1, 1).
+them. In the *vector* form the last layer reduces 4x4 to one vector of `g_dim`; in the *spatial* form the levels stop at a
+grid of 8x8 or 16x16, which one more convolution brings to `g_dim` channels. Features lie within (-1, 1).
 """
 
 from contextlib import nullcontext
@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from .layers import LevelEnd, SkipConv, SkipTerm, activation, conv_block, hold_last, make_norm, stage, warp
 
-GRID = 8
-"""Height and width of the spatial form's features."""
 FLOW = 2.0
 """Pixels for each 1 that the decoder draws as a flow: small enough to move nothing far before anything is learnt."""
 
@@ -32,25 +30,25 @@ def scaled(channels: int, width: float) -> int:
     return max(4, 4 * round(channels * width / 4))
 
 
-def level_channels(model: str, image_width: int, width: float, spatial: bool) -> list[list[int]]:
-    """Channels of each convolution of each encoder level; the spatial form has the levels above the 8x8 grid only."""
+def level_channels(model: str, image_width: int, width: float, grid: int) -> list[list[int]]:
+    """Channels of each convolution of each encoder level; the spatial form has the levels above its grid only (0: vector form)."""
     levels = VGG_LEVELS[image_width] if model == "vgg" else [[c] for c in DCGAN_LEVELS[image_width]]
-    if spatial:
-        levels = levels[: (image_width // GRID).bit_length() - 1]
+    if grid:
+        levels = levels[: (image_width // grid).bit_length() - 1]
     return [[scaled(channels, width) for channels in level] for level in levels]
 
 
 class Encoder(nn.Module):
-    """Frames ``[B,T,C,H,W]`` in [0,1] -> features ``[B,T,g_dim]`` or ``[B,T,g_dim,8,8]``, and the levels' outputs as skips.
+    """Frames ``[B,T,C,H,W]`` in [0,1] -> features ``[B,T,g_dim]`` or ``[B,T,g_dim,grid,grid]``, and the levels' outputs as skips.
 
     Skips ``[B,K,C,h,w]`` are those of the K source frames alone: the first `sources` of each clip, or the last ``-sources``.
     """
 
-    def __init__(self, model: str, image_width: int, channels: int, g_dim: int, width: float, norm: str, spatial: bool):
+    def __init__(self, model: str, image_width: int, channels: int, g_dim: int, width: float, norm: str, grid: int):
         super().__init__()
         self.pool = model == "vgg"
         levels, inputs = [], channels
-        for level in level_channels(model, image_width, width, spatial):
+        for level in level_channels(model, image_width, width, grid):
             blocks = []
             for outputs in level:
                 shape = (3, 1, 1) if self.pool else (4, 2, 1)
@@ -58,9 +56,9 @@ class Encoder(nn.Module):
                 inputs = outputs
             levels.append(nn.Sequential(*blocks))
         self.levels = nn.ModuleList(levels)
-        last = nn.Conv2d(inputs, g_dim, 3, 1, 1) if spatial else nn.Conv2d(inputs, g_dim, 4)
+        last = nn.Conv2d(inputs, g_dim, 3, 1, 1) if grid else nn.Conv2d(inputs, g_dim, 4)
         self.output = nn.Sequential(last, make_norm(norm, g_dim), nn.Tanh())
-        self.spatial = spatial
+        self.spatial = grid > 0
 
     def forward(self, frames: Tensor, sources: int) -> tuple[Tensor, list[Tensor]]:
         batch, length = frames.shape[:2]
@@ -96,16 +94,16 @@ class Decoder(nn.Module):
         g_dim: int,
         width: float,
         norm: str,
-        spatial: bool,
+        grid: int,
         blend: bool = False,
         warp: str = "none",
     ):
         super().__init__()
-        levels = level_channels(model, image_width, width, spatial)[::-1]
+        levels = level_channels(model, image_width, width, grid)[::-1]
         self.vgg, self.image_channels, self.blend, self.warp = model == "vgg", channels, blend, warp
         top = levels[0][-1]
-        first = (3, 1, 1) if spatial else (4, 1, 0)
-        make = nn.Conv2d if spatial else nn.ConvTranspose2d
+        first = (3, 1, 1) if grid else (4, 1, 0)
+        make = nn.Conv2d if grid else nn.ConvTranspose2d
         self.input = nn.Sequential(make(g_dim, top, *first), make_norm(norm, top), activation())
         self.skip_convs, self.levels = nn.ModuleList(), nn.ModuleList()
         drawn = channels + blend + 3 * (warp != "none")
@@ -129,7 +127,7 @@ class Decoder(nn.Module):
         return [conv.prepare(skip) for conv, skip in zip(self.skip_convs, reversed(skips), strict=True)]
 
     def forward(self, g: Tensor, skips: list[SkipTerm], observed: Tensor, before: Tensor) -> Tensor:
-        """`g` [B,K,g_dim(,8,8)], `skips` from `prepare`, `observed` [B,K',C,H,W] in [0,1] -> frames [B,K,C,H,W], float32.
+        """`g` [B,K,g_dim(,grid,grid)], `skips` from `prepare`, `observed` [B,K',C,H,W] in [0,1] -> frames [B,K,C,H,W], float32.
 
         Frame k is drawn with the skip and observed frame k; the last ones stand for all that follow. `before` [B,K'',C,H,W] are
         the frames before the first K'' <= K drawn ones; before the others comes what is drawn.
@@ -159,18 +157,21 @@ class Decoder(nn.Module):
         mask = torch.sigmoid(rest[:, :, :1])
         if self.warp == "none":
             return torch.lerp(kept, generated, mask)
-        moving, flow = torch.sigmoid(rest[:, :, 1:2]), FLOW * rest[:, :, 2:]
-
-        def join(source: Tensor, now: slice) -> Tensor:
-            moved = warp(source, flow[:, now])
-            return torch.lerp(torch.lerp(kept[:, now], moved, moving[:, now]), generated[:, now], mask[:, now])
-
+        drawn = kept, torch.sigmoid(rest[:, :, 1:2]), FLOW * rest[:, :, 2:], generated, mask
         if self.warp == "observed":
-            return join(kept, slice(None))
-        images = [join(before.to(x), slice(0, before.shape[1]))]
-        for frame in range(before.shape[1], frames):
-            images.append(join(images[-1][:, -1:], slice(frame, frame + 1)))
+            return _join(kept, *drawn)
+        # Split, not sliced: the gradient of each slice would be a tensor of zeros for all frames.
+        seen = before.shape[1]
+        pieces = zip(*(part.split([seen, *[1] * (frames - seen)], 1) for part in drawn), strict=True)
+        images = [_join(before.to(x), *next(pieces))]
+        for piece in pieces:
+            images.append(_join(images[-1][:, -1:], *piece))
         return torch.cat(images, 1)
+
+
+def _join(source: Tensor, kept: Tensor, moving: Tensor, flow: Tensor, generated: Tensor, mask: Tensor) -> Tensor:
+    """What is kept or, where `moving` says so, moved from `source`, and over it what is generated, as far as `mask` says."""
+    return torch.lerp(torch.lerp(kept, warp(source, flow), moving), generated, mask)
 
 
 def initialise(module: nn.Module) -> None:

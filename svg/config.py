@@ -54,7 +54,8 @@ class ModelConfig:
         "encoder and decoder of the robot's predictor, or the predictor of a person from poses",
         ("vgg", "dcgan", "pose_cvae"),
     )
-    recurrence: str = _flag("vector", "fully connected LSTMs or convolutional ones on an 8x8 grid", ("vector", "spatial"))
+    recurrence: str = _flag("vector", "fully connected LSTMs or convolutional ones on a grid", ("vector", "spatial"))
+    grid: int = _flag(8, "height and width of the grid of the spatial form's features and latents", (8, 16))
     image_width: int = _flag(64, "width of the frames in pixels: 64 or 128, and as high; with pose_cvae any width and height")
     width: float = _flag(1.0, "multiplier of the backbone's channels; 1 is the published size")
     norm: str = _flag("batch", "normalisation in encoder and decoder", ("batch", "group"))
@@ -96,6 +97,11 @@ class ModelConfig:
     @property
     def spatial(self) -> bool:
         return self.recurrence == "spatial"
+
+    @property
+    def feature_grid(self) -> int:
+        """Height and width of the features of the spatial form; 0: those of the vector form are one vector."""
+        return self.grid if self.spatial else 0
 
     @property
     def with_poses(self) -> bool:
@@ -184,8 +190,8 @@ class Config:
 
 
 OF_ROBOTS = (
-    "recurrence", "width", "rnn_size", "latent_rnn_size", "predictor_rnn_layers", "posterior_rnn_layers", "prior_rnn_layers",
-    "prior", "last_frame_skip", "feedback", "warp",
+    "recurrence", "grid", "width", "rnn_size", "latent_rnn_size", "predictor_rnn_layers", "posterior_rnn_layers",
+    "prior_rnn_layers", "prior", "last_frame_skip", "feedback", "warp",
 )  # fmt: skip
 OF_POSES = ("pose_dim", "fusion_dim", "levels", "anchor", "keep_given")
 """Flags that one kind of model has and the other has not."""
@@ -274,7 +280,7 @@ def validate(config: Config) -> None:
             choices = item.metadata.get("choices")
             if choices and getattr(section, item.name) not in choices:
                 found = getattr(section, item.name)
-                raise InputError(f"--{item.name}: found {found!r}, expected one of {', '.join(choices)}")
+                raise InputError(f"--{item.name}: found {found!r}, expected one of {', '.join(map(str, choices))}")
     positive = {
         "n_past": data, "n_future": data, "width": model, "g_dim": model, "z_dim": model, "rnn_size": model,
         "predictor_rnn_layers": model, "posterior_rnn_layers": model, "prior_rnn_layers": model, "pose_dim": model,
@@ -352,6 +358,8 @@ def _validate_model(model: ModelConfig) -> None:
     if not model.with_poses:
         if model.image_width not in (64, 128):
             raise InputError(f"--image_width: found {model.image_width}, expected 64 or 128")
+        if model.grid != defaults.grid and not model.spatial:
+            raise InputError(f"--grid: found {model.grid}, but --recurrence {model.recurrence} has none; leave it out")
         if model.norm == "group" and not model.spatial and model.g_dim in (1, 4):
             raise InputError(
                 f"--g_dim: found {model.g_dim}, but a group of the vector form's group norm would be one number, and so always 0; "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .backbones import GRID, Decoder, Encoder, initialise, level_channels
+from .backbones import Decoder, Encoder, initialise, level_channels
 from .config import ModelConfig
 from .layers import BatchNorm, SkipTerm, fold_norm, fold_sequential_norms
 from .predictor import Predictor, Rollout, as_images
@@ -25,7 +25,7 @@ class Observation:
     N futures of B clips may share the skips of their clip.
     """
 
-    h: Tensor | None  # features of the last frame [N,1,g_dim(,8,8)]; none: it has yet to be encoded
+    h: Tensor | None  # features of the last frame [N,1,g_dim(,grid,grid)]; none: it has yet to be encoded
     last: Tensor  # the last frame, seen or predicted [N,1,C,H,W]
     predictor: State
     prior: State
@@ -47,7 +47,7 @@ class VideoPredictor(Predictor):
         self.register_buffer("condition_mean", mean)
         self.register_buffer("condition_std", torch.where(std > 1e-6, std, 1.0))  # a constant column stays finite
         spatial, g_dim, z_dim = config.spatial, config.g_dim, config.z_dim
-        shape = (config.model, config.image_width, config.channels, g_dim, config.width, config.norm, spatial)
+        shape = (config.model, config.image_width, config.channels, g_dim, config.width, config.norm, config.feature_grid)
         self.encoder = Encoder(*shape)
         self.decoder = Decoder(*shape, config.blend, config.warp)
         conditions = config.condition_dim + (2 if spatial else 0)
@@ -59,13 +59,14 @@ class VideoPredictor(Predictor):
             self.prior = GaussianLSTM(g_dim + conditions, z_dim, latent_size, config.prior_rnn_layers, spatial)
         if not spatial:
             self.apply(initialise)
-        axis = torch.linspace(-1, 1, GRID)
+        axis = torch.linspace(-1, 1, config.grid)
         self.register_buffer("grid", torch.stack(torch.meshgrid(axis, axis, indexing="ij")), persistent=False)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one latent: [z_dim] or [z_dim,8,8]."""
-        return (self.config.z_dim, GRID, GRID) if self.config.spatial else (self.config.z_dim,)
+        """Shape of one latent: [z_dim] or [z_dim,grid,grid]."""
+        config = self.config
+        return (config.z_dim, config.grid, config.grid) if config.spatial else (config.z_dim,)
 
     # ------------------------------------------------------------------------------------------------------ training
 
@@ -121,7 +122,7 @@ class VideoPredictor(Predictor):
         Five tensors of the level at full resolution, where they are largest, and its float32 frames three times.
         """
         config, pixels = self.config, self.config.image_width**2
-        channels = level_channels(config.model, config.image_width, config.width, config.spatial)[0][0]
+        channels = level_channels(config.model, config.image_width, config.width, config.feature_grid)[0][0]
         shrunk = 1 if config.model == "vgg" else 4  # DCGAN's first convolution halves the sides
         return 4 * (5 * channels * pixels // shrunk + 3 * n_future * config.channels * pixels)
 
@@ -185,7 +186,7 @@ class VideoPredictor(Predictor):
     # --------------------------------------------------------------------------------------------------------- parts
 
     def _spread(self, conditions: Tensor | None, steps: int, like: Tensor) -> Tensor:
-        """The first `steps` conditions, standardised: [B,T,D]; in the spatial form with two coordinates [B,T,D+2,8,8].
+        """The first `steps` conditions, standardised: [B,T,D]; in the spatial form with two coordinates [B,T,D+2,grid,grid].
 
         `like` gives the batch size and device where there are no conditions (D = 0).
         """
@@ -198,7 +199,7 @@ class VideoPredictor(Predictor):
             conditions = (conditions[:, :steps] - self.condition_mean) / self.condition_std
         if not self.config.spatial:
             return conditions
-        tiled = conditions[..., None, None].expand(-1, -1, -1, GRID, GRID)
+        tiled = conditions[..., None, None].expand(-1, -1, -1, *self.grid.shape[1:])
         return torch.cat([tiled, self.grid.expand(*conditions.shape[:2], -1, -1, -1)], 2)
 
     @staticmethod

@@ -82,11 +82,11 @@ class ConvLSTM(nn.Module):
                 hidden, cell = _lstm_cell(conv(torch.cat([x, hidden.to(x)], 1)), cell)
                 x = hidden
             else:
-                of_input, of_hidden = conv.weight.split(self.hidden_size, 1)
+                of_input, of_hidden = conv.weight.to(x).split(self.hidden_size, 1)  # cast once, not at every step
                 inputs = F.conv2d(x, of_input, conv.bias, padding=1).unflatten(0, (batch, steps))
                 outputs = []
-                for step in range(steps):
-                    hidden, cell = _lstm_cell(inputs[:, step] + F.conv2d(hidden.to(x), of_hidden, padding=1), cell)
+                for gates in inputs.unbind(1):  # not sliced: the gradient of each slice would be zeros for all steps
+                    hidden, cell = _lstm_cell(gates + F.conv2d(hidden.to(x), of_hidden, padding=1), cell)
                     outputs.append(hidden)
                 x = torch.stack(outputs, 1).flatten(0, 1)
             hiddens.append(hidden)

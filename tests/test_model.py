@@ -38,7 +38,7 @@ def test_published_sizes():
 
 
 def test_published_decoder_shapes():
-    decoder = Decoder("vgg", 64, 3, 128, 1.0, "batch", spatial=False, blend=False)
+    decoder = Decoder("vgg", 64, 3, 128, 1.0, "batch", grid=0, blend=False)
     shapes = [tuple(p.shape) for p in decoder.parameters() if p.dim() == 4]
     expected = [(128, 512, 4, 4), (512, 1024, 3, 3), (256, 512, 3, 3), (128, 256, 3, 3), (64, 128, 3, 3)]
     expected += [(512, 512, 3, 3), (256, 512, 3, 3), (256, 256, 3, 3), (128, 256, 3, 3), (64, 128, 3, 3), (64, 3, 3, 3)]
@@ -67,6 +67,24 @@ def test_every_form_predicts(backbone, recurrence, width):
     assert futures.shape == (4, 2, 3, 1, width, width)
     assert futures.min() >= 0 and futures.max() <= 1
     assert (futures[0] - futures[1]).abs().max() > 1e-4  # samples differ
+
+
+@pytest.mark.parametrize("width", [64, 128])
+@pytest.mark.parametrize("backbone", ["vgg", "dcgan"])
+def test_a_finer_grid_of_features(backbone, width):
+    shape = {"model": backbone, "recurrence": "spatial", "image_width": width}
+    coarse, fine = (small_model(**shape, grid=grid) for grid in (8, 16))
+    assert (coarse.latent_shape[1:], fine.latent_shape[1:]) == ((8, 8), (16, 16))
+    assert len(fine.encoder.levels) == len(coarse.encoder.levels) - 1 == len(fine.decoder.levels)
+    frames, conditions = torch.rand(2, 5, 3, width, width), torch.randn(2, 5, 4)
+    rollout = fine(frames, conditions, 2)
+    assert rollout.frames.shape == (2, 4, 3, width, width)
+    noise = ((rollout.posterior.mu - rollout.prior.mu) / torch.exp(0.5 * rollout.prior.logvar))[:, 1:]
+    start = fine.observe(frames[:, :2], conditions)
+    assert start.h.shape[-2:] == (16, 16)
+    torch.testing.assert_close(
+        fine.imagine(start, conditions[:, 1:], noise[:, None])[0], rollout.frames[:, 1:], atol=2e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("feedback", ["frame", "feature"])
