@@ -1,8 +1,8 @@
 """``svg-compare``: trains the settings that courses and papers compare and draws their curves side by side.
 
 Each study varies one thing of the same base (experiments/recipes/compare.args; with --model pose_cvae compare_dance.args): KL
-annealing, teacher forcing, the prior, the form; with --studies also the length of clips and what the decoder keeps. Flags of
-svg-train change the base. Started again, it goes on where it was; finished runs are kept.
+annealing, teacher forcing, the prior, the form; with --studies also the grid of the spatial form, the length of clips and what the
+decoder keeps. Flags of svg-train change the base. Started again, it goes on where it was; finished runs are kept.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from .command import open_run
 
 RECIPES = {False: "compare.args", True: "compare_dance.args"}
 """The bases, without poses and with them."""
-STUDIES = ("kl", "tfr", "prior", "form", "clip", "blend")
-DEFAULT = {False: STUDIES[:4], True: STUDIES[:2]}
+STUDIES = ("kl", "tfr", "prior", "form", "grid", "clip", "blend")
+DEFAULT = {False: ("kl", "tfr", "prior", "form"), True: ("kl", "tfr")}
 """Studies by default, without poses and with them."""
 BASE = "base"
 SPATIAL = {"recurrence": "spatial", "g_dim": 32, "z_dim": 4, "rnn_size": 32}
@@ -48,6 +48,7 @@ def studies(args: argparse.Namespace) -> dict[str, dict[str, dict[str, str | int
         },
         "prior": {"prior_learned": {"prior": "learned"}, "prior_fixed": {"prior": "fixed"}},
         "form": {"spatial": SPATIAL},
+        "grid": {"grid_8": {"grid": 8}, "grid_16": {"grid": 16}},
         "clip": {f"clip_{frames}": {"n_future": frames, "epoch_size": size} for frames, size in steps.items()},
         "blend": {
             "no_blend": {"blend": False, "warp": "none"},

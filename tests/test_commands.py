@@ -123,6 +123,7 @@ def test_studies_of_another_base():
     assert written == {
         "no_blend": "--no-blend --warp none", "warp_observed": "--blend --warp observed", "warp_before": "--blend --warp before"
     }  # fmt: skip
+    assert runs["grid"] == {"grid_16": {"grid": 16}}
     assert list(compare.changed_runs(compare.parse(["out"]), compare.studies(args)["tfr"])) == ["tfr_falling", "tfr_0"]
 
 
@@ -218,6 +219,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (train, "--data_root {data} --log_dir {tmp}/r --init_from push", "--init_from: found 'push', expected a run folder or"),
         (train, "--data_root {data} --log_dir {run} --resume --init_from push-sim", "has begun already; leave it out"),
         (train, "--data_root {data} --log_dir {tmp}/r --warp before", "--warp: expected --blend beside it"),
+        (compare, "{tmp} --data_root {data} --studies grid", "--grid: found 16, but --recurrence vector has none"),
         (compare, "{tmp} --data_root {data} --init_from push-sim", "--init_from: what is compared begins afresh"),
     ],
 )
