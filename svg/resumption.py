@@ -1,4 +1,4 @@
-"""What may change when a run is resumed, so that it ends as if it had never stopped."""
+"""From where a run is resumed, and what may change then, so that it ends as if it had never stopped."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -6,7 +6,10 @@ from typing import Any
 
 from data_tools.layout import InputError
 
+from . import checkpoint
+from .checkpoint import Checkpoint
 from .config import Config, ModelConfig, flag_values
+from .distributed import World
 
 WITHOUT_EFFECT = {
     "data_root", "workers", "data_device", "log_dir", "init_from", "device", "precision", "keep_checkpoints", "save_minutes",
@@ -16,6 +19,60 @@ WITHOUT_EFFECT = {
 OF_THE_MODEL = {"optimizer", *(item.name for item in fields(ModelConfig) if "help" in item.metadata)}
 LENGTH = {"niter", "max_minutes"}
 OF_VALIDATION = {"--n_past", "--n_eval", "--validate_sequences", "--conditions", "data"}
+
+
+def find_last(config: Config, resume: bool, world: World) -> Checkpoint | None:
+    """The checkpoint to resume from; None for a run that begins.
+
+    Raises `InputError` if there is a run and `resume` is not wanted, and unless all processes find the same.
+    """
+    run = Path(config.train.log_dir)
+    last = checkpoint.find_any(run, "last")
+    if not resume and (last is not None or checkpoint.exists(run, "best")):
+        raise InputError(f"--log_dir: {run} holds a run already; add --resume to go on with it, or choose another folder")
+    if last is None and resume:
+        best = _find_best(run)
+        if best is not None and best.step > config.train.epoch_size:  # later than before a first checkpoint to resume from
+            raise InputError(
+                f"--resume: {run} has its best weights, of step {best.step}, but nothing to go on from; begin another run "
+                f"with --init_from {run}"
+            )
+    step = -1 if last is None else last.step
+    if world.agree(step) != step:
+        raise InputError(f"--log_dir: process {world.rank} finds another checkpoint in {run} than the first; share it")
+    if last is not None and world.first:
+        checkpoint.tell_passed_over(last)
+    return last
+
+
+def find_changes(
+    last: Checkpoint, config: Config, circumstances: dict[str, Any], take_over: bool, tell: bool
+) -> dict[str, tuple[Any, Any]]:
+    """What is other than when `last` was written: {name: (was, is)}; with `tell` it is printed.
+
+    Raises `InputError` for changes that the run cannot be resumed with, and without `take_over` for any.
+    """
+    run = Path(config.train.log_dir)
+    noted = last.progress.get("flags") or flag_values(checkpoint.load_config(run))
+    changed = changes(noted | last.progress.get("circumstances", {}), flags_with_effect(config) | circumstances, config)
+    check_changes(run, changed, take_over)
+    checkpoint.check_model(last, config.model)
+    for name, (was, is_now) in changed.items() if tell else ():
+        print(f"{name}: {was} up to step {last.step}, {is_now} from there on")
+    return changed
+
+
+def score_to_beat(run: Path, changed: dict[str, tuple[Any, Any]]) -> float | None:
+    """The best one's, which can be of a later step than the last one; None if new scores are not to be compared with it."""
+    best = None if changed.keys() & OF_VALIDATION else _find_best(run)
+    return best.progress["best_psnr"] if best else None
+
+
+def _find_best(run: Path) -> Checkpoint | None:
+    try:
+        return checkpoint.find_any(run, "best")
+    except checkpoint.Damaged:
+        return None
 
 
 def flags_with_effect(config: Config) -> dict[str, Any]:
@@ -47,8 +104,3 @@ def check_changes(run: Path, found: dict[str, tuple[Any, Any]], take_over: bool)
             raise InputError(f"{begun}; begin another run with another --log_dir")
         if not take_over:
             raise InputError(f"{begun}: it would end otherwise than if it had never stopped; add --take_over to go on so knowingly")
-
-
-def changes_scores(found: dict[str, tuple[Any, Any]]) -> bool:
-    """Whether the validation scores before such changes are not to be compared with those after them."""
-    return bool(found.keys() & OF_VALIDATION)

@@ -20,7 +20,7 @@ from data_tools.layout import InputError
 from data_tools.lock import locked
 
 from . import checkpoint, distributed, faults, journal, pretrained, resumption, runtime, schedules
-from .config import Config, flag_values, validate
+from .config import Config, validate
 from .evaluation import evaluate
 from .inference import freeze
 from .learner import LOSSES, Learner
@@ -72,8 +72,10 @@ class Training:
         runtime.prepare(self.device)
         self.world = distributed.join(self.device)
         self.progress = {"step": 0, "minutes": 0.0, "best_psnr": None, "sums": NO_STEPS, "skipped_in_a_row": 0}
-        last = self._find_last(resume)
-        changed = {} if last is None else self._check_changes(last, take_over)
+        last = resumption.find_last(self.config, resume, self.world)
+        changed = {}
+        if last is not None:
+            changed = resumption.find_changes(last, self.config, self.circumstances, take_over, tell=self.world.first)
         self._prepare_batches()
         mean, std = self.training_data.condition_mean, self.training_data.condition_std
         self.learner = Learner(self.config, mean, std, self.device, self.world, self.share)
@@ -82,7 +84,7 @@ class Training:
             self._start_from(self.config.train.init_from)
         if last is not None:
             self.learner.load(last)
-            self.progress |= last.progress | {"best_psnr": self._score_to_beat(last, changed)}
+            self.progress |= last.progress | {"best_psnr": resumption.score_to_beat(self.run, changed)}
         self.progress |= {"circumstances": self.circumstances, "flags": resumption.flags_with_effect(self.config)}
         self._skipped: list[dict[str, Any]] = []  # the steps in a row, up to now
         self._stop_agreed = False
@@ -109,50 +111,6 @@ class Training:
             raise InputError(f"--init_from: process {self.world.rank} finds other weights in {model} than the first; share them")
         if self.world.first:
             print(f"{self.run}: begins with {share:.1%} of its weights from {model}; afresh: {', '.join(afresh) or 'none'}")
-
-    def _find_last(self, resume: bool) -> checkpoint.Checkpoint | None:
-        """The checkpoint to resume from. Raises `InputError` unless all processes find the same."""
-        last = checkpoint.find_any(self.run, "last")
-        if not resume and (last is not None or checkpoint.exists(self.run, "best")):
-            raise InputError(f"--log_dir: {self.run} holds a run already; add --resume to go on with it, or choose another folder")
-        if last is None and resume:
-            best = self._find_best()
-            if best is not None and best.step > self.config.train.epoch_size:  # later than before a first checkpoint to resume from
-                raise InputError(
-                    f"--resume: {self.run} has its best weights, of step {best.step}, but nothing to go on from; begin another run "
-                    f"with --init_from {self.run}"
-                )
-        step = -1 if last is None else last.step
-        if self.world.agree(step) != step:
-            raise InputError(
-                f"--log_dir: process {self.world.rank} finds another checkpoint in {self.run} than the first; share it"
-            )
-        if last is not None and self.world.first:
-            checkpoint.tell_passed_over(last)
-        return last
-
-    def _check_changes(self, last: checkpoint.Checkpoint, take_over: bool) -> dict[str, tuple[Any, Any]]:
-        noted = last.progress.get("flags") or flag_values(checkpoint.load_config(self.run))
-        before, now = noted | last.progress.get("circumstances", {}), resumption.flags_with_effect(self.config) | self.circumstances
-        changed = resumption.changes(before, now, self.config)
-        resumption.check_changes(self.run, changed, take_over)
-        checkpoint.check_model(last, self.config.model)
-        for name, (was, is_now) in changed.items() if self.world.first else ():
-            print(f"{name}: {was} up to step {last.step}, {is_now} from there on")
-        return changed
-
-    def _score_to_beat(self, last: checkpoint.Checkpoint, changed: dict[str, tuple[Any, Any]]) -> float | None:
-        """The best one's, which can be of a later step than the last one; None if new scores are not to be compared with it."""
-        if resumption.changes_scores(changed):
-            return None
-        best = self._find_best()
-        return best.progress["best_psnr"] if best else None
-
-    def _find_best(self) -> checkpoint.Checkpoint | None:
-        try:
-            return checkpoint.find_any(self.run, "best")
-        except checkpoint.Damaged:
-            return None
 
     def _open_data(self, config: Config) -> None:
         """Looks at the index: no image is opened."""
