@@ -63,7 +63,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = FlagParser(prog="svg-compare", description=__doc__.replace("`", ""))
     parser.add_argument("out", type=Path, help="folder of the runs and figures")
     parser.add_argument(
-        "--studies", nargs="+", choices=STUDIES, help="what is varied (default: kl tfr prior form; with poses kl and tfr)"
+        "--studies",
+        nargs="+",
+        choices=STUDIES,
+        help=f"what is varied (default: {' '.join(DEFAULT[False])}; with poses {' '.join(DEFAULT[True])})",
     )
     parser.add_argument("--n_sample", type=int, default=10, help="futures sampled for each test sequence")
     add_config_arguments(parser)

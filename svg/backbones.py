@@ -100,23 +100,23 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         levels = level_channels(model, image_width, width, grid)[::-1]
-        self.vgg, self.image_channels, self.blend, self.warp = model == "vgg", channels, blend, warp
+        self.vgg, self.blend, self.warp = model == "vgg", blend, warp
         top = levels[0][-1]
         first = (3, 1, 1) if grid else (4, 1, 0)
         make = nn.Conv2d if grid else nn.ConvTranspose2d
         self.input = nn.Sequential(make(g_dim, top, *first), make_norm(norm, top), activation())
         self.skip_convs, self.levels = nn.ModuleList(), nn.ModuleList()
-        drawn = channels + blend + 3 * (warp != "none")
+        self.drawn = [channels, *([1] if blend else []), *([1, 2] if warp != "none" else [])]
         for number, level in enumerate(levels):
             last = number + 1 == len(levels)
-            below = drawn if last else levels[number + 1][-1]
+            below = sum(self.drawn) if last else levels[number + 1][-1]
             if self.vgg:
                 # The mirror image of the encoder's level; its last convolution already has the next level's channels.
                 outputs = level[:1] if last else [*level[:-1], below]
                 self.skip_convs.append(SkipConv(level[-1], level[-1], outputs[0], upsample=True))
                 layers = [make_norm(norm, outputs[0]), activation(), *(conv_block(a, b, norm) for a, b in pairwise(outputs))]
                 if last:
-                    layers.append(nn.ConvTranspose2d(outputs[0], drawn, 3, 1, 1))
+                    layers.append(nn.ConvTranspose2d(outputs[0], sum(self.drawn), 3, 1, 1))
             else:
                 self.skip_convs.append(SkipConv(level[-1], level[-1], below, upsample=False))
                 layers = [] if last else [make_norm(norm, below), activation()]
@@ -150,17 +150,17 @@ class Decoder(nn.Module):
                     with keep:
                         x = block(x)
         x = x.float().unflatten(0, (batch, frames))
-        generated = torch.sigmoid(x[:, :, : self.image_channels])
+        # Split, here and below, not sliced: the gradient of each slice would be zeros for all channels and frames.
+        generated, *rest = x.split(self.drawn, 2)
+        generated = torch.sigmoid(generated)
         if not self.blend:
             return generated
-        kept, rest = hold_last(observed, frames).to(x), x[:, :, self.image_channels :]
-        mask = torch.sigmoid(rest[:, :, :1])
+        kept, mask = hold_last(observed, frames).to(x), torch.sigmoid(rest[0])
         if self.warp == "none":
             return torch.lerp(kept, generated, mask)
-        drawn = kept, torch.sigmoid(rest[:, :, 1:2]), FLOW * rest[:, :, 2:], generated, mask
+        drawn = kept, torch.sigmoid(rest[1]), FLOW * rest[2], generated, mask
         if self.warp == "observed":
             return _join(kept, *drawn)
-        # Split, not sliced: the gradient of each slice would be a tensor of zeros for all frames.
         seen = before.shape[1]
         pieces = zip(*(part.split([seen, *[1] * (frames - seen)], 1) for part in drawn), strict=True)
         images = [_join(before.to(x), *next(pieces))]

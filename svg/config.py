@@ -20,7 +20,7 @@ MOST = {"width": 64, "batch_size": 10**6, "accumulate": 10**6, "workers": 1024, 
 """Beyond these a number is a slip, or in a file that means harm."""
 
 
-def _flag(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+def _flag(default: Any, help: str, choices: tuple[str | int, ...] | None = None) -> Any:
     return field(default=default, metadata={"help": help, "choices": choices})
 
 
@@ -359,7 +359,7 @@ def _validate_model(model: ModelConfig) -> None:
         if model.image_width not in (64, 128):
             raise InputError(f"--image_width: found {model.image_width}, expected 64 or 128")
         if model.grid != defaults.grid and not model.spatial:
-            raise InputError(f"--grid: found {model.grid}, but --recurrence {model.recurrence} has none; leave it out")
+            raise InputError(f"--grid: found {model.grid}, which is of --recurrence spatial; name that or --grid {defaults.grid}")
         if model.norm == "group" and not model.spatial and model.g_dim in (1, 4):
             raise InputError(
                 f"--g_dim: found {model.g_dim}, but a group of the vector form's group norm would be one number, and so always 0; "

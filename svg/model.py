@@ -60,13 +60,13 @@ class VideoPredictor(Predictor):
         if not spatial:
             self.apply(initialise)
         axis = torch.linspace(-1, 1, config.grid)
-        self.register_buffer("grid", torch.stack(torch.meshgrid(axis, axis, indexing="ij")), persistent=False)
+        self.register_buffer("coordinates", torch.stack(torch.meshgrid(axis, axis, indexing="ij")), persistent=False)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """Shape of one latent: [z_dim] or [z_dim,grid,grid]."""
-        config = self.config
-        return (config.z_dim, config.grid, config.grid) if config.spatial else (config.z_dim,)
+        grid = self.config.feature_grid
+        return (self.config.z_dim, grid, grid) if grid else (self.config.z_dim,)
 
     # ------------------------------------------------------------------------------------------------------ training
 
@@ -119,12 +119,16 @@ class VideoPredictor(Predictor):
     def future_bytes(self, n_future: int) -> int:
         """`Predictor.future_bytes`: an estimate on the safe side.
 
-        Five tensors of the level at full resolution, where they are largest, and its float32 frames three times.
+        Five tensors of the level at full resolution, where they are largest, its float32 frames three times, latents and
+        conditions of all steps, and of the frame predictor the states before and after a step, its gates and what goes in.
         """
         config, pixels = self.config, self.config.image_width**2
         channels = level_channels(config.model, config.image_width, config.width, config.feature_grid)[0][0]
         shrunk = 1 if config.model == "vgg" else 4  # DCGAN's first convolution halves the sides
-        return 4 * (5 * channels * pixels // shrunk + 3 * n_future * config.channels * pixels)
+        recurrent = (4 * config.predictor_rnn_layers + 8) * config.rnn_size
+        steps = n_future * (config.z_dim + config.condition_dim + 2)
+        images = 5 * channels * pixels // shrunk + 3 * n_future * config.channels * pixels
+        return 4 * (images + (recurrent + steps) * max(1, config.feature_grid) ** 2)
 
     def observe(self, past: Tensor, conditions: Tensor | None) -> Observation:
         """Takes in the observed frames `past` [B,n_past,C,H,W] and `conditions` [B,>= n_past-1,D].
@@ -199,8 +203,8 @@ class VideoPredictor(Predictor):
             conditions = (conditions[:, :steps] - self.condition_mean) / self.condition_std
         if not self.config.spatial:
             return conditions
-        tiled = conditions[..., None, None].expand(-1, -1, -1, *self.grid.shape[1:])
-        return torch.cat([tiled, self.grid.expand(*conditions.shape[:2], -1, -1, -1)], 2)
+        tiled = conditions[..., None, None].expand(-1, -1, -1, *self.coordinates.shape[1:])
+        return torch.cat([tiled, self.coordinates.expand(*conditions.shape[:2], -1, -1, -1)], 2)
 
     @staticmethod
     def pieces(name: str, tensor: Tensor, config: ModelConfig) -> dict[str, Tensor]:

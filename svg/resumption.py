@@ -24,7 +24,8 @@ OF_VALIDATION = {"--n_past", "--n_eval", "--validate_sequences", "--conditions",
 def find_last(config: Config, resume: bool, world: World) -> Checkpoint | None:
     """The checkpoint to resume from; None for a run that begins.
 
-    Raises `InputError` if there is a run and `resume` is not wanted, and unless all processes find the same.
+    Raises `InputError` if there is a run and `resume` is not wanted, if there are its best weights alone, and unless all processes
+    find the same.
     """
     run = Path(config.train.log_dir)
     last = checkpoint.find_any(run, "last")
@@ -45,17 +46,17 @@ def find_last(config: Config, resume: bool, world: World) -> Checkpoint | None:
     return last
 
 
-def find_changes(
+def accept_changes(
     last: Checkpoint, config: Config, circumstances: dict[str, Any], take_over: bool, tell: bool
 ) -> dict[str, tuple[Any, Any]]:
     """What is other than when `last` was written: {name: (was, is)}; with `tell` it is printed.
 
-    Raises `InputError` for changes that the run cannot be resumed with, and without `take_over` for any.
+    Raises `InputError` for changes that the run cannot be resumed with, another model among them, and without `take_over` for any.
     """
     run = Path(config.train.log_dir)
-    noted = last.progress.get("flags") or flag_values(checkpoint.load_config(run))
-    changed = changes(noted | last.progress.get("circumstances", {}), flags_with_effect(config) | circumstances, config)
-    check_changes(run, changed, take_over)
+    noted = flag_values(checkpoint.load_config(run)) | last.progress.get("flags", {})
+    changed = _changes(noted | last.progress.get("circumstances", {}), flags_with_effect(config) | circumstances, config)
+    _check(run, changed, take_over)
     checkpoint.check_model(last, config.model)
     for name, (was, is_now) in changed.items() if tell else ():
         print(f"{name}: {was} up to step {last.step}, {is_now} from there on")
@@ -80,7 +81,7 @@ def flags_with_effect(config: Config) -> dict[str, Any]:
     return {name: value for name, value in flag_values(config).items() if name not in WITHOUT_EFFECT}
 
 
-def changes(before: dict[str, Any], now: dict[str, Any], config: Config) -> dict[str, tuple[Any, Any]]:
+def _changes(before: dict[str, Any], now: dict[str, Any], config: Config) -> dict[str, tuple[Any, Any]]:
     """What would let a run under `config` end otherwise than an uninterrupted one: {name: (was, is)}.
 
     `before` and `now` hold flags and circumstances; earlier releases noted fewer.
@@ -96,7 +97,7 @@ def changes(before: dict[str, Any], now: dict[str, Any], config: Config) -> dict
     }
 
 
-def check_changes(run: Path, found: dict[str, tuple[Any, Any]], take_over: bool) -> None:
+def _check(run: Path, found: dict[str, tuple[Any, Any]], take_over: bool) -> None:
     """Raises `InputError` for changes that no run can be resumed with, and without `take_over` for any."""
     for name, (was, is_now) in found.items():
         begun = f"{name}: found {is_now}, expected {was}, with which {run} was begun"

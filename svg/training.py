@@ -75,7 +75,7 @@ class Training:
         last = resumption.find_last(self.config, resume, self.world)
         changed = {}
         if last is not None:
-            changed = resumption.find_changes(last, self.config, self.circumstances, take_over, tell=self.world.first)
+            changed = resumption.accept_changes(last, self.config, self.circumstances, take_over, tell=self.world.first)
         self._prepare_batches()
         mean, std = self.training_data.condition_mean, self.training_data.condition_std
         self.learner = Learner(self.config, mean, std, self.device, self.world, self.share)

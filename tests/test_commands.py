@@ -219,7 +219,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (train, "--data_root {data} --log_dir {tmp}/r --init_from push", "--init_from: found 'push', expected a run folder or"),
         (train, "--data_root {data} --log_dir {run} --resume --init_from push-sim", "has begun already; leave it out"),
         (train, "--data_root {data} --log_dir {tmp}/r --warp before", "--warp: expected --blend beside it"),
-        (compare, "{tmp} --data_root {data} --studies grid", "--grid: found 16, but --recurrence vector has none"),
+        (compare, "{tmp} --data_root {data} --studies grid", "--grid: found 16, which is of --recurrence spatial"),
         (compare, "{tmp} --data_root {data} --init_from push-sim", "--init_from: what is compared begins afresh"),
     ],
 )

@@ -34,7 +34,7 @@ def test_each_released_model_is_whole_and_light_and_has_a_card():
 
 @pytest.fixture(scope="module")
 def pushing() -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames uint8 [4,30,3,64,64] and conditions [4,30,7] of the first sequences that push-sim is tested on."""
+    """Frames uint8 [4,30,3,64,64] and conditions [4,30,7] of the first sequences that released models are tested on."""
     pytest.importorskip("mujoco")
     from data_tools.simulate import simulate_sequence
 
