@@ -1,5 +1,6 @@
 """Small data and small models for all tests."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from svg.config import Config, DataConfig, ModelConfig, TrainConfig
 from svg.model import VideoPredictor
 
 torch.set_num_threads(2)
+# A shell has what it runs in the background ignore Ctrl-C, and so would the commands that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 RECORDINGS = Path(__file__).parent.parent.parent / "shared" / "data"  # real ones, which are not part of the project
 
 
