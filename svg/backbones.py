@@ -158,11 +158,11 @@ class Decoder(nn.Module):
         kept, mask = hold_last(observed, frames).to(x), torch.sigmoid(rest[0])
         if self.warp == "none":
             return torch.lerp(kept, generated, mask)
-        drawn = kept, torch.sigmoid(rest[1]), FLOW * rest[2], generated, mask
+        parts = kept, torch.sigmoid(rest[1]), FLOW * rest[2], generated, mask
         if self.warp == "observed":
-            return _join(kept, *drawn)
+            return _join(kept, *parts)
         seen = before.shape[1]
-        pieces = zip(*(part.split([seen, *[1] * (frames - seen)], 1) for part in drawn), strict=True)
+        pieces = zip(*(part.split([seen, *[1] * (frames - seen)], 1) for part in parts), strict=True)
         images = [_join(before.to(x), *next(pieces))]
         for piece in pieces:
             images.append(_join(images[-1][:, -1:], *piece))
