@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from data_tools.layout import TEMPORARY, InputError, flush_names, open_regular, read_json, whole_file, write_text
 
 from .config import Config, ModelConfig
+from .losses import LOSSES
 from .optimizers import state_names
 
 SCHEMA_VERSION = 2
@@ -225,7 +226,7 @@ def _check_progress(path: Path, progress: Any) -> None:
     try:
         checks = {
             "step": _is_count, "minutes": _is_number, "best_psnr": lambda found: found is None or _is_number(found),
-            "sums": lambda found: all(map(_is_number, found.values())) and all(_is_count(found[name]) for name in COUNTS),
+            "sums": _is_sums,
             "skipped_in_a_row": _is_count, "circumstances": lambda found: isinstance(found, dict),
             "flags": lambda found: isinstance(found, dict),
         }  # fmt: skip
@@ -236,6 +237,11 @@ def _check_progress(path: Path, progress: Any) -> None:
             raise ValueError("no step")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{path}: damaged (it does not say how far the run was: {str(error)[:80]})") from None
+
+
+def _is_sums(found: Any) -> bool:
+    complete = found.keys() == {*COUNTS, *LOSSES} and all(map(_is_number, found.values()))
+    return complete and all(_is_count(found[name]) for name in COUNTS)
 
 
 def _is_number(found: Any) -> bool:

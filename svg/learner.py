@@ -19,8 +19,6 @@ from .optimizers import make_optimizer, step_unless
 from .predictor import as_images
 from .sequences import Batch
 
-LOSSES = ("loss", "mse", "kl", "grad_norm")
-
 
 class Learner:
     """The model of `config` with its optimiser. Under torchrun each process takes its `share` of every batch."""

@@ -23,7 +23,8 @@ from . import checkpoint, distributed, faults, journal, pretrained, resumption, 
 from .config import Config, validate
 from .evaluation import evaluate
 from .inference import freeze
-from .learner import LOSSES, Learner
+from .learner import Learner
+from .losses import LOSSES
 from .protocols import OWN, PROTOCOLS
 from .sequences import Batch, ResidentBatches, SequenceDataset, TrainingBatches
 from .signals import Stopped, Stopping
