@@ -226,8 +226,7 @@ def _check_progress(path: Path, progress: Any) -> None:
     try:
         checks = {
             "step": _is_count, "minutes": _is_number, "best_psnr": lambda found: found is None or _is_number(found),
-            "sums": _is_sums,
-            "skipped_in_a_row": _is_count, "circumstances": lambda found: isinstance(found, dict),
+            "sums": _is_sums, "skipped_in_a_row": _is_count, "circumstances": lambda found: isinstance(found, dict),
             "flags": lambda found: isinstance(found, dict),
         }  # fmt: skip
         for name, found in progress.items():

@@ -47,7 +47,7 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
     return config
 
 
-NO_STEPS = {"counted": 0, "skipped": 0} | dict.fromkeys(LOSSES, 0.0)
+NO_STEPS = dict.fromkeys(checkpoint.COUNTS, 0) | dict.fromkeys(LOSSES, 0.0)
 
 
 class Training:

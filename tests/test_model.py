@@ -19,6 +19,12 @@ def clip():
     return torch.rand(2, 7, 3, 64, 64, generator=generator), torch.randn(2, 7, 4, generator=generator)
 
 
+def noise_of(rollout) -> torch.Tensor:
+    """The noise with which samples of the prior are the posterior's means."""
+    prior, posterior = rollout.prior, rollout.posterior
+    return (posterior.mu - prior.mu) / torch.exp(0.5 * prior.logvar)
+
+
 def millions(module: torch.nn.Module) -> float:
     return round(sum(parameter.numel() for parameter in module.parameters()) / 1e6, 2)
 
@@ -79,7 +85,7 @@ def test_a_finer_grid_of_features(backbone, width):
     frames, conditions = torch.rand(2, 5, 3, width, width), torch.randn(2, 5, 4)
     rollout = fine(frames, conditions, 2)
     assert rollout.frames.shape == (2, 4, 3, width, width)
-    noise = ((rollout.posterior.mu - rollout.prior.mu) / torch.exp(0.5 * rollout.prior.logvar))[:, 1:]
+    noise = noise_of(rollout)[:, 1:]
     start = fine.observe(frames[:, :2], conditions)
     assert start.h.shape[-2:] == (16, 16)
     torch.testing.assert_close(
@@ -116,8 +122,7 @@ def test_free_running_equals_imagination(clip, feedback, last_frame_skip, warp):
     shape = {"recurrence": "spatial", "model": "dcgan", "feedback": feedback, "last_frame_skip": last_frame_skip}
     model = small_model(**shape, blend=True, warp=warp)
     rollout = model(frames, conditions, 2)
-    prior, posterior = rollout.prior, rollout.posterior
-    noise = ((posterior.mu - prior.mu) / torch.exp(0.5 * prior.logvar))[:, 1:]
+    noise = noise_of(rollout)[:, 1:]
     imagined = model.imagine(model.observe(frames[:, :2], conditions), conditions[:, 1:], noise[:, None])[0]
     torch.testing.assert_close(imagined, rollout.frames[:, 1:], atol=2e-5, rtol=1e-4)
 
