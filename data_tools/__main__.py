@@ -34,8 +34,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be in no encoding
     on_interrupt = "interrupted; the same command goes on from there" if args.command in CONTINUING else "interrupted"
     return run_command(f"svg-data {args.command}", lambda: args.run(args), on_interrupt)
 

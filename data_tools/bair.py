@@ -17,7 +17,7 @@ import numpy as np
 
 from .claim import claimed
 from .conversion import RECIPE_FILE, Report, convert_records, gather, print_report
-from .folders import natural_key
+from .files import natural_key
 from .index import build_index
 from .layout import InputError
 from .pool import add_workers_argument, check_workers, in_order

@@ -6,12 +6,11 @@ there: so an interrupted one continues, and ends with what an uninterrupted one 
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from . import layout
-from .folders import remove_leftovers
+from .files import remove_leftovers, walk, write_text
 from .layout import SPLITS, InputError
 from .lock import locked
 from .poses import SPLIT_FOLDERS
@@ -34,9 +33,8 @@ def claimed(root: Path, recipe_file: str, recipe: dict) -> Iterator[None]:
         _compare_recipes(root, recipe_file, recipe)
         remove_leftovers(root)
         for name in FOLDERS:
-            for folder, subfolders, _ in os.walk(root / name):
+            for folder, _ in walk(root / name, root):
                 remove_leftovers(Path(folder))
-                subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         yield
 
 
@@ -57,7 +55,7 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
             return
     elif any((root / name).exists() for name in FOLDERS):
         raise InputError(f"{root}: holds sequences of another origin (no {recipe_file}); write into another root")
-    layout.write_text(path, text)
+    write_text(path, text)
 
 
 def _short(value: object) -> str:

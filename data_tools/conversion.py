@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import layout
+from .files import write_text
 from .folders import write_sequence
 from .index import describe_index
 from .layout import SPLITS, InputError
@@ -91,7 +92,7 @@ def gather(parts: Iterable[Report], root: Path, name: str, jobs: int) -> Report:
     for part in tqdm(parts, name, jobs, unit="job", disable=None):
         report += part
     if report.left_out:
-        layout.write_text(root / LEFT_OUT_FILE, "".join(f"{line}\n" for line in report.left_out))
+        write_text(root / LEFT_OUT_FILE, "".join(f"{line}\n" for line in report.left_out))
     else:
         (root / LEFT_OUT_FILE).unlink(missing_ok=True)
     return report

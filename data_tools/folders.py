@@ -1,63 +1,23 @@
 """A sequence as a folder of PNG frames and CSV tables: read and written."""
 
-import contextlib
 import os
-import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from . import png
-from .layout import ACTIONS_FILE, POSITIONS_FILE, TEMPORARY, InputError, naming, open_regular, temporary_beside
+from .errors import InputError
+from .files import natural_key, open_regular, walk, whole_folder
+from .layout import ACTIONS_FILE, POSITIONS_FILE
 
 
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sorts names so that frame2 comes before frame10."""
-    return [(int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+def png_folders(base: Path, root: Path) -> list[Path]:
+    """Return the folders with PNG files at or below `base`, of the data root `root`, in natural order (2 before 10).
 
-
-def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """(folder, names of its files) at and below `root`; hidden folders are passed over, links are followed unless in circles."""
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        yield folder, files
-        here = os.path.realpath(folder)
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if not name.startswith(".")
-            and not (os.path.islink(path := f"{folder}/{name}") and _is_above(os.path.realpath(path), here))
-        ]
-
-
-def png_folders(base: Path) -> list[Path]:
-    """Folders with PNG files at or below `base`, in natural order (2 before 10). Hidden folders are left out."""
-    found = [Path(folder) for folder, files in walk(base) if any(name.lower().endswith(".png") for name in files)]
-    return sorted(found, key=lambda folder: natural_key(folder.relative_to(base).as_posix()))
-
-
-@contextlib.contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` to write into, which gets its name at the end; after an error nothing is left of it.
-
-    Whoever is killed leaves no folder under that name. (Files are not flushed one by one: after a loss of power `svg-data index`
-    names those that are empty.) Raises `OSError` naming the folder if it cannot be written.
+    Hidden folders are left out. Raises `InputError` as `walk` does.
     """
-    temporary = temporary_beside(folder)
-    try:
-        with naming(folder):
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            yield temporary
-            os.rename(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _is_above(folder: str, other: str) -> bool:
-    return f"{other}/".startswith(f"{folder.rstrip('/')}/")
+    found = [Path(folder) for folder, files in walk(base, root) if any(name.lower().endswith(".png") for name in files)]
+    return sorted(found, key=lambda folder: natural_key(folder.relative_to(base).as_posix()))
 
 
 def frame_paths(folder: Path) -> list[Path]:
@@ -87,13 +47,13 @@ def frame_paths(folder: Path) -> list[Path]:
     return [folder / f"{number}.png" for number in numbers]
 
 
-def read_table(path: Path, rows: int, exact: bool = False) -> np.ndarray:
+def read_table(path: Path, rows: int, exact: bool = False, root: Path | None = None) -> np.ndarray:
     """The first `rows` rows of a CSV of numbers without header, float32 [rows, columns]; rows are numbered from 1 in errors.
 
-    If `exact`, more of them are an error, too.
+    If `exact`, more of them are an error, too, and so is a link out of the data root `root`.
     """
     try:
-        with open_regular(path) as file:
+        with open_regular(path, root) as file:
             text = file.read().decode("utf-8-sig")  # a spreadsheet's mark at the beginning is no content
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); restore this file") from None
@@ -142,9 +102,9 @@ def condition_files(folder: Path) -> dict[str, Path]:
     return {name: path for name, path in files.items() if path.exists()}
 
 
-def read_conditions(folder: Path, rows: int, exact: bool = False) -> dict[str, np.ndarray]:
+def read_conditions(folder: Path, rows: int, exact: bool = False, root: Path | None = None) -> dict[str, np.ndarray]:
     """``{"actions": float32 [T,A], "positions": float32 [T,P]}``, as far as the sequence has them."""
-    return {name: read_table(path, rows, exact) for name, path in condition_files(folder).items()}
+    return {name: read_table(path, rows, exact, root) for name, path in condition_files(folder).items()}
 
 
 def write_sequence(folder: Path, frames: np.ndarray, actions: np.ndarray | None, positions: np.ndarray | None) -> None:
@@ -194,9 +154,3 @@ def _check_arrays(folder: Path, frames: np.ndarray, tables: dict[str, np.ndarray
             finite = np.isfinite(table.astype(np.float32)).all()
         if not finite:
             raise InputError(f"{folder / name}: found numbers that are no finite float32; mend them")
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Removes from a folder what interrupted writers left under names of `temporary_beside`."""
-    for leftover in folder.glob(f".*{TEMPORARY}"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

@@ -23,7 +23,8 @@ from PIL import Image, ImageSequence
 
 from .claim import claimed
 from .conversion import DEFAULT_SHARES, RECIPE_FILE, Report, add_splits_argument, assign_splits, check_shares, gather, print_report
-from .folders import natural_key, read_conditions, walk, write_sequence
+from .files import natural_key, walk
+from .folders import read_conditions, write_sequence
 from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture, open_picture
 from .index import SPLIT_ALIASES, TABLES, build_index
 from .layout import INFO_FILE, SPLITS, InputError

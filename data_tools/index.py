@@ -10,7 +10,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import layout, poses
-from .folders import frame_paths, png_folders, read_conditions, walk
+from .files import walk
+from .folders import frame_paths, png_folders, read_conditions
 from .layout import ACTIONS_FILE, POSITIONS_FILE, SPLITS, InputError
 from .png import read_image_size
 
@@ -38,7 +39,7 @@ def kind_of(root: Path) -> Kind:
 
 def find_sequences(root: Path, split: str) -> list[Path]:
     """Folders with PNG frames at any depth under ``root/split``, in natural order (2 before 10). Hidden folders are left out."""
-    return png_folders(root / split)
+    return png_folders(root / split, root)
 
 
 def overlooked(root: Path) -> Iterator[str]:
@@ -58,7 +59,7 @@ def overlooked(root: Path) -> Iterator[str]:
         elif entry.name in SPLITS and not entry.is_dir():
             yield f"{entry}: is a file, expected a folder of sequences; remove it"
     for split in SPLITS:
-        for folder, files in walk(root / split):
+        for folder, files in walk(root / split, root):
             if "0.png" in files or "1.png" in files:
                 strange = [name for name in files if name.lower().endswith(".csv") and name not in TABLES and name[0] != "."]
                 for name in sorted(strange):

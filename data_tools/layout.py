@@ -1,4 +1,4 @@
-"""What a data set on disk is: file names, index columns, time order, and the errors that name what is wrong.
+"""What a data set on disk is: file names, index columns, time order.
 
 A **sequence** is a folder of ``0.png, 1.png, ...`` (or from ``1.png``) with, optionally, ``actions.csv`` (T rows x A) and
 ``endeffector_positions.csv`` (T rows x P), comma-separated, without a header.
@@ -13,17 +13,19 @@ A **data set** is a root folder with ``index.csv`` (one row a sequence) and ``da
 (see `folders`) or packed into two files a split (see `store`); the columns of the index are the same.
 """
 
-import contextlib
-import errno
+import io
 import json
 import math
-import os
-import stat
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
+
+from .errors import InputError
+from .files import open_regular as open_regular
+from .files import read_bytes, write_texts
+from .files import whole_file as whole_file
+from .files import write_text as write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +37,6 @@ ACTIONS_FILE = "actions.csv"
 POSITIONS_FILE = "endeffector_positions.csv"
 INDEX_FILE = "index.csv"
 INFO_FILE = "dataset.json"
-TEMPORARY = ".svg-part"  # how names of `temporary_beside` end
 INDEX_TYPES = {
     "split": "category", "sequence": str, "path": str, "frames": "int32", "height": "int32", "width": "int32",
     "channels": "int32", "action_dim": "int32", "position_dim": "int32",
@@ -43,7 +44,7 @@ INDEX_TYPES = {
 POSES_COLUMN = "poses"
 """Index column of data with poses: how many frames after the first one have one."""
 MAX_FRAMES, MAX_WIDTH, MAX_PIXELS, MAX_COLUMNS = 10_000_000, 16_384, 2**24, 4_096
-MAX_JSON = 2**26  # bytes
+MAX_JSON, MAX_INDEX = 2**26, 2**28  # bytes
 INDEX_RANGES = {  # what a row of an index may say
     "frames": (1, MAX_FRAMES), "height": (1, MAX_WIDTH), "width": (1, MAX_WIDTH), "channels": (1, 3),
     "action_dim": (0, MAX_COLUMNS), "position_dim": (0, MAX_COLUMNS), POSES_COLUMN: (1, MAX_FRAMES),
@@ -51,18 +52,6 @@ INDEX_RANGES = {  # what a row of an index may say
 
 
 AGAIN = "write it again with `svg-data index` (or, if it is packed, `svg-data pack`)"
-
-
-class InputError(ValueError):
-    """A mistake in what the user gave: one line with the file, row or flag; what was found, what was expected, what to do.
-
-    Command-line front ends print it without a stack trace and exit with code 2.
-    """
-
-    def __init__(self, message: str):
-        line = " ".join(line.strip() for line in message.splitlines())  # other libraries' errors have several lines
-        # names come from files of anybody, and a terminal obeys what is not printable
-        super().__init__("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line))
 
 
 @dataclass(frozen=True)
@@ -103,10 +92,10 @@ def read_index(root: Path, split: str | None = None) -> "pd.DataFrame":
     if not path.exists():
         raise _no_data_set(Path(root), path)
     try:
+        text = io.BytesIO(read_bytes(path, MAX_INDEX))
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)  # of numbers that are no integers
-            with open_regular(path) as file:
-                index = pd.read_csv(file, dtype=INDEX_TYPES | {POSES_COLUMN: "int32"}, keep_default_na=False)
+            index = pd.read_csv(text, dtype=INDEX_TYPES | {POSES_COLUMN: "int32"}, keep_default_na=False)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
     except (ValueError, OverflowError, RuntimeWarning) as error:
@@ -168,27 +157,10 @@ def read_info(root: Path) -> DatasetInfo:
     return info
 
 
-def open_regular(path: Path | str) -> BinaryIO:
-    """Opens a file for reading. Raises `OSError`, also for a pipe or a device, on which reading may never end."""
-    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 whoever asked for it closes it
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    file.close()
-    raise OSError(errno.EINVAL, "not a regular file", str(path))
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for its other end
-
-
 def read_json(path: Path, advice: str) -> dict:
     """A JSON object from a file that anybody may have written. Raises `InputError` that ends with the advice."""
     try:
-        with open_regular(path) as file:
-            text = file.read(MAX_JSON + 1)
-        if len(text) > MAX_JSON:
-            raise ValueError(f"more than {MAX_JSON} bytes")
-        values = json.loads(text)
+        values = json.loads(read_bytes(path, MAX_JSON))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
     except (ValueError, RecursionError) as error:  # no text, no JSON, gigantic numbers, endless nesting
@@ -228,93 +200,6 @@ def _check_info(info: DatasetInfo) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- writing
-
-
-def temporary_beside(path: Path) -> Path:
-    """Where `path` is written before it is renamed."""
-    return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that gets its name at the end of the ``with``, flushed to the disk; after an error nothing is left of it.
-
-    Whoever is killed meanwhile, or loses power, leaves `path` as it was. Raises `OSError` naming it if it cannot be written.
-    """
-    with whole_files([path]) as (file,):
-        yield file
-
-
-@contextlib.contextmanager
-def whole_files(paths: list[Path]) -> Iterator[list[BinaryIO]]:
-    """As `whole_file`, of files that belong together: all are complete before the first gets its name, and then each does."""
-    temporaries = [temporary_beside(path) for path in paths]
-    with contextlib.ExitStack() as stack:
-        files = []
-        for path, temporary in zip(paths, temporaries, strict=True):
-            stack.callback(_remove, temporary)
-            with naming(path):
-                files.append(open(temporary, "wb"))  # noqa: SIM115 closed below, or without another word after an error
-                stack.callback(_close, files[-1])
-        with naming(paths[0]):
-            yield files
-        for path, file in zip(paths, files, strict=True):
-            with naming(path):
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
-        for path, temporary in zip(paths, temporaries, strict=True):
-            with naming(path):
-                os.replace(temporary, path)
-        for folder in {path.parent for path in paths}:
-            flush_names(folder)
-
-
-def _close(file: BinaryIO) -> None:
-    with contextlib.suppress(OSError):
-        file.close()
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
-def flush_names(folder: Path) -> None:
-    """Lets what was renamed in a folder survive a loss of power, where the system can."""
-    with contextlib.suppress(OSError):  # Windows opens no folders, and some file systems flush none
-        flush_file(folder)
-
-
-def flush_file(path: Path) -> None:
-    """Lets what another program has written survive a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all. Raises `OSError` naming it."""
-    write_texts({path: text})
-
-
-def write_texts(texts: dict[Path, str]) -> None:
-    """Writes files that belong together; see `whole_files`."""
-    with whole_files(list(texts)) as files:
-        for file, text in zip(files, texts.values(), strict=True):
-            file.write(text.encode(errors="backslashreplace"))
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Lets an `OSError` name the path that was to be written: a full disk's names none, others a temporary one."""
-    try:
-        yield
-    except OSError as error:
-        other = error.filename and TEMPORARY not in str(error.filename)
-        raise OSError(error.errno, error.strerror or str(error), str(error.filename if other else path)) from None
 
 
 def write_index(root: Path, index: "pd.DataFrame", info: DatasetInfo) -> None:

@@ -26,7 +26,7 @@ def locked(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    handle, deadline = os.open(folder, os.O_RDONLY), time.monotonic() + PATIENCE
+    handle, deadline = os.open(folder, os.O_RDONLY | os.O_DIRECTORY), time.monotonic() + PATIENCE
     _held.add(handle)
     try:
         while True:
@@ -51,7 +51,7 @@ def share_lock(folder: Path) -> None:
     """Makes the lock on `folder` last until this worker process ends, even if the one that took it is killed before."""
     if fcntl is not None:
         with contextlib.suppress(OSError):
-            fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
+            fcntl.flock(os.open(folder, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
 
 
 def _let_go() -> None:

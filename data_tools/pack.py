@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from . import layout
 from .claim import claimed
+from .files import naming
 from .index import Moments
-from .layout import SPLITS, InputError, naming
+from .layout import SPLITS, InputError
 from .pool import add_workers_argument, check_workers, in_order
 from .store import ARRAYS, PackedArray, npy_header, opened_store
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .layout import MAX_PIXELS, MAX_WIDTH, InputError, open_regular
+from .errors import InputError
+from .files import open_regular, read_bytes
+from .layout import MAX_PIXELS, MAX_WIDTH
 
 try:  # Pillow's pixels in a third of the time, and every checksum compared
     from kornia_rs.io import decode_image_png_u8
@@ -20,6 +22,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_BYTES = 33  # signature and IHDR chunk
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # colour type -> channels after `read_frame`
 _PLAIN = {1: b"\x08\x00\x00\x00\x00", 3: b"\x08\x02\x00\x00\x00"}  # 8-bit grey or RGB, neither palette nor interlace
+_MOST_OVERHEAD = 2**20  # bytes of a file beside its pixels: colour profiles and the like
 _SUB = 1  # filter type: each byte minus that of the pixel to its left
 
 
@@ -45,11 +48,13 @@ def _size(path: Path | str, head: bytes) -> tuple[int, int, int]:
     return height, width, _CHANNELS[colour]
 
 
-def read_frame(path: Path | str, size: tuple[int, int, int]) -> np.ndarray:
-    """One frame, uint8 [H,W,C] with C = 1 (grey) or 3 (RGB); `size` is the (H,W,C) that the index promises."""
+def read_frame(path: Path | str, size: tuple[int, int, int], root: Path | None = None) -> np.ndarray:
+    """Return one frame, uint8 [H,W,C] with C = 1 (grey) or 3 (RGB); `size` is the (H,W,C) that the index promises.
+
+    Raises `InputError` naming the file, also for a link out of the data root `root`.
+    """
     try:
-        with open_regular(path) as file:
-            data = file.read()
+        data = read_bytes(path, _MOST_OVERHEAD + 8 * size[0] * size[1], root)
     except FileNotFoundError:
         raise InputError(f"{path}: missing frame, though the index lists it; restore it or run `svg-data index` again") from None
     except OSError as error:

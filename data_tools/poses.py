@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from . import png
-from .folders import png_folders, whole_folder
+from .files import whole_folder
+from .folders import png_folders
 from .layout import InputError
 
 SPLIT_FOLDERS = {"train": "train", "validate": "val", "test": "test"}
@@ -53,7 +54,7 @@ def find_sequences(root: Path, split: str) -> list[Path]:
     Raises `InputError` if the split's folder holds no PNG: it is not meant to be empty.
     """
     base = frames_root(root, split)
-    found = png_folders(base)
+    found = png_folders(base, root)
     if not found and base.is_dir():
         raise InputError(f"{base}: found no PNG in it or below; convert its pictures to PNG, or remove the folder")
     return found

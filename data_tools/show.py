@@ -5,6 +5,7 @@ between neighbouring frames, in grey levels of 255.
 """
 
 import argparse
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import layout
+from .files import whole_file, write_text
 from .layout import SPLITS, InputError
 from .store import Store, open_store
 
@@ -46,19 +48,27 @@ def sample_split(store: Store, sequences: int) -> SplitSample:
     rows, conditions, brightness, motion = [], [], [], []
     for number in tqdm(numbers.tolist(), desc=store.split, unit="sequence", disable=None):
         length = int(store.lengths[number])
-        frames = np.empty((length, *store.frame_size), np.uint8)
-        table = np.empty((length, *store.condition_shape), store.condition_type)
-        store.read(number, 0, frames, table)
         with_poses = bool(store.info.pose_channels)
-        conditions.append(np.empty((length, 0), np.float32) if with_poses else table)
-        brightness.append(frames.mean())
-        motion.append(np.abs(np.diff(frames.astype(np.int16), axis=0)).mean() if length > 1 else 0.0)
+        times = np.unique(np.linspace(0, length - 1, min(COLUMNS, length)).round().astype(int))
+        first, light, change, last = 0, 0.0, 0.0, None
+        pictures, tables = [], []
+        for frames, table in store.pieces(number, length):
+            joined = frames if last is None else np.concatenate([last, frames])
+            light += frames.sum(dtype=np.float64)
+            change += np.abs(np.diff(joined.astype(np.int16), axis=0)).sum(dtype=np.float64)
+            inside = times[(times >= first) & (times < first + len(frames))] - first
+            pictures.append(frames[inside])
+            tables.append(table[inside] if with_poses else table)
+            first, last = first + len(frames), frames[-1:]
+        values = math.prod(store.frame_size)
+        conditions.append(np.empty((length, 0), np.float32) if with_poses else np.concatenate(tables))
+        brightness.append(light / (length * values))
+        motion.append(change / ((length - 1) * values) if length > 1 else 0.0)
         if number in shown:
-            times = np.unique(np.linspace(0, length - 1, min(COLUMNS, length)).round().astype(int))
             name = str(store.index["sequence"].iloc[number])
-            rows.append((name, times, frames[times]))
+            rows.append((name, times, np.concatenate(pictures)))
             if with_poses:
-                rows.append((f"{name}, pose of the frame after", times, table[times]))
+                rows.append((f"{name}, pose of the frame after", times, np.concatenate(tables)))
     return SplitSample(store, rows, np.concatenate(conditions), np.array(brightness), np.array(motion))
 
 
@@ -136,7 +146,7 @@ def draw(samples: list[SplitSample], path: Path) -> None:
             axis.set_yticks([])
             if not column:
                 axis.legend(fontsize=6, frameon=False)
-    with warnings.catch_warnings(), layout.whole_file(path) as file:
+    with warnings.catch_warnings(), whole_file(path) as file:
         warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts that the font lacks
         figure.savefig(file, dpi=110, format="png")
     plt.close(figure)
@@ -159,5 +169,5 @@ def run(args: argparse.Namespace) -> None:
     text = describe(args.root, samples)
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(samples, path)
-    layout.write_text(path.with_suffix(".txt"), text)
+    write_text(path.with_suffix(".txt"), text)
     print(f"{text}\n{path} and {path.with_suffix('.txt').name} written")

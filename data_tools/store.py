@@ -10,17 +10,21 @@ import io
 import math
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 
 from . import layout, png, poses
+from .files import is_inside, open_regular
 from .folders import read_conditions
 from .layout import DatasetInfo, InputError
 
 ARRAYS = ("frames", "conditions")
+PIECE = 2**26  # bytes of frames that are read at a time where a whole sequence is read
 
 
 class Store(ABC):
@@ -32,6 +36,7 @@ class Store(ABC):
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         self.root, self.split, self.info, self.index = root, split, info, index
+        self._inside: set[int] = set()  # sequences whose folders are known to lie below the root
         self.lengths = index["frames"].to_numpy()  # of the sequences, in frames
         self.frame_size = tuple(int(index[name].iloc[0]) for name in ("height", "width", "channels"))  # (H,W,C) of all
         if info.pose_channels and layout.POSES_COLUMN not in index:
@@ -65,6 +70,20 @@ class Store(ABC):
             raise IndexError(f"frames {start} to {start + len(frames) - 1} of a sequence of {self.lengths[sequence]}")
         self._read_frames(sequence, start, frames)
 
+    def pieces(self, sequence: int, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the first `length` frames of a sequence and their conditions, as `read` gives them, `PIECE` bytes at a time.
+
+        A sequence may be longer than memory: a million names of one small file make one.
+        """
+        frame = math.prod(self.frame_size) + math.prod(self.condition_shape) * np.dtype(self.condition_type).itemsize
+        step = max(1, PIECE // frame)
+        for start in range(0, length, step):
+            count = min(step, length - start)
+            frames = np.empty((count, *self.frame_size), np.uint8)
+            conditions = np.empty((count, *self.condition_shape), self.condition_type)
+            self.read(sequence, start, frames, conditions)
+            yield frames, conditions
+
     def read_conditions(self, sequence: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The conditions of the frames from `start` to before `stop` (the end of the sequence), without the frames.
 
@@ -77,6 +96,19 @@ class Store(ABC):
         conditions = np.empty((stop - start, *self.condition_shape), self.condition_type)
         self._read_conditions(sequence, start, conditions)
         return conditions
+
+    def _folder(self, sequence: int) -> str:
+        """Return the folder of a sequence. Raises `InputError` if it is a link out of the data root."""
+        path = self.index["path"].iat[sequence]
+        if sequence not in self._inside:
+            self._check_inside(path)
+            self._inside.add(sequence)
+        return f"{self.root}/{path}"
+
+    def _check_inside(self, path: str) -> None:
+        folder = f"{self.root}/{path}"
+        if not is_inside(folder, self.root):
+            raise InputError(f"{folder}: a link out of {self.root}, to {os.path.realpath(folder)}; copy what it points to")
 
     @abstractmethod
     def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
@@ -95,11 +127,11 @@ class FolderStore(Store):
         self._table: tuple[int, np.ndarray] | None = None  # the last one read: a long sequence is read piece by piece
 
     def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
-        folder = f"{self.root}/{self.index['path'].iat[sequence]}"
+        folder = self._folder(sequence)
         length = int(self.lengths[sequence])
         from_one = not os.path.exists(f"{folder}/0.png") and os.path.exists(f"{folder}/{length}.png")  # or 0.png is lost
         for time in range(len(frames)):
-            frames[time] = png.read_frame(f"{folder}/{start + from_one + time}.png", self.frame_size)
+            frames[time] = png.read_frame(f"{folder}/{start + from_one + time}.png", self.frame_size, self.root)
 
     def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
         if self._table is None or self._table[0] != sequence:
@@ -107,8 +139,8 @@ class FolderStore(Store):
         conditions[:] = self._table[1][start : start + len(conditions)]
 
     def _read_table(self, sequence: int) -> np.ndarray:
-        folder, length = Path(f"{self.root}/{self.index['path'].iat[sequence]}"), int(self.lengths[sequence])
-        tables = read_conditions(folder, length)
+        folder, length = Path(self._folder(sequence)), int(self.lengths[sequence])
+        tables = read_conditions(folder, length, root=self.root)
         found = tuple(tables[name].shape[1] if name in tables else 0 for name in ("actions", "positions"))
         if found != (self.info.action_dim, self.info.position_dim):
             raise InputError(
@@ -128,17 +160,19 @@ class PoseStore(Store):
     def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
         files, _ = self._list(sequence)
         for frame, file in zip(frames, files[start : start + len(frames)], strict=True):
-            frame[:] = png.read_frame(file, self.frame_size)
+            frame[:] = png.read_frame(file, self.frame_size, self.root)
 
     def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
         _, files = self._list(sequence)
         for time, condition in enumerate(conditions, start=start):
-            condition[:] = png.read_frame(files[min(time, len(files) - 1)], self.condition_shape)
+            condition[:] = png.read_frame(files[min(time, len(files) - 1)], self.condition_shape, self.root)
 
     def _list(self, sequence: int) -> tuple[list[str], list[str]]:
         """The sequence's files of frames, and of poses from that of the second frame on."""
         if sequence not in self._files:
             path = self.index["path"].iat[sequence]
+            self._folder(sequence)
+            self._check_inside(poses.poses_path(path))
             found = poses.list_sequence(self.root, path)
             expected = int(self.lengths[sequence]), int(self.horizons[sequence])
             if tuple(map(len, found)) != expected:
@@ -155,6 +189,7 @@ class PackedStore(Store):
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         super().__init__(root, split, info, index)
+        self._check_inside(split)
         if (self.horizons > self.lengths - 1).any():
             raise InputError(f"{root / layout.INDEX_FILE}: found more poses than frames; pack the data set again")
         ends = np.cumsum(self.lengths, dtype=np.int64)
@@ -183,7 +218,7 @@ class PackedArray:
 
     def _open(self) -> None:
         self._offset = _check_header(self.path, self.dtype, self.shape)
-        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 closed with this object
+        self._file = open_regular(self.path, self.path.parents[1])
 
     def read(self, row: int, out: np.ndarray) -> None:
         """Fills a contiguous `out` [T,...] with the rows from `row` on."""
@@ -199,7 +234,7 @@ class PackedArray:
             buffer, place = buffer[count:], place + count
 
 
-def _read_at(file: io.FileIO, buffer: memoryview, place: int) -> int:
+def _read_at(file: BinaryIO, buffer: memoryview, place: int) -> int:
     """Reads into the buffer from a place on; processes that share the file do not disturb each other."""
     if hasattr(os, "preadv"):
         return os.preadv(file.fileno(), [buffer], place)
@@ -211,7 +246,7 @@ def _check_header(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> int:
     """Where the data of a ``.npy`` file begin, after comparing type, shape and size. Nothing is unpickled."""
     expected = npy_header(dtype, shape)
     try:
-        with open(path, "rb") as file:
+        with open_regular(path, path.parents[1]) as file:
             found, size = file.read(len(expected)), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); pack the data set again") from None

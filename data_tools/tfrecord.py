@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .layout import InputError, open_regular
+from .errors import InputError
+from .files import open_regular
 
 Feature = list[bytes] | np.ndarray  # bytes, or float32 or int64 [N]
 

@@ -10,8 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from data_tools import layout
 from data_tools.command import OneLineParser, run_command
+from data_tools.files import write_text
 from data_tools.layout import InputError
 
 from . import measurement
@@ -91,7 +91,7 @@ def benchmark(args: argparse.Namespace) -> None:
         measurement.save(args.json, here, rows)
     if costs:
         benchmark_model.plot_costs(costs, args.plot)
-        layout.write_text(args.plot.with_suffix(".json"), json.dumps({"machine": here, "costs": costs}, indent=2) + "\n")
+        write_text(args.plot.with_suffix(".json"), json.dumps({"machine": here, "costs": costs}, indent=2) + "\n")
         print(f"{args.plot} and {args.plot.with_suffix('.json').name}")
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from data_tools.layout import InputError, whole_file
+from data_tools.files import whole_file
+from data_tools.layout import InputError
 
 from .benchmark_data import make_sequence
 from .measurement import Row

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.folders import whole_folder
+from data_tools.files import whole_folder
 from data_tools.layout import SPLITS, InputError
 from svg import pretrained
 from svg.config import DataConfig

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.command import OneLineParser, run_command
-from data_tools.layout import InputError, write_text
+from data_tools.files import write_text
+from data_tools.layout import InputError
 from svg.protocols import OWN, PROTOCOLS, SET_METRICS
 
 from .command import Run, add_run_arguments, label_runs, open_run, parse_run_arguments, resolve_protocol

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools import layout
+from data_tools.files import write_text
 from data_tools.layout import InputError
 
 
@@ -75,7 +75,7 @@ def _number(name: str, value: float | None) -> str:
 
 
 def save(path: Path, machine: dict[str, str], rows: list[Row]) -> None:
-    layout.write_text(path, json.dumps({"machine": machine, "rows": [dataclasses.asdict(row) for row in rows]}, indent=2) + "\n")
+    write_text(path, json.dumps({"machine": machine, "rows": [dataclasses.asdict(row) for row in rows]}, indent=2) + "\n")
 
 
 def load(path: Path) -> list[Row]:

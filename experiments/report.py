@@ -92,7 +92,7 @@ def report(args: argparse.Namespace) -> None:
     if not 0.1 <= args.fps <= 50:
         raise InputError("--fps: expected a number from 0.1 to 50")
 
-    from data_tools.layout import write_text
+    from data_tools.files import write_text
     from svg.config import flag_values
     from svg.journal import read_metrics
     from svg.plotting import plot_frames, plot_training

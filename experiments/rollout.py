@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from data_tools.command import OneLineParser, run_command
-from data_tools.layout import InputError, write_text
+from data_tools.files import write_text
+from data_tools.layout import InputError
 
 from .command import Run, add_run_arguments, named_sequences, open_run, parse_run_arguments
 

@@ -20,7 +20,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from data_tools.layout import TEMPORARY, InputError, flush_names, open_regular, read_json, whole_file, write_text
+from data_tools.errors import InputError
+from data_tools.files import flush_names, folder_in, open_regular, remove_leftovers, whole_file, write_text
+from data_tools.layout import read_json
 
 from .config import Config, ModelConfig
 from .losses import LOSSES
@@ -76,8 +78,7 @@ def save_best(run: Path, model: nn.Module, progress: dict[str, Any]) -> None:
 
 
 def _save(run: Path, name: str, stem: str, contents: dict[str, dict[str, Tensor]], progress: dict[str, Any]) -> None:
-    folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_in(run, FOLDER)
     files, digests = {}, {}
     for part, tensors in contents.items():
         data = safetensors.torch.save(tensors)
@@ -149,8 +150,7 @@ def remove_after(run: Path, step: int) -> None:
         if _step_of(path) > step:
             path.unlink()
     for folder in (run, run / FOLDER):
-        for leftover in folder.glob(f".*{TEMPORARY}"):
-            leftover.unlink()
+        remove_leftovers(folder)
 
 
 # ---------------------------------------------------------------------------------------------------------- reading

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from safetensors.torch import save
 from torch import nn
 
-from data_tools.layout import whole_file, write_text
+from data_tools.files import folder_in, whole_file, write_text
 
 from .checkpoint import stored_weights
 from .config import TrainConfig
@@ -35,8 +35,7 @@ def save_what_led_to_it(run: Path, model: nn.Module, skipped: list[dict[str, Any
 
     A step is a function of the weights, the seed and its number: with these it can be done again.
     """
-    folder = run / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_in(run, FOLDER)
     with whole_file(folder / "weights.safetensors") as file:
         file.write(save(stored_weights(model)))
     lines = [{name: value if _is_number(value) else str(value) for name, value in step.items()} for step in skipped]

@@ -5,17 +5,19 @@ import math
 from pathlib import Path
 from typing import Any
 
-from data_tools.layout import InputError, open_regular, write_text
+from data_tools.errors import InputError
+from data_tools.files import read_bytes, write_text
 
 METRICS_FILE = "metrics.jsonl"
 TIMING_FILE = "timing.jsonl"
+MOST_BYTES = 2**28  # of each: a million epochs
 
 
 def append_epoch(run: Path, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
     """Adds an epoch's line to each of the two files."""
     for name, values in ((METRICS_FILE, metrics), (TIMING_FILE, timing)):
         path = run / name
-        before = path.read_text() if path.exists() else ""
+        before = read_bytes(path, MOST_BYTES).decode() if path.exists() else ""
         write_text(path, before + json.dumps(values) + "\n")
 
 
@@ -23,8 +25,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl``, one an epoch. Raises `InputError` naming a bad line."""
     path = Path(run) / METRICS_FILE
     try:
-        with open_regular(path) as file:
-            texts = file.read().decode().splitlines()
+        texts = read_bytes(path, MOST_BYTES).decode().splitlines()
     except FileNotFoundError:
         raise InputError(f"{path}: not found; expected a run folder that svg-train has written") from None
     except OSError as error:
@@ -66,6 +67,6 @@ def truncate(run: Path, step: int) -> None:
     """Drops what was noted after `step` and a line cut off while it was written: a resumed run does these epochs again."""
     for path in (run / METRICS_FILE, run / TIMING_FILE):
         if path.exists():
-            text = path.read_text(errors="replace")
+            text = read_bytes(path, MOST_BYTES).decode(errors="replace")
             kept = [raw for raw in text.splitlines() if (line := _parse_line(raw)) is not None and line["step"] <= step]
             write_text(path, "".join(f"{raw}\n" for raw in kept))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data_tools.layout import InputError
+from data_tools.errors import InputError
+from data_tools.files import open_regular
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class WeightsFile:
         """`path`, if its content is this file. Raises `InputError` otherwise."""
         kind, expected = self.checksum.split(":")
         found = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             while block := file.read(1 << 20):
                 found.update(block)
         if not found.hexdigest().startswith(expected):

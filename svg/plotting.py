@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from data_tools.layout import whole_file
+from data_tools.files import whole_file
 
 from .comparison import Comparison
 from .results import TITLES, Evaluation, method_names

@@ -3,7 +3,6 @@
 Videos are uint8 ``[T,H,W,3]``; frames before `n_past` are given (green border), the rest are predicted (orange border).
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from data_tools.layout import InputError, flush_file, whole_file
+from data_tools.errors import InputError
+from data_tools.files import flush_file, remove, temporary_beside, whole_file
 
 GIVEN, PREDICTED = (0, 158, 115), (213, 94, 0)
 """Green and orange of Okabe & Ito, as in the plots: told apart by the colour-blind too."""
@@ -134,7 +134,8 @@ class Mp4Writer:
 
     def __init__(self, path: Path, fps: float):
         self._path, self._fps, self._writer, self._last = path, fps, None, None
-        self._growing = path.with_name(f".{path.name}.{os.getpid()}.mp4")  # ffmpeg goes by the end of the name
+        self._folder = temporary_beside(path)  # of our own: ffmpeg follows links
+        self._growing = self._folder / "film.mp4"  # ffmpeg goes by the end of the name
 
     def __enter__(self) -> "Mp4Writer":
         return self
@@ -144,6 +145,7 @@ class Mp4Writer:
 
         width, height = (side - side % 2 for side in picture.size)  # H.264 halves the colours' resolution
         if self._writer is None:
+            self._folder.mkdir()
             options = {"fps": self._fps, "quality": 8, "macro_block_size": 2, "ffmpeg_log_level": "error"}
             self._writer = write_frames(str(self._growing), (width, height), **options)
             self._writer.send(None)
@@ -160,8 +162,7 @@ class Mp4Writer:
         if error is None:
             flush_file(self._growing)
             self._growing.replace(self._path)
-        else:
-            self._growing.unlink(missing_ok=True)
+        remove(self._folder)
 
 
 def save_mp4(pictures: list[Image.Image], path: Path, fps: float) -> None:

@@ -13,13 +13,15 @@ from typing import Any, get_type_hints
 import numpy as np
 import pandas as pd
 
-from data_tools.layout import InputError, read_json, write_texts
+from data_tools.files import folder_in, read_bytes, write_texts
+from data_tools.layout import InputError, read_json
 
 from .protocols import FRAME_METRICS, Protocol
 from .statistics import bootstrap_interval, paired_differences
 from .tables import Table
 
 FOLDER = "evaluation"
+MOST_BYTES = 2**30  # of a table of scores
 SCHEMA_VERSION = 2
 TITLES = {"psnr": "PSNR dB", "ssim": "SSIM", "mse": "MSE", "lpips": "LPIPS", "fvd": "FVD", "kvd": "KVD"}
 FORMATS = {"psnr": ".2f", "ssim": ".4f", "mse": "#.3g", "lpips": ".4f", "fvd": ".1f", "kvd": "#.3g"}
@@ -270,8 +272,7 @@ class Evaluation:
             "distances": {} if self.distances is None else self.distances.to_dict("index"),
             "files": {file: _digest(text) for file, text in texts.items()},
         }
-        folder = Path(run) / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = folder_in(Path(run), FOLDER)
         path = folder / f"{name}.json"
         texts[path.name] = json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
         write_texts({folder / file: text for file, text in texts.items()})
@@ -323,7 +324,7 @@ def load_evaluation(run: Path, name: str) -> Evaluation | None:
         tables = []
         for file, digest in values["files"].items():
             path = folder / Path(file).name
-            text = path.read_text(encoding="utf-8")
+            text = read_bytes(path, MOST_BYTES).decode()
             if _digest(text) != digest:
                 raise ValueError(f"it is not the one that {name}.json belongs to")
             names = ("sequence", "method")  # texts, whatever they say

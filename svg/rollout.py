@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_tools.layout import whole_file
+from data_tools.files import whole_file
 
 from . import runtime
 from .predictor import Predictor, as_images

@@ -42,6 +42,7 @@ from recordings import write_version
 from data_tools import bair, frames, layout, rlds
 from data_tools.claim import claimed
 from data_tools.conversion import convert_records
+from data_tools.files import write_text
 from data_tools.folders import read_table, write_sequence
 from data_tools.index import build_index
 from data_tools.layout import InputError
@@ -398,7 +399,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
     recipe = folder / "claim" / "recipe.json"
     wanted = {"converter": "x", "version": 1, "shards": {"train": ["a", "b"]}, "fit": "crop"}
     (folder / "claim" / "train").mkdir(parents=True)
-    layout.write_text(recipe, json.dumps(wanted, indent=2) + "\n")
+    write_text(recipe, json.dumps(wanted, indent=2) + "\n")
 
     def claim() -> Any:
         with claimed(recipe.parent, recipe.name, wanted):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from data_tools import __main__ as svg_data
 from data_tools import folders, layout, png
+from data_tools.files import write_text
 from data_tools.index import build_index, check_sequence, find_sequences
 from data_tools.layout import InputError
 from data_tools.store import open_store
@@ -221,7 +222,7 @@ def test_writers_leave_nothing_half_written(tmp_path, monkeypatch):
     monkeypatch.undo()
     folders.write_sequence(tmp_path / "0", np.zeros((2, 8, 8, 3), np.uint8), np.zeros((2, 1)), None)
     assert [path.name for path in tmp_path.iterdir()] == ["0"]  # the leftovers of the same process are gone
-    layout.write_text(tmp_path / "x.json", json.dumps({"a": 1}))
+    write_text(tmp_path / "x.json", json.dumps({"a": 1}))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "x.json"]
 
 

@@ -79,7 +79,7 @@ def test_only_what_a_clip_needs_is_read(tmp_path, monkeypatch):
     course(tmp_path, [f"{number}.png" for number in range(9)])
     build_index(tmp_path)
     opened, read = [], png.read_frame
-    monkeypatch.setattr(png, "read_frame", lambda path, size: opened.append("/".join(Path(path).parts[-2:])) or read(path, size))
+    monkeypatch.setattr(png, "read_frame", lambda path, *rest: opened.append("/".join(Path(path).parts[-2:])) or read(path, *rest))
     dataset = SequenceDataset(tmp_path, "train", 2)
     assert not opened
     dataset[0, 4]

@@ -72,7 +72,7 @@ def test_frames_numbered_from_one(tmp_path):
 def test_reading_is_lazy(data_root, monkeypatch):
     opened = []
     read = png.read_frame
-    monkeypatch.setattr(png, "read_frame", lambda path, size: opened.append(Path(path).name) or read(path, size))
+    monkeypatch.setattr(png, "read_frame", lambda path, *rest: opened.append(Path(path).name) or read(path, *rest))
     dataset = SequenceDataset(data_root, "train", 3)
     assert len(dataset) == 12 and not opened
     dataset[0, 5]

@@ -1,0 +1,265 @@
+"""The file system: files of anybody are opened and their folders walked, files of ours are written whole or not at all.
+
+Whatever comes from elsewhere may be a pipe, a device, a link to another place, larger than memory or without rights. Names of
+temporary files are random and are never opened through a link, so that nobody can have put one there before.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import InputError
+
+TEMPORARY = ".svg-part"  # how temporary names end
+_NO_FOLLOW, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)  # Windows has neither
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def open_regular(path: Path | str, root: Path | str | None = None) -> BinaryIO:
+    """Open a regular file for reading; one that is a link out of `root` is refused.
+
+    Raises `OSError`, also for a pipe or a device, on which reading may never end.
+    """
+    file = open(path, "rb", opener=partial(_open, root))  # noqa: SIM115 whoever asked for it closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def _open(root: Path | str | None, path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe, and without following a link that leads out of `root`."""
+    flags |= _NO_WAIT
+    if root is None:
+        return os.open(path, flags)
+    try:
+        return os.open(path, flags | _NO_FOLLOW)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    if not is_inside(path, root):
+        raise OSError(errno.EPERM, f"a link out of {root}", path)
+    return os.open(path, flags)
+
+
+def read_bytes(path: Path | str, most: int, root: Path | str | None = None) -> bytes:
+    """Return the contents of a regular file of at most `most` bytes, whose size is compared before anything is read.
+
+    Raises `OSError`.
+    """
+    with open_regular(path, root) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= most:
+            return file.read(most)
+    raise OSError(errno.EFBIG, f"{size} bytes, expected at most {most}", str(path))
+
+
+def is_inside(path: Path | str, root: Path | str) -> bool:
+    """Return whether `path`, all links followed, is `root` or lies below it."""
+    return _is_above(os.path.realpath(root), os.path.realpath(path))
+
+
+def _is_above(folder: str, other: str) -> bool:
+    return f"{other}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts frame2 before frame10."""
+    return [(int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def walk(root: Path | str, within: Path | str | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Yield (folder, names of its files) at and below `root`, folders in natural order; nothing if `root` is no folder.
+
+    Hidden folders are passed over. Links are followed within `within` (default: `root`), but not in circles. Raises `InputError`
+    for a folder that cannot be listed, for a link to anywhere else, and for a folder that is reached a second time through a
+    link: trees of such links can be endless.
+    """
+    within = os.path.realpath(root if within is None else within)
+    reached: dict[tuple[int, int], tuple[str, bool]] = {}  # by device and inode: path, and whether a link led there
+    pending = [(os.fspath(root), False)]
+    while pending:
+        folder, linked = pending.pop()
+        try:
+            status = os.stat(folder)
+            if folder == os.fspath(root) and not stat.S_ISDIR(status.st_mode):
+                return
+            with os.scandir(folder) as listed:
+                entries = list(listed)
+        except FileNotFoundError:
+            if folder == os.fspath(root):
+                return
+            raise InputError(f"{folder}: was removed while it was read; run this again") from None
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be listed ({error.strerror}); get the rights to it or move it away") from None
+        first, first_linked = reached.setdefault((status.st_dev, status.st_ino), (folder, linked))
+        if first != folder and (linked or first_linked):
+            raise InputError(f"{folder}: is the same folder as {first} (a link); remove one of them")
+        folders, files = [], []
+        for entry in entries:
+            is_link, is_folder = entry.is_symlink(), entry.is_dir()
+            if is_folder and entry.name.startswith("."):
+                continue
+            if is_link:
+                target = os.path.realpath(entry.path)
+                if not _is_above(within, target):
+                    raise InputError(f"{entry.path}: a link out of {within}, to {target}; copy what it points to (`cp -rL` does)")
+                if is_folder and _is_above(target, os.path.realpath(folder)):
+                    continue
+            if is_folder:
+                folders.append((entry.path, linked or is_link))
+            else:
+                files.append(entry.name)
+        yield folder, sorted(files)
+        pending += sorted(folders, key=lambda found: natural_key(os.path.basename(found[0])), reverse=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def folder_in(parent: Path, name: str) -> Path:
+    """Return the folder `name` of a run, made if it is not there.
+
+    Raises `InputError` if it is a link, through which files elsewhere would be replaced: runs are passed from hand to hand.
+    """
+    folder = parent / name
+    if folder.is_symlink():
+        raise InputError(f"{folder}: is a link, expected a folder of its own; remove the link, or copy what it points to")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a random temporary name, under which `path` is written before it is renamed."""
+    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}{TEMPORARY}")
+
+
+def create(path: Path) -> BinaryIO:
+    """Open a new file for writing. Raises `OSError` if there is anything of that name, a link included."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write that gets its name at the end of the ``with``, flushed to the disk; after an error nothing is left.
+
+    Whoever is killed meanwhile, or loses power, leaves `path` as it was. Raises `OSError` naming it if it cannot be written.
+    """
+    with whole_files([path]) as (file,):
+        yield file
+
+
+@contextlib.contextmanager
+def whole_files(paths: list[Path]) -> Iterator[list[BinaryIO]]:
+    """As `whole_file`, of files that belong together: all are complete before the first gets its name, and then each does."""
+    temporaries = [temporary_beside(path) for path in paths]
+    with contextlib.ExitStack() as stack:
+        files = []
+        for path, temporary in zip(paths, temporaries, strict=True):
+            with naming(path):
+                files.append(create(temporary))
+            stack.callback(_remove_file, temporary)
+            stack.callback(_close, files[-1])
+        with naming(paths[0]):
+            yield files
+        for path, file in zip(paths, files, strict=True):
+            with naming(path):
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+        for path, temporary in zip(paths, temporaries, strict=True):
+            with naming(path):
+                os.replace(temporary, path)
+        for folder in {path.parent for path in paths}:
+            flush_names(folder)
+
+
+def _close(file: BinaryIO) -> None:
+    with contextlib.suppress(OSError):
+        file.close()
+
+
+def _remove_file(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder` to write into, which gets its name at the end; after an error nothing is left.
+
+    Whoever is killed leaves no folder under that name. (Files are not flushed one by one: after a loss of power `svg-data index`
+    names those that are empty.) Raises `OSError` naming the folder if it cannot be written.
+    """
+    temporary = temporary_beside(folder)
+    try:
+        with naming(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+            yield temporary
+            os.rename(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove from a folder what interrupted writers left under names of `temporary_beside`."""
+    for leftover in folder.glob(f".*{TEMPORARY}"):
+        remove(leftover)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it; what a link points to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def flush_names(folder: Path) -> None:
+    """Let what was renamed in a folder survive a loss of power, where the system can."""
+    with contextlib.suppress(OSError):  # Windows opens no folders, and some file systems flush none
+        flush_file(folder)
+
+
+def flush_file(path: Path) -> None:
+    """Let what another program has written survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises `OSError` naming it."""
+    write_texts({path: text})
+
+
+def write_texts(texts: dict[Path, str]) -> None:
+    """Write files that belong together; see `whole_files`."""
+    with whole_files(list(texts)) as files:
+        for file, text in zip(files, texts.values(), strict=True):
+            file.write(text.encode(errors="backslashreplace"))
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an `OSError` name the path that was to be written: a full disk's names none, others a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        other = error.filename and TEMPORARY not in str(error.filename)
+        raise OSError(error.errno, error.strerror or str(error), str(error.filename if other else path)) from None
