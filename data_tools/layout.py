@@ -19,7 +19,7 @@ import math
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 from .files import open_regular as open_regular
@@ -45,6 +45,7 @@ POSES_COLUMN = "poses"
 """Index column of data with poses: how many frames after the first one have one."""
 MAX_FRAMES, MAX_WIDTH, MAX_PIXELS, MAX_COLUMNS = 10_000_000, 16_384, 2**24, 4_096
 MAX_JSON, MAX_INDEX = 2**26, 2**28  # bytes
+MAX_TABLE_COLUMNS = 64  # of an index or a table of scores
 INDEX_RANGES = {  # what a row of an index may say
     "frames": (1, MAX_FRAMES), "height": (1, MAX_WIDTH), "width": (1, MAX_WIDTH), "channels": (1, 3),
     "action_dim": (0, MAX_COLUMNS), "position_dim": (0, MAX_COLUMNS), POSES_COLUMN: (1, MAX_FRAMES),
@@ -86,19 +87,14 @@ class DatasetInfo:
 
 def read_index(root: Path, split: str | None = None) -> "pd.DataFrame":
     """The rows of ``index.csv`` of one split, or all; opens no image. Raises `InputError` if there is none or it is damaged."""
-    import pandas as pd
-
     path = Path(root) / INDEX_FILE
     if not path.exists():
         raise _no_data_set(Path(root), path)
     try:
-        text = io.BytesIO(read_bytes(path, MAX_INDEX))
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", RuntimeWarning)  # of numbers that are no integers
-            index = pd.read_csv(text, dtype=INDEX_TYPES | {POSES_COLUMN: "int32"}, keep_default_na=False)
+        index = parse_csv(read_bytes(path, MAX_INDEX), INDEX_TYPES | {POSES_COLUMN: "int32"})
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
-    except (ValueError, OverflowError, RuntimeWarning) as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: damaged ({error}); {AGAIN}") from None
     missing = [name for name in INDEX_TYPES if name not in index.columns]
     if missing:
@@ -111,6 +107,21 @@ def read_index(root: Path, split: str | None = None) -> "pd.DataFrame":
         found = ", ".join(str(name) for name in index["split"].unique()) or "none"
         raise InputError(f"{path}: found no sequence of split {split!r}; splits here: {found}")
     return rows
+
+
+def parse_csv(data: bytes, types: dict[str, Any]) -> "pd.DataFrame":
+    """Return a table with a header, its columns of `types`, texts as they are. Raises `ValueError` if it is damaged."""
+    import pandas as pd
+
+    columns = data[: data.find(b"\n") + 1 or None].count(b",") + 1
+    if columns > MAX_TABLE_COLUMNS:  # on which pandas works for minutes
+        raise ValueError(f"{columns} columns, expected at most {MAX_TABLE_COLUMNS}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # of numbers that are no integers
+        try:
+            return pd.read_csv(io.BytesIO(data), dtype=types, keep_default_na=False)
+        except RuntimeWarning as warning:
+            raise ValueError(str(warning)) from None
 
 
 def _check_index(path: Path, index: "pd.DataFrame") -> None:

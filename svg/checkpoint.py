@@ -9,9 +9,9 @@ none is ever replaced by another content.
 import hashlib
 import json
 import math
+import os
 import re
 import sys
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from data_tools.errors import InputError
-from data_tools.files import flush_names, folder_in, open_regular, remove_leftovers, whole_file, write_text
+from data_tools.files import flush_names, folder_in, open_regular, read_bytes, remove_leftovers, whole_file, write_text
 from data_tools.layout import read_json
 
 from .config import Config, ModelConfig
 from .losses import LOSSES
 from .optimizers import state_names
+from .pickles import read_version_1
 
 SCHEMA_VERSION = 2
 """1: ``last.json`` instead of ``step-*.json``, no checksums, the optimiser's state as ``torch.save`` writes it."""
@@ -37,6 +38,8 @@ FOLDER = "checkpoints"
 FIGURES = "figures"
 OURS = re.compile(r"(step|best|last)-\d{8,}(-[0-9a-f]{8})?(\.optimizer)?\.(json|safetensors|pt)|last\.json")
 """Names that this and earlier releases give: others are a user's own."""
+MOST_BYTES = 2**34  # of a file of a checkpoint
+MOMENTS = 4  # numbers of an optimiser's state for each weight, on the safe side
 WHERE = "is {} a run folder that svg-train has written?"
 
 
@@ -213,6 +216,9 @@ def _open(path: Path, passed_over: list[str]) -> Checkpoint:
     for part, place in places.items():
         try:
             with open_regular(place) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > MOST_BYTES:  # before it is hashed: a file with holes may seem endless
+                    raise ValueError(f"{size} bytes, expected at most {MOST_BYTES}")
                 taken[part] = hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError) as error:  # ValueError: a name that cannot be
             raise Damaged(f"{place}: cannot be read, though {path.name} names it ({error})") from None
@@ -251,15 +257,19 @@ def _is_count(found: Any) -> bool:
     return type(found) is int and 0 <= found < 2**53
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file. Raises `Damaged`."""
+def read_tensors(path: Path, most: int = MOST_BYTES) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file that may have `most` bytes. Raises `Damaged`."""
     try:
-        with open_regular(path) as file:
-            return safetensors.torch.load(file.read())
+        return safetensors.torch.load(read_bytes(path, most))
     except OSError as error:
         raise Damaged(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # SafetensorError and, for offsets and types that there are not, whatever follows from them
         raise Damaged(f"{path}: damaged ({_first_line(error)})") from None
+
+
+def _file_size(model: nn.Module) -> int:
+    """Return the most bytes that a file of the model's weights has: a tensor's name and shape take some hundred."""
+    return sum(1000 + value.nbytes for value in model.state_dict().values()) + 2**16
 
 
 def check_model(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Tensor]:
@@ -268,7 +278,7 @@ def check_model(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Tensor
 
     with torch.device("meta"):
         outline = make_model(config)
-    weights = read_tensors(checkpoint.files["weights"])
+    weights = read_tensors(checkpoint.files["weights"], _file_size(outline))
     _check_tensors(checkpoint.files["weights"], weights, outline)
     return weights
 
@@ -276,7 +286,7 @@ def check_model(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Tensor
 def load(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Loads weights (and the optimiser's state) in place. Raises `InputError` naming a file that is of another model."""
     path = checkpoint.files["weights"]
-    weights = read_tensors(path)
+    weights = read_tensors(path, _file_size(model))
     _check_tensors(path, weights, model)
     model.load_state_dict(weights)
     if optimizer is None:
@@ -285,7 +295,11 @@ def load(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimi
     if path is None:
         raise Damaged(f"{checkpoint.path}: damaged (it names no state of the optimiser)")
     try:
-        state = _read_version_1(path) if checkpoint.version == 1 else _as_state(read_tensors(path), model, optimizer)
+        state = (
+            read_version_1(path)
+            if checkpoint.version == 1
+            else _as_state(read_tensors(path, MOMENTS * _file_size(model)), model, optimizer)
+        )
         _check_state(state["state"], optimizer)
         optimizer.load_state_dict(state)
     except InputError:
@@ -336,17 +350,6 @@ def _as_state(tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.opt
     return optimizer.state_dict() | {
         "state": {number: state[parameter] for number, parameter in enumerate(places) if state[parameter]}
     }
-
-
-def _read_version_1(path: Path) -> dict[str, Any]:
-    """A state written by ``torch.save``, read without running code and without unpacking: it never compresses."""
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("compressed, which torch.save never does")
-        if sum(entry.file_size for entry in entries) > path.stat().st_size:
-            raise ValueError("it holds more than its size")
-    return torch.load(path, weights_only=True, map_location="cpu")
 
 
 def read_identity(run: Path, name: str) -> str:

@@ -1,7 +1,6 @@
 """What an evaluation found: scores of every frame with their protocol, their averages with intervals, on disk and in tables."""
 
 import hashlib
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from data_tools.files import folder_in, read_bytes, write_texts
-from data_tools.layout import InputError, read_json
+from data_tools.layout import InputError, parse_csv, read_json
 
 from .protocols import FRAME_METRICS, Protocol
 from .statistics import bootstrap_interval, paired_differences
@@ -324,11 +323,11 @@ def load_evaluation(run: Path, name: str) -> Evaluation | None:
         tables = []
         for file, digest in values["files"].items():
             path = folder / Path(file).name
-            text = read_bytes(path, MOST_BYTES).decode()
-            if _digest(text) != digest:
+            data = read_bytes(path, MOST_BYTES)
+            if hashlib.sha256(data).hexdigest() != digest:
                 raise ValueError(f"it is not the one that {name}.json belongs to")
             names = ("sequence", "method")  # texts, whatever they say
-            tables.append(pd.read_csv(io.StringIO(text), dtype=dict.fromkeys(names, str), keep_default_na=False))
+            tables.append(parse_csv(data, dict.fromkeys(names, str)))
         distances = pd.DataFrame.from_dict(values["distances"], orient="index") if values["distances"] else None
         evaluation = Evaluation(protocol, setting, tables[0], tables[1] if len(tables) > 1 else None, distances)
         evaluation.report()

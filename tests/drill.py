@@ -98,7 +98,8 @@ def make_jobs(folder: Path) -> dict[str, Job]:
     shutil.copytree(folder / "folders", older)
     build_index(older, "before")
     for number in range(120, 1500):
-        (older / "train" / str(number)).symlink_to(folder / "folders" / "train" / str(number % 40 * 3))
+        source = folder / "folders" / "train" / str(number % 40 * 3)
+        shutil.copytree(source, older / "train" / str(number), copy_function=os.link)
     train = [sys.executable, "-m", "experiments.train", "--data_root", str(folder / "folders"), "--log_dir", "out", *MODEL]
     train += ["--workers", "1", "--save_minutes", "0.01", "--resume"]
     return {
@@ -126,7 +127,7 @@ def run_whole(job: Job, folder: Path) -> float:
 
 def put_before(job: Job, folder: Path) -> None:
     if job.before is not None:
-        shutil.copytree(job.before, folder / "out", symlinks=True)
+        shutil.copytree(job.before, folder / "out", copy_function=os.link)
 
 
 def environment() -> dict[str, str]:

@@ -196,13 +196,16 @@ def test_recordings_beside_those_that_are_split_are_refused(tmp_path, odd):
     assert not (tmp_path / "out").exists()
 
 
-def test_recordings_behind_links_are_taken(tmp_path):
-    write_pictures(tmp_path / "elsewhere", 3)
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere")  # in circles
+def test_recordings_behind_links_are_taken_within_the_source_alone(tmp_path):
+    write_pictures(tmp_path / "in" / ".pool" / "first", 3)
+    (tmp_path / "in" / "a").symlink_to(tmp_path / "in" / ".pool" / "first")
+    (tmp_path / "in" / ".pool" / "first" / "round").symlink_to(tmp_path / "in")  # in circles
     frames.convert(tmp_path / "in", tmp_path / "out", image_width=8, shares=(1, 0, 0), workers=1)
     assert layout.read_index(tmp_path / "out")["path"].tolist() == ["train/a/0"]
+    write_pictures(tmp_path / "elsewhere", 3)
+    (tmp_path / "in" / "b").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"in/b: a link out of .*in, to .*elsewhere; copy what it points to"):
+        frames.convert(tmp_path / "in", tmp_path / "other", image_width=8, shares=(1, 0, 0), workers=1)
 
 
 def test_names_in_no_encoding_are_refused_at_once(tmp_path):
