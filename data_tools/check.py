@@ -130,15 +130,13 @@ def _read_packed(root: Path, job: tuple[str, int]) -> Finding:
         store = opened_store(root, split)
         row = store.index.iloc[number].to_dict()
         finding.path = row["path"]
-        frames = np.empty((row["frames"], *store.frame_size), np.uint8)
-        conditions = np.empty((row["frames"], *store.condition_shape), store.condition_type)
-        store.read(number, 0, frames, conditions)
-        name, tables = str(root / row["path"]), conditions
-        if store.info.pose_channels:
-            tables = np.empty((len(frames), 0), np.float32)
-        elif not np.isfinite(conditions).all():
+        name, with_poses = str(root / row["path"]), bool(store.info.pose_channels)
+        tables = np.empty((row["frames"], 0), np.float32) if with_poses else store.read_conditions(number)
+        if not np.isfinite(tables).all():
             raise InputError(f"{name}: conditions that are not finite; pack the data set again")
-        _examine(finding, name, row, tables, iter(frames), iter(conditions[:-1] if store.info.pose_channels else ()))
+        frames = (frame for piece, _ in store.pieces(number, row["frames"]) for frame in piece)
+        poses_of = (pose for _, piece in store.pieces(number, row["frames"] - 1) for pose in piece) if with_poses else iter(())
+        _examine(finding, name, row, tables, frames, poses_of)
     except InputError as error:
         finding.problems.append(str(error))
     return finding

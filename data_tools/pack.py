@@ -10,10 +10,11 @@ import contextlib
 import hashlib
 import math
 import os
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from . import layout
 from .claim import claimed
-from .files import naming
+from .files import folder_in, naming, remove
 from .index import Moments
 from .layout import SPLITS, InputError
 from .pool import add_workers_argument, check_workers, in_order
@@ -56,6 +57,7 @@ def pack(
     if info.pose_channels:
         index = _with_poses_of_frames(root, index, frames)
     opened_store.cache_clear()
+    _check_room(root, out, index)
     digest, mean, std = _read_tables(root, index, info.condition_dim)
     source = f"{info.name}, {len(index)} sequences, {digest}"
     recipe = {"packer": 1, "sequences": sequences, "frames": frames, "data set": source}
@@ -113,18 +115,22 @@ def _pack_split(root: Path, out: Path, split: str, rows: pd.DataFrame, workers: 
     if all(_is_whole(*array) for array in arrays):
         bar.update(len(rows))
         return
-    (out / split).mkdir(parents=True, exist_ok=True)
+    folder_in(out, split)
     with contextlib.ExitStack() as stack:
         growing = [stack.enter_context(_GrowingArray(*array)) for array in arrays]
         done = bisect.bisect_right(ends, min(array.rows for array in growing)) - 1
         for array in growing:
             array.cut(ends[done])
         bar.update(done)
-        jobs = [(int(row.number), int(row.frames)) for row in rows.iloc[done:].itertuples()]
-        for sequence in in_order(partial(_read_sequence, root, split), jobs, workers, out):
-            for array, values in zip(growing, sequence, strict=True):
+        jobs = [
+            (int(row.number), start, count)
+            for row in rows.iloc[done:].itertuples()
+            for start, count in store.stretches(int(row.frames))
+        ]
+        for (_, start, _), piece in zip(jobs, in_order(partial(_read_piece, root, split), jobs, workers, out), strict=True):
+            for array, values in zip(growing, piece, strict=True):
                 array.append(values)
-            bar.update()
+            bar.update(start == 0)
         for array in growing:
             array.finish()
 
@@ -137,13 +143,34 @@ def _is_whole(path: Path, dtype: type, shape: tuple[int, ...]) -> bool:
     return True
 
 
-def _read_sequence(root: Path, split: str, job: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    number, length = job
+def _read_piece(root: Path, split: str, job: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    number, start, count = job
     store = opened_store(root, split)
-    frames = np.empty((length, *store.frame_size), np.uint8)
-    conditions = np.empty((length, *store.condition_shape), store.condition_type)
-    store.read(number, 0, frames, conditions)
+    frames = np.empty((count, *store.frame_size), np.uint8)
+    conditions = np.empty((count, *store.condition_shape), store.condition_type)
+    store.read(number, start, frames, conditions)
     return frames, conditions
+
+
+def _check_room(root: Path, out: Path, index: pd.DataFrame) -> None:
+    """Raise `InputError` if the packed frames do not fit on the disk: a small folder can hold a million names of one file."""
+    needed = sum(int(rows["frames"].sum()) * opened_store(root, split).frame_bytes for split, rows in index.groupby("split"))
+    there = sum(path.stat().st_size for split in SPLITS for path in (out / split).glob("*.npy*"))
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if needed - there > free:
+        raise InputError(
+            f"{out}: found {free / 1e9:.1f} GB free, expected {(needed - there) / 1e9:.1f} GB for {index['frames'].sum()} frames; "
+            "make room, or take fewer with --sequences or --frames"
+        )
+
+
+def _open_growing(path: Path) -> BinaryIO:
+    """Open a file of ours to append to it; one that is a link, or has another name elsewhere, is begun anew."""
+    if path.is_symlink() or (path.exists() and not (path.is_file() and path.stat().st_nlink == 1)):
+        remove(path)
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "a+b")
 
 
 class _GrowingArray:
@@ -155,7 +182,7 @@ class _GrowingArray:
         self._length = shape[0]
         if path.exists():  # finished before its twin was, or damaged since
             os.replace(path, self._growing)
-        self._file = open(self._growing, "a+b")  # noqa: SIM115 closed on exit
+        self._file = _open_growing(self._growing)
 
     def __enter__(self) -> Self:
         return self

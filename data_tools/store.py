@@ -75,14 +75,21 @@ class Store(ABC):
 
         A sequence may be longer than memory: a million names of one small file make one.
         """
-        frame = math.prod(self.frame_size) + math.prod(self.condition_shape) * np.dtype(self.condition_type).itemsize
-        step = max(1, PIECE // frame)
-        for start in range(0, length, step):
-            count = min(step, length - start)
+        for start, count in self.stretches(length):
             frames = np.empty((count, *self.frame_size), np.uint8)
             conditions = np.empty((count, *self.condition_shape), self.condition_type)
             self.read(sequence, start, frames, conditions)
             yield frames, conditions
+
+    def stretches(self, length: int) -> list[tuple[int, int]]:
+        """Return (first frame, number of frames) of the `pieces` of so many frames."""
+        step = max(1, PIECE // self.frame_bytes)
+        return [(start, min(step, length - start)) for start in range(0, length, step)]
+
+    @property
+    def frame_bytes(self) -> int:
+        """What one frame and its condition take in memory, and in a packed store."""
+        return math.prod(self.frame_size) + math.prod(self.condition_shape) * np.dtype(self.condition_type).itemsize
 
     def read_conditions(self, sequence: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The conditions of the frames from `start` to before `stop` (the end of the sequence), without the frames.
