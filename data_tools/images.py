@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .layout import InputError
+from .errors import InputError
+from .files import open_regular
 
 FITS = ("crop", "stretch")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
@@ -27,7 +28,10 @@ def open_picture(source: bytes | Path, formats: tuple[str, ...] = FORMATS) -> It
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # of notes beside the pixels, such as where it was taken
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
+            with (
+                io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file,
+                Image.open(file, formats=formats) as image,
+            ):
                 yield image
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, DecompressionBombError ... on damaged files
         raise ValueError(f"unreadable picture ({error or type(error).__name__})") from None

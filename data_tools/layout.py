@@ -91,7 +91,7 @@ def read_index(root: Path, split: str | None = None) -> "pd.DataFrame":
     if not path.exists():
         raise _no_data_set(Path(root), path)
     try:
-        index = parse_csv(read_bytes(path, MAX_INDEX), INDEX_TYPES | {POSES_COLUMN: "int32"})
+        index = parse_csv(read_bytes(path, MAX_INDEX, root), INDEX_TYPES | {POSES_COLUMN: "int32"})
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
     except (ValueError, OverflowError) as error:
@@ -156,7 +156,7 @@ def read_info(root: Path) -> DatasetInfo:
     path = Path(root) / INFO_FILE
     if not path.exists():
         raise _no_data_set(Path(root), path)
-    values = read_json(path, AGAIN)
+    values = read_json(path, AGAIN, root)
     version = values.get("schema_version")
     if version != SCHEMA_VERSION:
         raise InputError(f"{path}: found schema version {version!r}, expected {SCHEMA_VERSION}; {AGAIN}")
@@ -168,10 +168,13 @@ def read_info(root: Path) -> DatasetInfo:
     return info
 
 
-def read_json(path: Path, advice: str) -> dict:
-    """A JSON object from a file that anybody may have written. Raises `InputError` that ends with the advice."""
+def read_json(path: Path, advice: str, root: Path | None = None) -> dict:
+    """A JSON object from a file that anybody may have written. Raises `InputError` that ends with the advice.
+
+    One that is a link out of `root` is refused.
+    """
     try:
-        values = json.loads(read_bytes(path, MAX_JSON))
+        values = json.loads(read_bytes(path, MAX_JSON, root))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
     except (ValueError, RecursionError) as error:  # no text, no JSON, gigantic numbers, endless nesting

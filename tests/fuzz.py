@@ -3,6 +3,8 @@
     python tests/fuzz.py                       12,000 bad files: some minutes
     python tests/fuzz.py --inputs 500 png      500 for one reader
 
+Besides, each file is once replaced by each of `KINDS`: a pipe, a device, a folder, links, files with huge holes.
+
 Each reader has a sound file and two ways to spoil it. `random` damage (flipped bits, cut ends, numbers set to their extremes, other
 files' parts) is bad wherever a checksum covers the file. `knowing` damage is bad by construction and, where there are checksums,
 signed anew as a stranger would. The reader must refuse with the one line that a user sees, or read what it would have read before
@@ -23,6 +25,7 @@ import random
 import resource
 import shutil
 import signal
+import stat
 import struct
 import sys
 import tempfile
@@ -39,7 +42,7 @@ from conftest import moving_square
 from PIL import Image
 from recordings import write_version
 
-from data_tools import bair, frames, layout, rlds
+from data_tools import bair, files, frames, layout, rlds
 from data_tools.claim import claimed
 from data_tools.conversion import convert_records
 from data_tools.files import write_text
@@ -57,6 +60,7 @@ from svg.results import load_evaluation
 from svg.sequences import SequenceDataset
 from svg.training import Training
 
+SPARSE = 2**40  # bytes of a file that is a hole for the most part
 PATIENCE = 20  # seconds that a reader may take
 ROOM = 3 << 30  # bytes that a reader may take beyond what the process has
 OUTCOMES = ("refused", "same", "accepted", "crashed", "hung", "other sound file")
@@ -426,10 +430,18 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         path = pictures / name[0] / name
         return Reader(path, lambda: [frame.tobytes() for frame in frames.read_recording(path.parent, 16, "crop", 1)])
 
+    def animation() -> Any:
+        found = [frame.tobytes() for frame in frames.read_recording(folder / "one.gif", 16, "crop", 1)]
+        if not found:  # a folder, in which pictures would be looked for
+            raise InputError("no frames, which its users are told")
+        return found
+
     evaluation = run / "evaluation"
 
     def scores() -> Any:
         found = load_evaluation(run, "test_n2")
+        if found is None:
+            raise InputError("none, which its users are told")
         return found.report(), found.scores.to_csv(), found.setting.scored, found.setting.data_digest, found.setting.weights
 
     npy_head = lambda content: 128  # noqa: E731
@@ -455,9 +467,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         "bmp": recording("c.bmp"),
         "webp": recording("d.webp"),
         "tiff": recording("e.tif"),
-        "gif": Reader(
-            folder / "one.gif", lambda: [frame.tobytes() for frame in frames.read_recording(folder / "one.gif", 16, "crop", 1)]
-        ),
+        "gif": Reader(folder / "one.gif", animation),
         "recipe": Reader(recipe, claim, spoil_json()),
         "config": Reader(run / "config.json", load_weights, spoil_json(required=False)),
         "checkpoint": Reader(step, resumed, sign_json(spoil_json()), covered=True),
@@ -484,15 +494,55 @@ class Hung(BaseException):
     """A reader took longer than `PATIENCE`."""
 
 
-def try_reader(reader: Reader, spoil: Spoil, bad: bool, sound: Any, chance: random.Random) -> tuple[str, str]:
-    """(outcome, what to tell of it) of one spoiled file, which is put right again."""
+def with_hole(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    os.truncate(path, SPARSE)
+
+
+def all_hole(path: Path, _: bytes) -> None:
+    with_hole(path, b"")
+
+
+def linked(target: str) -> Callable[[Path, bytes], None]:
+    return lambda path, _: path.symlink_to(target)
+
+
+def link_with_its_content(path: Path, data: bytes) -> None:
+    other = Path(tempfile.gettempdir(), f"svg-fuzz-{os.getpid()}")
+    other.write_bytes(data)
+    path.symlink_to(other)
+
+
+KINDS: dict[str, Callable[[Path, bytes], None]] = {
+    "pipe": lambda path, _: os.mkfifo(path),
+    "folder": lambda path, _: path.mkdir(),
+    "socket": lambda path, _: os.mknod(path, 0o600 | stat.S_IFSOCK),
+    "endless device": linked("/dev/zero"),
+    "empty device": linked("/dev/null"),
+    "terminal": linked("/dev/tty"),
+    "link to a folder": linked("/"),
+    "link to nothing": linked("/nonexistent"),
+    "link to itself": lambda path, _: path.symlink_to(path.name),
+    "link to a file elsewhere": link_with_its_content,
+    "sound, then a hole": with_hole,
+    "hole": all_hole,
+}
+"""What may stand in a file's place, by name; each is put there by its function of path and sound content."""
+
+
+def try_reader(reader: Reader, spoil: Spoil, bad: bool, sound: Any, chance: random.Random, kind: str = "") -> tuple[str, str]:
+    """(outcome, what to tell of it) of one spoiled file, or of a `kind` in its place, which is put right again."""
     kept = {path: path.read_bytes() for path in reader.path.parent.iterdir() if path.is_file()}
     data = kept[reader.path]
-    spoiled = spoil(data, chance)
+    spoiled = kind.encode() if kind else spoil(data, chance)
     try:
         if spoiled == data:
             return "same", ""
-        reader.path.write_bytes(spoiled)
+        if kind:
+            reader.path.unlink()
+            KINDS[kind](reader.path, data)
+        else:
+            reader.path.write_bytes(spoiled)
         signal.alarm(PATIENCE)
         try:
             value = reader.read()
@@ -512,6 +562,8 @@ def try_reader(reader: Reader, spoil: Spoil, bad: bool, sound: Any, chance: rand
             raise
         return "crashed", f"{type(error).__name__}: {error}; {what_differs(data, spoiled)}"
     finally:
+        if kind:
+            files.remove(reader.path)
         for path, content in kept.items():
             path.write_bytes(content)
 
@@ -541,9 +593,10 @@ def fuzz(readers: dict[str, Reader], inputs: int, seed: int = 0) -> dict[str, Co
             chance, counts[name], sound = random.Random(f"{seed} {name}"), Counter(), reader.read()
             ways = [(reader.knowing, not reader.signed)] if reader.knowing else []
             ways += [(spoil_bytes, reader.covered)] if reader.random else []
-            for number in range(inputs):
+            for number in range(inputs + len(KINDS)):
                 spoil, bad = ways[number % len(ways)]
-                outcome, told = try_reader(reader, spoil, bad, sound, chance)
+                kind = "" if number < inputs else list(KINDS)[number - inputs]
+                outcome, told = try_reader(reader, spoil, bad or bool(kind), sound, chance, kind)
                 counts[name][outcome] += 1
                 if outcome in ("accepted", "crashed", "hung"):
                     print(f"{name} {outcome}: {told}", file=sys.stderr)
