@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import layout, poses
+from .command import tell
 from .folders import frame_paths
 from .index import WITH_POSES, Moments, kind_of, no_sequences, overlooked
 from .layout import SPLITS, DatasetInfo, InputError
@@ -300,10 +301,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     report = check(args.root, args.workers)
     for problem in report.problems:
-        print(problem)
+        tell(problem)
     if not (args.root / layout.INDEX_FILE).exists():
-        print(f"{args.root}: has no index yet; `svg-data index {args.root}` writes it")
+        tell(f"{args.root}: has no index yet; `svg-data index {args.root}` writes it")
     count = len(report.problems)
     found = f"{count} problem{'s' * (count > 1)}" if count else "no problem"
-    print(f"{args.root}: {found} in {report.sequences} sequences, {report.frames} frames")
+    tell(f"{args.root}: {found} in {report.sequences} sequences, {report.frames} frames")
     return 1 if report.problems else 0

@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import layout, poses
+from .command import tell
 from .files import walk
 from .folders import frame_paths, png_folders, read_conditions
 from .layout import ACTIONS_FILE, POSITIONS_FILE, SPLITS, InputError
@@ -226,5 +227,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     index = build_index(args.root, args.name, args.source)
     for line in overlooked(args.root):
-        print(f"note: {line}")
-    print(describe_index(args.root, index))
+        tell(f"note: {line}")
+    tell(describe_index(args.root, index))

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from . import layout
 from .claim import claimed
+from .command import tell
 from .files import folder_in, naming, remove
 from .index import Moments
 from .layout import SPLITS, InputError
@@ -90,7 +91,7 @@ def _with_poses_of_frames(root: Path, index: pd.DataFrame, frames: int | None) -
     beyond = index[layout.POSES_COLUMN] - (index["frames"] - 1)
     for row, path in index["path"][beyond > 0].items() if frames is None else ():
         left_out = "left out, " if index["frames"][row] < 2 else ""
-        tqdm.write(f"note: {root / path}: {left_out}a packed data set has no place for the {beyond[row]} poses beyond its frames")
+        tell(f"note: {root / path}: {left_out}a packed data set has no place for the {beyond[row]} poses beyond its frames")
     index = index[index["frames"] > 1]
     if index.empty:
         raise InputError(f"{root}: found no sequence with two frames or more (--frames); nothing to pack")
@@ -230,4 +231,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     index = pack(args.root, args.out, args.sequences, args.frames, args.workers)
     size = sum(path.stat().st_size for path in args.out.glob("*/*.npy"))
-    print(f"{args.out}: {len(index)} sequences, {index['frames'].sum()} frames, {size / 1e6:.1f} MB")
+    tell(f"{args.out}: {len(index)} sequences, {index['frames'].sum()} frames, {size / 1e6:.1f} MB")

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import layout
+from .command import tell
 from .files import whole_file, write_text
 from .layout import SPLITS, InputError
 from .store import Store, open_store
@@ -170,4 +171,4 @@ def run(args: argparse.Namespace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draw(samples, path)
     write_text(path.with_suffix(".txt"), text)
-    print(f"{text}\n{path} and {path.with_suffix('.txt').name} written")
+    tell(f"{text}\n{path} and {path.with_suffix('.txt').name} written")

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from . import folders
 from .claim import claimed
+from .command import tell
 from .conversion import add_splits_argument, assign_splits, check_shares
 from .layout import InputError
 from .pool import add_workers_argument, check_workers, in_order
@@ -170,7 +171,7 @@ def run(args: argparse.Namespace) -> None:
 
     report = simulate(args.root, args.sequences, args.seed, tuple(args.splits), args.image_width, args.frames, args.workers)
     build_index(args.root, args.root.resolve().name, "simulated robot pushing")
-    print(f"{args.root}: {report.simulated} sequences simulated, {report.present} were there already")
+    tell(f"{args.root}: {report.simulated} sequences simulated, {report.present} were there already")
     if report.simulated:
         share = 100 * report.moved / report.simulated
-        print(f"an object moves by {MOVED * 100:.0f} cm or more in {report.moved} of the {report.simulated} ({share:.0f} %)")
+        tell(f"an object moves by {MOVED * 100:.0f} cm or more in {report.moved} of the {report.simulated} ({share:.0f} %)")

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .claim import claimed
+from .command import tell
 from .conversion import assign_splits
 from .layout import InputError
 from .pool import check_workers, in_order
@@ -105,5 +106,5 @@ def run(args: argparse.Namespace) -> None:
         args.root, args.sequences, args.seed, tuple(args.splits), args.image_width, args.frames, args.workers
     )  # fmt: skip
     index = build_index(args.root, args.root.resolve().name, "simulated person")
-    print(f"{args.root}: {done} sequences simulated, {present} were there already")
-    print(describe_index(args.root, index))
+    tell(f"{args.root}: {done} sequences simulated, {present} were there already")
+    tell(describe_index(args.root, index))

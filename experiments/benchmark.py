@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from data_tools.command import OneLineParser, run_command
+from data_tools.command import OneLineParser, run_command, tell
 from data_tools.files import write_text
 from data_tools.layout import InputError
 
@@ -70,7 +70,7 @@ def benchmark(args: argparse.Namespace) -> None:
     before = measurement.load(args.compare) if args.compare else []
     device = str(runtime.choose_device(args.device))
     here = machine(device)
-    print(", ".join(f"{name} {value}" for name, value in here.items()))
+    tell(", ".join(f"{name} {value}" for name, value in here.items()))
     folder = Path(tempfile.mkdtemp(prefix="svg-benchmark-", dir=args.folder)).resolve()
     published = args.published.resolve() if args.published else None
     settings = benchmark_model.Settings(
@@ -86,13 +86,13 @@ def benchmark(args: argparse.Namespace) -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if rows:
-        print(measurement.table(rows, before))
+        tell(measurement.table(rows, before))
     if args.json:
         measurement.save(args.json, here, rows)
     if costs:
         benchmark_model.plot_costs(costs, args.plot)
         write_text(args.plot.with_suffix(".json"), json.dumps({"machine": here, "costs": costs}, indent=2) + "\n")
-        print(f"{args.plot} and {args.plot.with_suffix('.json').name}")
+        tell(f"{args.plot} and {args.plot.with_suffix('.json').name}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from data_tools import simulate
-from data_tools.command import OneLineParser, run_command
+from data_tools.command import OneLineParser, run_command, tell
 from data_tools.layout import InputError
 
 from . import evaluate, plot, render, report, train
@@ -83,16 +83,16 @@ def quickstart(args: argparse.Namespace) -> None:
         run, data = free_folder(args.out, "run"), args.out / "data"
         simulate_data("1/4", data, args, [])
         flags = training_flags(args, data, run)
-        print(f"\n2/4  svg-train {shlex.join(flags)}: {args.minutes:g} minutes")
+        tell(f"\n2/4  svg-train {shlex.join(flags)}: {args.minutes:g} minutes")
         train.train(train.parse(flags))
         show("3/4", "4/4", run, data, args)
     minutes = (time.monotonic() - began) / 60
-    print(f"\ndone in {minutes:.1f} minutes; the pictures are in {run / 'figures'}, all together in {run / 'report.html'}")
+    tell(f"\ndone in {minutes:.1f} minutes; the pictures are in {run / 'figures'}, all together in {run / 'report.html'}")
 
 
 def simulate_data(number: str, data: Path, args: argparse.Namespace, splits: list[str]) -> None:
     flags = [str(data), "--sequences", str(args.sequences), "--seed", str(args.seed), *splits]
-    print(f"{number}  svg-data simulate {shlex.join(flags)}")
+    tell(f"{number}  svg-data simulate {shlex.join(flags)}")
     parser = argparse.ArgumentParser()
     simulate.add_arguments(parser)
     simulate.run(parser.parse_args(flags))
@@ -102,14 +102,14 @@ def show(first: str, second: str, run: Path, data: Path, args: argparse.Namespac
     """Scores, pictures and page of a run."""
     place = [str(run), "--data_root", str(data)] if args.pretrained else [str(run)]
     sampled = place if args.n_sample is None else [*place, "--n_sample", str(args.n_sample)]
-    print(f"\n{first}  svg-evaluate {shlex.join(sampled)}")
+    tell(f"\n{first}  svg-evaluate {shlex.join(sampled)}")
     evaluation = evaluate.parse(sampled)
     evaluate.evaluate(evaluation)
 
     name = evaluate.result_name(evaluation)
     curves = [str(run)] if name == "test" else [str(run), "--scores", name]
     page = sampled if name == "test" else [*sampled, "--out", str(run / "report.html")]
-    print(f"\n{second}  svg-render {shlex.join(place)}; svg-plot {shlex.join(curves)}; svg-report {shlex.join(page)}")
+    tell(f"\n{second}  svg-render {shlex.join(place)}; svg-plot {shlex.join(curves)}; svg-report {shlex.join(page)}")
     render.render(render.parse(place))
     plot.plot(plot.parse(curves))
     report.report(report.parse(page))

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from data_tools.command import tell
 from data_tools.errors import InputError
 from data_tools.files import flush_names, folder_in, open_regular, read_bytes, remove_leftovers, whole_file, write_text
 from data_tools.layout import MAX_JSON, read_json
@@ -407,4 +407,4 @@ def load_model(run: str | Path, name: str = "best", device: str | torch.device =
 def tell_passed_over(checkpoint: Checkpoint) -> None:
     """Says on stderr which damaged checkpoints were passed over for this one."""
     for reason in checkpoint.passed_over:
-        print(f"{reason}; going back to step {checkpoint.step}", file=sys.stderr)
+        tell(f"{reason}; going back to step {checkpoint.step}", error=True)
