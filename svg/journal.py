@@ -52,7 +52,7 @@ def _parse_line(text: str) -> dict[str, Any] | None:
         line = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(line, dict) or not all(type(line.get(name)) is int and 0 < line[name] < 2**53 for name in ("epoch", "step")):
+    if not isinstance(line, dict) or not all(type(line.get(name)) is int and 0 <= line[name] < 2**53 for name in ("epoch", "step")):
         return None
     if type(line.get("skipped", 0)) is not int:
         return None

@@ -17,6 +17,10 @@ from .layers import BatchNorm, SkipTerm, fold_norm, fold_sequential_norms
 from .predictor import Predictor, Rollout, as_images
 from .recurrent import FramePredictor, Gaussian, GaussianLSTM, State, repeat_state
 
+STATISTICS = ("condition_mean", "condition_std")
+EMBEDDING = "core.embed.weight"
+"""The layer of predictor, posterior and prior that takes in features, latent and conditions side by side."""
+
 
 @dataclass
 class Observation:
@@ -187,6 +191,19 @@ class VideoPredictor(Predictor):
                 fold_norm(level[0], skip_conv.conv)
                 level[0] = nn.Identity()
 
+    def adopt(self, weights: dict[str, Tensor], origin: ModelConfig) -> tuple[float, list[str]]:
+        """`Predictor.adopt`. What standardises the conditions is taken over with their columns: together they are one function.
+
+        Where no columns of conditions fit, the statistics stay those of this model's own data.
+        """
+        share, afresh = super().adopt(weights, origin)
+        layers = [name for name in self.state_dict() if name.endswith(f".{EMBEDDING}")]
+        fits = self.config.condition_dim == origin.condition_dim
+        if fits and any(f"{name} (conditions)" not in afresh for name in layers):
+            for name in STATISTICS:
+                getattr(self, name).copy_(weights[name])
+        return share, afresh
+
     # --------------------------------------------------------------------------------------------------------- parts
 
     def _spread(self, conditions: Tensor | None, steps: int, like: Tensor) -> Tensor:
@@ -208,11 +225,11 @@ class VideoPredictor(Predictor):
 
     @staticmethod
     def pieces(name: str, tensor: Tensor, config: ModelConfig) -> dict[str, Tensor]:
-        """Statistics of the conditions belong to their data; a layer's inputs are in pieces of different kinds."""
-        if name in ("condition_mean", "condition_std"):
+        """A layer's inputs are in pieces of different kinds; the statistics of conditions go with their columns (`adopt`)."""
+        if name in STATISTICS:
             return {}
         part, _, layer = name.partition(".")
-        if layer != "core.embed.weight":
+        if layer != EMBEDDING:
             return {"": tensor}
         sizes = {
             "features": config.g_dim, "latent": config.z_dim if part == "predictor" else 0, "conditions": config.condition_dim,

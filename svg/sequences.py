@@ -88,6 +88,12 @@ class SequenceDataset(Dataset):
         return self.info.mean[self.columns]
 
     @property
+    def condition_names(self) -> list[str]:
+        """Where each of the conditions' columns comes from, such as ``actions.csv column 1``."""
+        tables = ((layout.ACTIONS_FILE, self.info.action_dim), (layout.POSITIONS_FILE, self.info.position_dim))
+        return [f"{file} column {number}" for file, width in tables for number in range(1, width + 1)][self.columns]
+
+    @property
     def action_columns(self) -> int:
         """How many of the conditions' columns, the first ones, are actions; the others are positions."""
         return max(0, min(self.columns.stop, self.info.action_dim) - self.columns.start)

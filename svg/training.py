@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from data_tools import layout
 from data_tools.layout import InputError
 from data_tools.lock import locked
 
-from . import checkpoint, distributed, faults, journal, pretrained, resumption, runtime, schedules
+from . import checkpoint, console, distributed, faults, journal, pretrained, resumption, runtime, schedules
 from .config import Config, validate
 from .evaluation import evaluate
 from .inference import freeze
@@ -112,6 +112,8 @@ class Training:
             raise InputError(f"--init_from: process {self.world.rank} finds other weights in {model} than the first; share them")
         if self.world.first:
             print(f"{self.run}: begins with {share:.1%} of its weights from {model}; afresh: {', '.join(afresh) or 'none'}")
+            if note := console.unlike_conditions(self.training_data, model, self.learner.model):
+                print(note)
 
     def _open_data(self, config: Config) -> None:
         """Looks at the index: no image is opened."""
@@ -171,18 +173,26 @@ class Training:
                 )
             return
         if self.world.first:
-            journal.truncate(self.run, self.progress["step"])
+            journal.truncate(self.run, -1 if self._resumed_from is None else self._resumed_from)
             checkpoint.remove_after(self.run, self.progress["step"])
             checkpoint.save_config(self.run, self.config)
         self._look_at_the_clock()
+        if self._resumed_from is None and self.config.train.init_from and self.validation_data is not None:
+            self._finish_epoch(self._score_or_stop())  # "epoch 0", which the others have to beat
         while self._is_work_left(total):
             self._epoch()
-            scores = None if self._stop_agreed else self._score_together()
-            if scores is None:
-                self._stop()
+            scores = self._score_or_stop()
             self._look_at_the_clock()
             self._finish_epoch(scores)
+        if self.world.first:
+            self._tell_end()
         self.world.wait()
+
+    def _tell_end(self) -> None:
+        """Says if the training came to nothing better than what it began with."""
+        verdict = console.worse_than_start(self.run, journal.read_metrics(self.run), self.config.train.lr)
+        if verdict:
+            print(verdict)
 
     def _is_work_left(self, total: int) -> bool:
         """Steps, or the scores and the line of an epoch that was stopped before them."""
@@ -194,6 +204,13 @@ class Training:
         """Steps that were done and are in no line of metrics yet."""
         return self.progress["sums"]["counted"] + self.progress["sums"]["skipped"]
 
+    def _score_or_stop(self) -> dict[str, float]:
+        """Return the scores that `_score_together` takes. Raises `Stopped`, all saved, if a signal asked to stop."""
+        scores = None if self._stop_agreed else self._score_together()
+        if scores is None:
+            self._stop()
+        return scores
+
     def _score_together(self) -> dict[str, float] | None:
         """The scores, which the first process takes while the others wait; None if a signal asked to stop meanwhile."""
         scores = {}
@@ -202,14 +219,16 @@ class Training:
                 scores = self.score()
         return None if self.world.agree(float(self.stopping.asked is not None)) else scores
 
-    def _stop(self) -> None:
-        self._save()
+    def _stop(self) -> NoReturn:
+        step = self.progress["step"]
+        if step:  # else there is nothing yet but what --init_from names
+            self._save()
         self.world.wait()
         asked = self.stopping.asked or signal.SIGTERM  # it may have reached another process alone
-        again = f"svg-train --log_dir {self.run} --resume"
-        raise Stopped(
-            asked, f"{asked.name}: stopped after step {self.progress['step']}, all is saved; `{again}` goes on from there"
-        )
+        again = f"`svg-train --log_dir {self.run} --resume`"
+        if not step:
+            raise Stopped(asked, f"{asked.name}: stopped before the first step; {again} begins again")
+        raise Stopped(asked, f"{asked.name}: stopped after step {step}, all is saved; {again} goes on from there")
 
     def _look_at_the_clock(self) -> None:
         """Takes the time, on which a schedule by time depends: the first process's, where there are several."""
@@ -346,8 +365,10 @@ class Training:
         """Metrics first and the last checkpoint at the end: whatever is cut off in between is done again by a resumed run."""
         self._check_weights()
         progress, step = self.progress, self.progress["step"]
-        metrics = {**self._means(), "skipped": progress["sums"]["skipped"], "beta": self._beta, "tfr": self._tfr}
-        metrics |= {"lr": self._lr, **scores}
+        metrics = dict(scores)
+        if step:  # else it is what the run begins with
+            steps = {"skipped": progress["sums"]["skipped"], "beta": self._beta, "tfr": self._tfr, "lr": self._lr}
+            metrics = self._means() | steps | scores
         if not np.isfinite(list(metrics.values())).all():
             raise InputError(f"scores are not finite after step {step - 1}; lower --lr or set --max_grad_norm 1{self._kept()}")
         progress |= {"sums": NO_STEPS}
@@ -356,23 +377,16 @@ class Training:
         epoch = math.ceil(step / self.config.train.epoch_size)
         score = metrics.get("val_pred_psnr")
         best = score is None or progress["best_psnr"] is None or score > progress["best_psnr"]
-        timing = {"minutes": round(progress["minutes"], 3), "frames_per_second": round(self._rate, 1)}
+        timing = {"minutes": round(progress["minutes"], 3)}
+        if step:
+            timing["frames_per_second"] = round(self._rate, 1)
         if best:
             progress["best_psnr"] = score
         journal.append_epoch(self.run, {"epoch": epoch, "step": step, **metrics}, {"epoch": epoch, "step": step, **timing})
         if best:
             checkpoint.save_best(self.run, self.learner.model, progress)
         self._save()
-        shown = " ".join(
-            f"{label} {(metrics | timing)[name]:{form}}"
-            for label, name, form in (
-                ("loss", "loss", ".5f"), ("mse", "mse", ".5f"), ("kl", "kl", ".2f"), ("tfr", "tfr", ".2f"),
-                ("rec", "val_rec_psnr", ".2f"), ("pred", "val_pred_psnr", ".2f"), ("frames/s", "frames_per_second", ".0f"),
-            )
-            if name in metrics | timing
-        )  # fmt: skip
-        skipped = f"  {metrics['skipped']} steps skipped, not finite" if metrics["skipped"] else ""
-        tqdm.write(f"epoch {epoch:3d} step {step:6d} {progress['minutes']:6.1f} min  {shown}{' *' if best else ''}{skipped}")
+        tqdm.write(console.epoch_line(epoch, step, progress["minutes"], metrics | timing, best))
 
 
 def _end_readers(others: set[multiprocessing.Process]) -> None:

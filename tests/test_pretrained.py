@@ -1,7 +1,11 @@
 """Models that come with the package, and training that begins with the weights of another model."""
 
+import dataclasses
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import changed, weights
+from conftest import small_model
+from runs import assert_same, assert_same_run, changed, weights
 
 import svg
+from data_tools import folders, index, layout, png
 from data_tools.layout import InputError
-from experiments import evaluate, render, train
-from svg import checkpoint, pretrained
+from experiments import evaluate, plot, render, report, train
+from svg import checkpoint, journal, pretrained
+from svg.journal import read_metrics
 from svg.metrics import psnr
+from svg.models import make_model
+from svg.signals import Stopped
 from svg.training import Training
 
 
@@ -155,6 +164,54 @@ def test_conditions_of_another_width_leave_the_rest(small_config, tmp_path, caps
     assert found["condition_mean"].shape == (2,)
 
 
+@pytest.mark.parametrize("recurrence", ["spatial", "vector"])
+def test_a_model_taken_over_predicts_what_the_origin_predicts(recurrence):
+    """The same raw actions and positions give the same frames, whatever the statistics of the new data are."""
+    config = dataclasses.replace(small_model().config, recurrence=recurrence)
+    origin, other = (make_model(config, [mean] * 4, [std] * 4).eval() for mean, std in ((0.3, 0.2), (-1.0, 5.0)))
+    generator = torch.Generator().manual_seed(0)
+    for value in origin.state_dict().values():
+        if value.dtype == torch.float32 and value.dim() > 1:
+            value.normal_(0, 1.5 / value[0].numel() ** 0.5, generator=generator)  # so large that conditions matter
+    past, conditions = torch.rand(2, 2, 3, 64, 64, generator=generator), torch.randn(2, 5, 4, generator=generator)
+    predictions = [origin.predict(past, conditions, 4, generator=torch.Generator().manual_seed(1))]
+    assert other.adopt(origin.state_dict(), config) == (1.0, [])
+    predictions.append(other.predict(past, conditions, 4, generator=torch.Generator().manual_seed(1)))
+    assert torch.equal(*predictions)
+    other.condition_std.fill_(5.0)
+    assert (other.predict(past, conditions, 4, generator=torch.Generator().manual_seed(1)) - predictions[0]).abs().max() > 1e-3
+
+
+def test_statistics_stay_where_no_columns_are_taken_over():
+    """Of another hidden size no layer that takes in conditions fits: what is new sees new data standardised."""
+    config = small_model().config
+    origin = make_model(config, [0.3] * 4, [0.2] * 4)
+    for changes, kept in (({"rnn_size": 20}, [5.0] * 4), ({"latent_rnn_size": 20}, [0.2] * 4), ({"condition_dim": 3}, [5.0] * 3)):
+        width = changes.get("condition_dim", 4)
+        model = make_model(dataclasses.replace(config, **changes), [-1.0] * width, [5.0] * width)
+        model.adopt(origin.state_dict(), config)
+        assert model.condition_std.tolist() == pytest.approx(kept), changes
+
+
+def test_columns_of_other_units_are_named(small_config, data_root, trained, tmp_path, capsys):
+    """The same squares with the first action in micrometres and the second position five rooms away."""
+    for folder in (path for split in layout.SPLITS for path in sorted((data_root / split).iterdir())):
+        frames = np.stack([png.read_frame(folder / f"{number}.png", (64, 64, 3)) for number in range(15)])
+        tables = folders.read_conditions(folder, 15)
+        tables["actions"][:, 0] *= 1e4
+        tables["positions"][:, 1] += 300
+        folders.write_sequence(tmp_path / "other" / folder.relative_to(data_root), frames, tables["actions"], tables["positions"])
+    index.build_index(tmp_path / "other")
+    found = begun(small_config, trained, data_root=str(tmp_path / "other"))
+    torch.testing.assert_close(found["condition_std"], weights(trained, "best")["condition_std"], atol=0, rtol=0)
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert f"{tmp_path / 'other'} differs from the data of {trained} in actions.csv column 1 (" in note
+    assert ", endeffector_positions.csv column 2 (" in note and "are the units the same?" in note
+    assert "actions.csv column 2" not in note and "positions.csv column 1" not in note
+    begun(small_config, trained)
+    assert "note" not in capsys.readouterr().out
+
+
 def test_what_does_not_fit_is_named(small_config, trained, capsys):
     found, expected = begun(small_config, trained, z_dim=5, prior="fixed"), weights(trained, "best")
     assert found.keys() < expected.keys()
@@ -173,6 +230,125 @@ def test_flags_of_the_model_are_as_there_and_a_resumed_run_stays_its_own(data_ro
     assert capsys.readouterr().out.count("begins with") == 1
     assert train.main([*flags, *shape, "--init_from", str(tmp_path / "none")]) == 2
     assert "none', expected a run folder or the name of a released model" in capsys.readouterr().err
+
+
+def tuning(config, trained: Path, **values):
+    """The configuration of a training that begins from `trained`."""
+    return changed(config, init_from=str(trained), **{"log_dir": f"{trained}-2"} | values)
+
+
+def test_the_start_is_scored_and_is_the_best_until_an_epoch_beats_it(small_config, trained, monkeypatch, capsys):
+    """Epoch 0 has the origin's scores; after it epochs that are 2 and 1 dB worse, and at the end a word about it."""
+    capsys.readouterr()
+    training = Training(tuning(small_config, trained))
+    score = training.score
+
+    def worse() -> dict[str, float]:
+        loss = {0: 0.0, 3: 2.0, 6: 1.0}[training.progress["step"]]
+        return score() if loss == 0 else dict.fromkeys(names, first - loss)
+
+    own = read_metrics(trained)[-1]
+    names, first = [name for name in own if name.startswith("val_")], own["val_pred_psnr"]
+    monkeypatch.setattr(training, "score", worse)
+    run = training.fit()
+    start, *lines = read_metrics(run)
+    assert start == {"epoch": 0, "step": 0} | {name: own[name] for name in names} and len(names) == 4
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 3), (2, 6)]
+    printed = capsys.readouterr().out.splitlines()
+    expected = rf"epoch   0 step      0 .* min  rec {start['val_rec_psnr']:.2f} pred {first:.2f} \*"
+    assert re.fullmatch(expected, printed[1]) and not any(line.endswith("*") for line in printed[2:])
+    best = checkpoint.find(run, "best")
+    assert best.step == 0 and best.progress["best_psnr"] == first
+    assert_same(weights(run, "best"), weights(trained, "best"))
+    assert f"did not improve on the start: the best epoch, 2, has pred {first - 1:.2f} dB, the start {first:.2f} dB" in printed[-1]
+    assert "stays the best checkpoint; try a lower --lr (found 0.002)" in printed[-1]
+
+
+def test_a_training_that_improves_says_nothing_of_its_start(small_config, trained, capsys):
+    run = Training(tuning(small_config, trained, feedback="feature", tfr=0.0, epoch_size=20)).fit()
+    start, *lines = read_metrics(run)
+    assert max(line["val_pred_psnr"] for line in lines) > start["val_pred_psnr"]
+    assert checkpoint.find(run, "best").step > 0 and "did not improve" not in capsys.readouterr().out
+
+
+def test_a_run_killed_after_its_start_goes_on_without_the_origin(small_config, trained, tmp_path, monkeypatch):
+    """Byte for byte as one that was never killed, wherever the scoring of the start was cut off."""
+    whole = Training(tuning(small_config, trained, log_dir=str(tmp_path / "whole"))).fit()
+    config = tuning(small_config, trained, log_dir=str(tmp_path / "parts"))
+
+    class Killed(Exception):
+        pass
+
+    def kill(*args):
+        raise Killed
+
+    for moment, module in (("append_epoch", journal), ("save_best", checkpoint), ("save_last", checkpoint)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, moment, kill)
+            with pytest.raises(Killed):
+                Training(config, resume=True).fit()
+    training = Training(config, resume=True)
+    monkeypatch.setattr(training, "_epoch", kill)
+    with pytest.raises(Killed):
+        training.fit()
+    assert checkpoint.find(training.run, "last").step == checkpoint.find(training.run, "best").step == 0
+    trained.rename(tmp_path / "moved")
+    assert_same_run(Training(config, resume=True).fit(), whole)
+
+
+def test_stopped_while_the_start_is_scored(small_config, trained, tmp_path):
+    whole = Training(tuning(small_config, trained, log_dir=str(tmp_path / "whole"))).fit()
+    config = tuning(small_config, trained, log_dir=str(tmp_path / "parts"))
+    training = Training(config)
+    score = training.score
+
+    def interrupted():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return score()
+
+    training.score = interrupted
+    with pytest.raises(Stopped, match=r"SIGTERM: stopped before the first step; `svg-train .* --resume` begins again"):
+        training.fit()
+    assert_same_run(Training(config, resume=True).fit(), whole)
+
+
+def test_a_run_of_its_start_alone_is_drawn_and_reported(small_config, trained, data_root, tmp_path, monkeypatch):
+    training = Training(tuning(small_config, trained))
+    monkeypatch.setattr(training, "_epoch", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped):
+        training.fit()
+    assert [line["epoch"] for line in read_metrics(training.run)] == [0]
+    assert plot.main([str(training.run), str(trained), "--out", str(tmp_path)]) == 0 and (tmp_path / "training.png").exists()
+    assert report.main([str(training.run), "--n_sample", "1"]) == 0
+    assert "<svg" in (training.run / "report_test_n1.html").read_text()
+
+
+def test_without_a_validation_split_there_is_no_start_to_score(small_config, data_root, trained, tmp_path):
+    shutil.copytree(data_root / "train", tmp_path / "data" / "train")
+    index.build_index(tmp_path / "data")
+    run = Training(tuning(small_config, trained, data_root=str(tmp_path / "data"))).fit()
+    assert [line["epoch"] for line in read_metrics(run)] == [1, 2] and checkpoint.find(run, "best").step == 6
+
+
+def test_fine_tuning_a_released_model_begins_at_its_score_and_stays_there(tmp_path, monkeypatch):
+    """Whole commands: six steps on new sequences of the same simulator lose at most 0.3 dB."""
+    pytest.importorskip("mujoco")
+    from data_tools.simulate import simulate
+
+    monkeypatch.chdir(tmp_path)
+    simulate(tmp_path / "data", sequences=16, seed=7, splits=(0.75, 0.25, 0), frames=6, workers=1)
+    index.build_index(tmp_path / "data")
+    recipe = Path(train.__file__).parent / "recipes" / "fine_tune.args"
+    flags = "--init_from push-sim --data_root data --log_dir tuned --device cpu --n_future 4 --n_eval 6 --niter 2 --epoch_size 3"
+    assert train.main([f"@{recipe}", *flags.split()]) == 0
+    start, *epochs = read_metrics(tmp_path / "tuned")
+    assert min(line["val_pred_psnr"] for line in epochs) > start["val_pred_psnr"] - 0.3
+    flags = ["--pretrained", "push-sim", "--data_root", "data", "--split", "validate", "--n_future", "4", "--n_sample", "0"]
+    assert evaluate.main([*flags, "--device", "cpu"]) == 0
+    (result,) = (tmp_path / "push-sim" / "evaluation").glob("validate*.json")
+    scores = json.loads(result.read_text())["methods"]
+    for method in ("rec", "pred"):
+        assert start[f"val_{method}_psnr"] == pytest.approx(scores[method]["psnr"]["mean"], abs=1e-4)
 
 
 def test_weights_alone_are_nothing_to_resume_from(small_config, trained):
