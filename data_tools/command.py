@@ -107,7 +107,7 @@ def _run(name: str, work: Callable[[], int | None], on_interrupt: str) -> int:
     except MemoryError as error:
         reason = f"out of memory ({error}); close other programs or ask for less at a time"
     except KeyboardInterrupt as stop:
-        tell(f"{name}: {stop or on_interrupt}", error=True)
+        tell(f"{name}: {str(stop) or on_interrupt}", error=True)
         return getattr(stop, "exit_code", 130)
     tell(f"{name}: {reason}", error=True)
     return 2
