@@ -2,22 +2,98 @@
 
 import argparse
 import contextlib
+import difflib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import NoReturn
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from .errors import InputError, clean
 
+TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+"""What may follow a flag that is on or off."""
+
 
 class OneLineParser(argparse.ArgumentParser):
-    """Answers a mistake with one line instead of the whole usage."""
+    """Answer a mistake with one line instead of the whole usage, and name what was probably meant.
+
+    A flag that is on or off may be followed by True, False, yes, no, 1 or 0.
+    """
 
     def error(self, message: str) -> NoReturn:
-        tell(f"{self.prog}: {message}; see {self.prog} --help", error=True)
+        tell(f"{self.prog}: {InputError(message)}; see {self.prog} --help", error=True)  # one line
         self.exit(2)
+
+    def expand(self, words: list[str]) -> list[str]:
+        """Return the command line with what stands for several words written out."""
+        return words
+
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse as `ArgumentParser` does, but refuse unknown flags: those of a sub-command are known only here."""
+        words = self.expand(list(sys.argv[1:] if args is None else args))
+        parsed, unknown = super().parse_known_args(self._without_truth_values(words), namespace)
+        if unknown:
+            flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            meant = suggestion(flags, self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return parsed, unknown
+
+    def _without_truth_values(self, words: list[str]) -> list[str]:
+        """Return the words with ``--x True`` as ``--x``, and ``--x=no`` as ``--no-x`` or, if that is no flag, left out."""
+        plain, rest = [], deque(words)
+        while rest:
+            word = rest.popleft()
+            if word == "--":
+                return [*plain, word, *rest]
+            flag, equals, value = word.partition("=")
+            action = self._option_string_actions.get(flag)
+            opposite = f"--no-{flag[2:]}"
+            has_opposite = opposite in self._option_string_actions
+            if action is None or action.nargs != 0 or not (action.const is True or has_opposite):
+                plain.append(word)
+                continue
+            if not equals:
+                value = rest.popleft() if rest and rest[0].lower() in TRUTH else "true"
+            if value.lower() not in TRUTH:
+                self.error(f"argument {flag}: found {value!r}, expected True or False")
+            if TRUTH[value.lower()]:
+                plain.append(flag)
+            elif has_opposite:
+                plain.append(opposite)
+            else:  # an earlier one, of a flags file perhaps, is taken back
+                plain = [other for other in plain if other not in action.option_strings]
+        return plain
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            meant = suggestion([str(value)], map(str, action.choices))
+            raise argparse.ArgumentError(action, f"{error.message}{meant}") from None
+
+
+def suggestion(words: list[str], known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" with the nearest known name of each word, or "" if none is near.
+
+    Case, dashes and underscores do not count.
+    """
+    names: dict[str, str] = {}
+    for name in known:
+        names.setdefault(_letters(name), name)
+    nearest = {}
+    for word in words:
+        for letters in difflib.get_close_matches(_letters(word), names, n=1):
+            nearest[names[letters]] = None
+    return f"; did you mean {', '.join(nearest)}?" if nearest else ""
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
 
 
 _lost: dict[str, OSError] = {}  # streams that nobody reads any more, by name

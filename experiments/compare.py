@@ -9,14 +9,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_tools.command import run_command
+from data_tools.command import run_command, tell
 from data_tools.layout import InputError
-from svg.config import FlagParser, add_config_arguments
+from svg.config import add_config_arguments
+from svg.flags import FlagParser
 
-from . import evaluate, train
+from . import RECIPES, evaluate, train
 from .command import open_run
 
-RECIPES = {False: "compare.args", True: "compare_dance.args"}
+BASES = {False: "compare.args", True: "compare_dance.args"}
 """The bases, without poses and with them."""
 STUDIES = ("kl", "tfr", "prior", "form", "grid", "clip", "blend")
 DEFAULT = {False: ("kl", "tfr", "prior", "form"), True: ("kl", "tfr")}
@@ -60,7 +61,7 @@ def studies(args: argparse.Namespace) -> dict[str, dict[str, dict[str, str | int
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = FlagParser(prog="svg-compare", description=__doc__.replace("`", ""))
+    parser = FlagParser(prog="svg-compare", description=__doc__.replace("`", ""), recipes=RECIPES)
     parser.add_argument("out", type=Path, help="folder of the runs and figures")
     parser.add_argument(
         "--studies",
@@ -71,10 +72,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--n_sample", type=int, default=10, help="futures sampled for each test sequence")
     add_config_arguments(parser)
     with_poses = parser.parse_args(argv).model == "pose_cvae"
-    base = vars(parser.parse_args([".", f"@{Path(__file__).parent / 'recipes' / RECIPES[with_poses]}"]))
+    base = vars(parser.parse_args([".", f"@{RECIPES / BASES[with_poses]}"]))
     parser.set_defaults(**{name: value for name, value in base.items() if name != "out"})
     args = parser.parse_args(argv)
     args.studies = args.studies or DEFAULT[with_poses]
+    if args.name:
+        raise InputError("--name: the runs lie in OUT under the names of what is compared; leave it out")
     return args
 
 
@@ -127,6 +130,8 @@ def compare(args: argparse.Namespace) -> None:
     if not args.data_root:
         raise InputError("--data_root: not given; expected the root of a data set (svg-data simulate makes one)")
     config = config_from_arguments(args)
+    train.tell_notes(args, config)
+    train.index_if_new(Path(args.data_root))
     chosen = {name: changed_runs(args, runs) for name, runs in studies(args).items() if name in args.studies}
     wanted = {BASE: {}} | {run: changes for runs in chosen.values() for run, changes in runs.items()}
     parsed = {name: training_arguments(args, name, changes) for name, changes in wanted.items()}
@@ -141,11 +146,11 @@ def compare(args: argparse.Namespace) -> None:
     SequenceDataset(args.data_root, evaluation.split, config.data.n_eval, config.data.conditions)
 
     for number, (name, arguments) in enumerate(parsed.items(), start=1):
-        print(f"{number}/{len(parsed)}  {name}: {as_flags(wanted[name]) or 'the base'}")
+        tell(f"{number}/{len(parsed)}  {name}: {as_flags(wanted[name]) or 'the base'}")
         try:
             train_run(arguments)
         except KeyboardInterrupt:
-            print("svg-compare: the same command goes on from there")
+            tell("svg-compare: the same command goes on from there")
             raise
     results = {
         name: evaluate.evaluate_run(evaluation, open_run(evaluation, args.out / name), args.out / name, reuse=True)
@@ -159,7 +164,7 @@ def compare(args: argparse.Namespace) -> None:
         shown = [BASE, *runs]
         plot_training({name: metrics[name] for name in shown}, folder / f"{study}_training.png")
         plot_frames({name: results[name] for name in shown}, folder / f"{study}_frames.png")
-        print(f"{folder / f'{study}_training.png'} and {study}_frames.png")
+        tell(f"{folder / f'{study}_training.png'} and {study}_frames.png")
 
 
 def main(argv: list[str] | None = None) -> int:

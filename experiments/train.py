@@ -1,19 +1,27 @@
 """``svg-train``: trains the predictor on an indexed data set and writes a run folder."""
 
 import argparse
+import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
-from data_tools.command import run_command
+from data_tools import layout
+from data_tools.command import run_command, tell
 from data_tools.layout import InputError
-from svg.config import FlagParser, add_config_arguments, config_from_arguments, flag_values
+from data_tools.pool import check_workers
+from svg.config import Config, TrainConfig, add_config_arguments, config_from_arguments, flag_values
+from svg.flags import FlagParser
 
+from . import RECIPES
 from .command import report_left_out
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = FlagParser(prog="svg-train", description="Trains the predictor. Flags may stand in a file: svg-train @FILE.")
+    """Return the flags: as given, else those of the run that is resumed or begun with, else the defaults."""
+    description = "Trains the predictor. Flags may stand in a file: svg-train @FILE."
+    parser = FlagParser(prog="svg-train", description=description, recipes=RECIPES)
     add_config_arguments(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in --log_dir, if there is one; flags not given are as they were"
@@ -22,19 +30,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--take_over", action="store_true", help="with --resume: also under flags or circumstances that change what becomes of it"
     )
     args = parser.parse_args(argv)
+    log_dir = str(Path(args.log_dir, args.name)) if args.name else args.log_dir
     if args.take_over and not args.resume:
         raise InputError("--take_over: expected --resume beside it")
-    if args.resume and (Path(args.log_dir) / "config.json").exists():
+    if args.resume and (Path(log_dir) / "config.json").exists():
         from svg.checkpoint import load_config
 
-        before = flag_values(load_config(Path(args.log_dir))) | {"log_dir": args.log_dir}
+        before = flag_values(load_config(Path(log_dir)))
         if args.init_from not in ("", before["init_from"]):
-            raise InputError(f"--init_from: found {args.init_from}, but {args.log_dir} has begun already; leave it out")
+            begun = f"but {log_dir} has begun already"
+            raise InputError(f"--init_from: found {args.init_from}, {begun}; leave it out")
         parser.set_defaults(**before)
         args = parser.parse_args(argv)
     elif args.init_from:
         parser.set_defaults(**flags_of_model(args.init_from))
         args = parser.parse_args(argv)
+    args.log_dir = log_dir
     return args
 
 
@@ -49,10 +60,54 @@ def flags_of_model(model: str) -> dict[str, Any]:
         raise InputError(f"--init_from: {error}") from None
 
 
+def tell_notes(args: argparse.Namespace, config: Config) -> None:
+    """Print what there is to say of flags that do not do all that they seem to."""
+    import torch
+
+    notes = list(args.notes.values())
+    if args.cuda and not torch.cuda.is_available():
+        notes.append("--cuda: found no GPU, so the training runs on the CPU")
+    train, defaults = config.train, TrainConfig()
+    for name in ("kl_anneal_cycle", "kl_anneal_ratio"):
+        if train.kl_anneal == "none" and getattr(train, name) != getattr(defaults, name):
+            advice = "add --kl_anneal_cyclical True or, for monotonic annealing, False"
+            notes.append(f"--{name}: without effect, as beta is not annealed; {advice}")
+    processors = check_workers(None)
+    if config.data.workers > processors:
+        advice = "more workers than those seldom help"
+        notes.append(f"--workers {config.data.workers}: the machine has {processors} processors; {advice}")
+    for note in notes if int(os.environ.get("RANK", 0)) == 0 else ():
+        tell(f"note: {note}", error=True)
+
+
+def index_if_new(root: Path) -> None:
+    """Index a data root that has no index yet, if it holds sequences as `svg-data index` takes them.
+
+    Of several processes none does so: the others would have to wait for it. Raises `InputError` for faulty
+    sequences and if no index can be written.
+    """
+    from data_tools import index
+    from svg import distributed
+
+    has_index = any((root / name).exists() for name in (layout.INDEX_FILE, layout.INFO_FILE))
+    if has_index or distributed.processes() > 1:
+        return
+    if not any(index.kind_of(root).find(root, split) for split in layout.SPLITS):
+        return
+    if not os.access(root, os.W_OK):
+        advice = "change its rights or index a copy of it"
+        raise InputError(f"{root}: has no index, and none can be written there; {advice}")
+    tell(f"{root}: has no index yet; `svg-data index {root}` does it now, once")
+    index.run(argparse.Namespace(root=root, name=None, source=None))
+
+
 def train(args: argparse.Namespace) -> None:
     if not args.data_root:
         raise InputError("--data_root: not given; expected the root of a data set (svg-data simulate makes one)")
     config = config_from_arguments(args)
+    index_if_new(Path(args.data_root))
+    # of more workers than processors, which `tell_notes` says in one line
+    warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
 
     from svg import distributed
     from svg.signals import Stopped
@@ -73,11 +128,16 @@ def train(args: argparse.Namespace) -> None:
     distributed.leave()
     if training.world.first:
         more = f"predict whole videos with `svg-rollout {run}`, " if config.model.with_poses else ""
-        print(f"{run}: {more}evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`")
+        tell(f"{run}: {more}evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`")
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command("svg-train", lambda: train(parse(argv)))
+    def work() -> None:
+        args = parse(argv)
+        tell_notes(args, config_from_arguments(args))
+        train(args)
+
+    return run_command("svg-train", work)
 
 
 if __name__ == "__main__":

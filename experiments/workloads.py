@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from svg import runtime
-from svg.config import Config, FlagParser, add_config_arguments, config_from_arguments
+from svg.config import Config, add_config_arguments, config_from_arguments
 from svg.evaluation import evaluate, futures_at_a_time, imagine_in_groups
+from svg.flags import FlagParser
 from svg.inference import freeze
 from svg.metrics import psnr, ssim
 from svg.models import make_model

@@ -3,32 +3,30 @@
 import argparse
 import dataclasses
 import json
-import shlex
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, get_type_hints
 
-from data_tools.command import OneLineParser
 from data_tools.layout import InputError
+
+from .flags import add_foreign_flags, names_of
 
 SCHEMA_VERSION = 1
 MOST_STEPS, MOST_CHANNELS = 10**9, 65_536
-MOST = {"width": 64, "batch_size": 10**6, "accumulate": 10**6, "workers": 1024, "seed": 2**63 - 1} | dict.fromkeys(
-    ("predictor_rnn_layers", "posterior_rnn_layers", "prior_rnn_layers"), 64
-)
-"""Beyond these a number is a slip, or in a file that means harm."""
+"""Beyond these, or a flag's own `most`, a number is a slip, or in a file that means harm."""
 
 
-def _flag(default: Any, help: str, choices: tuple[str | int, ...] | None = None) -> Any:
-    return field(default=default, metadata={"help": help, "choices": choices})
+def _flag(default: Any, help: str, choices: tuple[str | int, ...] | None = None, **bounds: float) -> Any:
+    """Return a field that is a flag. `bounds` of a number, which is never negative: above, below, most."""
+    return field(default=default, metadata={"help": help, "choices": choices, **bounds})
 
 
 @dataclass(frozen=True)
 class DataConfig:
     data_root: str = _flag("", "root of the data set, with index.csv (see svg-data)")
-    n_past: int = _flag(2, "observed frames")
-    n_future: int = _flag(10, "frames predicted in training")
+    n_past: int = _flag(2, "observed frames", above=0)
+    n_future: int = _flag(10, "frames predicted in training", above=0)
     n_eval: int = _flag(12, "frames of a clip in validation, observed ones included")
     clip_start: str = _flag(
         "random",
@@ -37,11 +35,15 @@ class DataConfig:
         ("random", "first", "sliding", "disjoint"),
     )
     far_start: float = _flag(
-        0.0, "share of the training clips whose given frame is any of the sequence instead of the one before the second frame"
+        0.0,
+        "share of the training clips whose given frame is any of the sequence instead of the one before the second frame",
+        most=1,
     )
-    augment: float = _flag(0.0, "with poses: how far training clips are shifted and scaled at random, e.g. 0.3; 0: not at all")
+    augment: float = _flag(
+        0.0, "with poses: how far training clips are shifted and scaled at random, e.g. 0.3; 0: not at all", most=1
+    )
     conditions: str = _flag("all", "which columns condition the model", ("all", "actions", "positions", "none"))
-    workers: int = _flag(0, "processes that read data; 0 reads in the training process")
+    workers: int = _flag(0, "processes that read data; 0 reads in the training process", most=1024)
     data_device: str = _flag(
         "disk", "where the training split lies: on disk, or read once as a whole into this device's memory", ("disk", "cpu", "cuda")
     )
@@ -56,16 +58,18 @@ class ModelConfig:
     )
     recurrence: str = _flag("vector", "fully connected LSTMs or convolutional ones on a grid", ("vector", "spatial"))
     grid: int = _flag(8, "height and width of the grid of the spatial form's features and latents", (8, 16))
-    image_width: int = _flag(64, "width of the frames in pixels: 64 or 128, and as high; with pose_cvae any width and height")
-    width: float = _flag(1.0, "multiplier of the backbone's channels; 1 is the published size")
+    image_width: int = _flag(
+        64, "width of the frames in pixels: 64 or 128, and as high; with pose_cvae any width and height", above=0
+    )
+    width: float = _flag(1.0, "multiplier of the backbone's channels; 1 is the published size", above=0, most=64)
     norm: str = _flag("batch", "normalisation in encoder and decoder", ("batch", "group"))
-    g_dim: int = _flag(128, "features of encoder output and decoder input (channels in the spatial form and in pose_cvae)")
-    z_dim: int = _flag(64, "latent size (channels in the spatial form)")
-    rnn_size: int = _flag(256, "hidden size of the frame predictor (channels in the spatial form)")
+    g_dim: int = _flag(128, "features of encoder output and decoder input (channels in the spatial form and in pose_cvae)", above=0)
+    z_dim: int = _flag(64, "latent size (channels in the spatial form)", above=0)
+    rnn_size: int = _flag(256, "hidden size of the frame predictor (channels in the spatial form)", above=0)
     latent_rnn_size: int = _flag(0, "hidden size of posterior and prior; 0: as rnn_size")
-    predictor_rnn_layers: int = _flag(2, "LSTM layers of the frame predictor")
-    posterior_rnn_layers: int = _flag(1, "LSTM layers of the posterior")
-    prior_rnn_layers: int = _flag(1, "LSTM layers of the learned prior")
+    predictor_rnn_layers: int = _flag(2, "LSTM layers of the frame predictor", above=0, most=64)
+    posterior_rnn_layers: int = _flag(1, "LSTM layers of the posterior", above=0, most=64)
+    prior_rnn_layers: int = _flag(1, "LSTM layers of the learned prior", above=0, most=64)
     prior: str = _flag("learned", "learned prior (SVG-LP) or N(0,I) (SVG-FP)", ("learned", "fixed"))
     last_frame_skip: bool = _flag(False, "skips from the previous frame instead of the last observed one")
     feedback: str = _flag(
@@ -80,9 +84,9 @@ class ModelConfig:
         "in the frame before the drawn one, seen or predicted",
         ("none", "observed", "before"),
     )
-    pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output")
-    fusion_dim: int = _flag(192, "pose_cvae: channels of the decoder fusion's output")
-    levels: int = _flag(1, "pose_cvae: resolutions, each half of the one before; 1: all at the frames' own, as published")
+    pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output", above=0)
+    fusion_dim: int = _flag(192, "pose_cvae: channels of the decoder fusion's output", above=0)
+    levels: int = _flag(1, "pose_cvae: resolutions, each half of the one before; 1: all at the frames' own, as published", above=0)
     anchor: bool = _flag(
         False, "pose_cvae: every frame is also drawn with the features of the last given one, so that nothing drifts"
     )
@@ -121,31 +125,33 @@ class TrainConfig:
         "",
         "begin with the best weights of this run or released model; flags of the model are then as there, unless given",
     )
-    batch_size: int = _flag(20, "clips a step")
-    accumulate: int = _flag(1, "batches whose gradients are added up for one optimiser step")
-    niter: int = _flag(300, "epochs")
-    epoch_size: int = _flag(600, "optimiser steps an epoch")
+    batch_size: int = _flag(20, "clips a step", above=0, most=10**6)
+    accumulate: int = _flag(1, "batches whose gradients are added up for one optimiser step", above=0, most=10**6)
+    niter: int = _flag(300, "epochs", above=0)
+    epoch_size: int = _flag(600, "optimiser steps an epoch", above=0)
     max_minutes: float = _flag(0.0, "end after this time, the learning-rate schedule included; 0: after niter epochs")
     optimizer: str = _flag("adam", "optimiser", ("adam", "adamw", "rmsprop", "sgd", "muon"))
-    lr: float = _flag(0.002, "learning rate")
-    beta1: float = _flag(0.9, "first-moment decay of Adam; momentum of RMSprop and SGD")
+    lr: float = _flag(0.002, "learning rate", above=0)
+    beta1: float = _flag(0.9, "first-moment decay of Adam; momentum of RMSprop and SGD", below=1)
     weight_decay: float = _flag(0.0, "weight decay")
     lr_schedule: str = _flag("constant", "course of the learning rate", ("constant", "cosine", "linear"))
-    warmup: float = _flag(0.0, "share of the training over which the learning rate rises from 0")
+    warmup: float = _flag(0.0, "share of the training over which the learning rate rises from 0", below=1)
     max_grad_norm: float = _flag(0.0, "gradient norm is clipped to this; 0: no clipping")
-    max_skipped: int = _flag(10, "end the run after so many steps in a row that were skipped, their loss or gradients not finite")
+    max_skipped: int = _flag(
+        10, "end the run after so many steps in a row that were skipped, their loss or gradients not finite", above=0
+    )
     beta: float = _flag(1e-4, "weight of the KL divergence")
     kl_anneal: str = _flag("none", "annealing of beta over epochs", ("none", "monotonic", "cyclical"))
-    kl_anneal_cycle: int = _flag(10, "cycles of cyclical annealing over niter epochs")
+    kl_anneal_cycle: int = _flag(10, "cycles of cyclical annealing over niter epochs", above=0)
     kl_anneal_ratio: float = _flag(2.0, "the ramp takes 1/ratio of a cycle")
-    tfr: float = _flag(1.0, "probability that a batch is teacher-forced, at the start")
+    tfr: float = _flag(1.0, "probability that a batch is teacher-forced, at the start", most=1)
     tfr_start_decay_epoch: int = _flag(0, "the last epoch, counted from 0, with the full probability")
     tfr_decay_step: float = _flag(0.0, "how much the probability falls each epoch from then on")
-    tfr_lower_bound: float = _flag(0.0, "the probability falls no further")
-    keep_checkpoints: int = _flag(2, "checkpoints kept to go on from, the newest ones, besides the best")
+    tfr_lower_bound: float = _flag(0.0, "the probability falls no further", most=1)
+    keep_checkpoints: int = _flag(2, "checkpoints kept to go on from, the newest ones, besides the best", above=0)
     save_minutes: float = _flag(10.0, "a checkpoint also within an epoch, after so many minutes without one; 0: at its end only")
     validate_sequences: int = _flag(64, "sequences of the validation split scored after each epoch; 0: all")
-    seed: int = _flag(1, "seed of all randomness")
+    seed: int = _flag(1, "seed of all randomness", most=2**63 - 1)
     device: str = _flag("auto", "auto, cpu, cuda or cuda:N")
     precision: str = _flag("auto", "bfloat16 autocast where the hardware has it, or as told", ("auto", "bfloat16", "float32"))
     compile: bool = _flag(False, "torch.compile the model (with CUDA graphs on a GPU); the first steps take minutes")
@@ -200,41 +206,8 @@ OF_POSES = ("pose_dim", "fusion_dim", "levels", "anchor", "keep_given")
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
 
 
-class FlagHelp(argparse.HelpFormatter):
-    """Shows the default of a flag that has one."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is False or action.default in (None, "", argparse.SUPPRESS):
-            return action.help
-        return f"{action.help} (default: %(default)s)"
-
-
-class FlagParser(OneLineParser):
-    """Takes ``@file`` arguments: flags as in a shell, over any number of lines, with # comments."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, fromfile_prefix_chars="@", formatter_class=FlagHelp, **kwargs)
-
-    def _read_args_from_files(self, arg_strings: list[str]) -> list[str]:
-        for word in arg_strings:
-            if word.startswith("@") and not Path(word[1:]).is_file():
-                self.error(f"flags file: found no file {word[1:]}")
-        try:
-            return super()._read_args_from_files(arg_strings)
-        except RecursionError:
-            self.error("flags file: it names itself")
-        except UnicodeDecodeError:
-            self.error(f"flags file: not text: {' '.join(word for word in arg_strings if word.startswith('@'))}")
-
-    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        try:
-            return shlex.split(arg_line, comments=True)
-        except ValueError as error:
-            self.error(f"flags file: {error} in {arg_line.strip()!r}")
-
-
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds one flag for each field that is a flag."""
+    """Adds one flag for each field that is a flag, and those of other programs that are known."""
     for section in SECTIONS.values():
         group = parser.add_argument_group(section.__name__.removesuffix("Config").lower())
         for item in fields(section):
@@ -243,14 +216,13 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
             options: dict[str, Any] = {"default": item.default, "help": item.metadata["help"]}
             if item.type is bool:
                 options["action"] = argparse.BooleanOptionalAction
+            elif item.metadata["choices"]:
+                kind = str.lower if item.type is str else item.type
+                options |= {"type": kind, "choices": item.metadata["choices"]}
             else:
-                options |= {"type": item.type, "choices": item.metadata["choices"]}
-                if item.metadata["choices"] is None:
-                    options["metavar"] = {int: "N", float: "X", str: "NAME"}[item.type]
-            group.add_argument(f"--{item.name}", **options)
-    parser.add_argument(
-        "--kl_anneal_cyclical", dest="kl_anneal", action="store_const", const="cyclical", help="same as --kl_anneal cyclical"
-    )
+                options |= {"type": item.type, "metavar": {int: "N", float: "X", str: "NAME"}[item.type]}
+            group.add_argument(*names_of(item.name), **options)
+    add_foreign_flags(parser)
 
 
 def flag_values(config: Config, names: Iterable[str] = SECTIONS) -> dict[str, Any]:
@@ -275,48 +247,24 @@ def config_from_arguments(args: argparse.Namespace) -> Config:
 def validate(config: Config) -> None:
     """Raises `InputError` naming the flags for values and combinations that cannot work; touches neither data nor device."""
     data, model, train = config.data, config.model, config.train
-    for section in (data, model, train):
-        for item in fields(section):
-            choices = item.metadata.get("choices")
-            if choices and getattr(section, item.name) not in choices:
-                found = getattr(section, item.name)
-                raise InputError(f"--{item.name}: found {found!r}, expected one of {', '.join(map(str, choices))}")
-    positive = {
-        "n_past": data, "n_future": data, "width": model, "g_dim": model, "z_dim": model, "rnn_size": model,
-        "predictor_rnn_layers": model, "posterior_rnn_layers": model, "prior_rnn_layers": model, "pose_dim": model,
-        "fusion_dim": model, "levels": model, "image_width": model, "batch_size": train, "accumulate": train, "niter": train,
-        "epoch_size": train, "lr": train, "kl_anneal_cycle": train, "max_skipped": train, "keep_checkpoints": train,
-    }  # fmt: skip
-    not_negative = {
-        "workers": data, "latent_rnn_size": model, "max_minutes": train, "weight_decay": train, "max_grad_norm": train,
-        "beta": train, "tfr_start_decay_epoch": train, "tfr_decay_step": train, "validate_sequences": train, "seed": train,
-        "save_minutes": train, "image_height": model, "condition_dim": model,
-    }  # fmt: skip
-    unit = {"tfr": train, "tfr_lower_bound": train, "far_start": data, "augment": data}
-    below_one = {"beta1": train, "warmup": train}
-    for names, holds, expected in (
-        (positive, lambda x: x > 0, "a number above 0"),
-        (not_negative, lambda x: x >= 0, "a number of at least 0"),
-        (unit, lambda x: 0 <= x <= 1, "a number from 0 to 1"),
-        (below_one, lambda x: 0 <= x < 1, "a number from 0 to below 1"),
-    ):
-        for name, section in names.items():
-            found = getattr(section, name)
-            if not holds(found) or found != found or found == float("inf"):
-                raise InputError(f"--{name}: found {found}, expected {expected}")
     for section, most in ((data, MOST_STEPS), (model, MOST_CHANNELS), (train, MOST_STEPS)):
         for item in fields(section):
-            found, limit = getattr(section, item.name), MOST.get(item.name, most)
-            if (item.name in MOST or type(found) is int) and found > limit:
-                raise InputError(f"--{item.name}: found {found}, expected at most {limit}")
+            value, choices = getattr(section, item.name), item.metadata.get("choices")
+            if choices and value not in choices:
+                listed = ", ".join(map(str, choices))
+                raise InputError(f"--{item.name}: found {value!r}, expected one of {listed}")
+            if type(value) in (int, float):
+                _check_number(item.name, value, most, item.metadata)
     if model.channels not in (1, 3):
         raise InputError(f"channels: found {model.channels}, expected 1 or 3")
     if data.data_device == "cuda" and train.device == "cpu":
         raise InputError("--data_device cuda: the training runs on the CPU (--device cpu); use --data_device cpu")
     if not 1 <= train.kl_anneal_ratio < float("inf"):
-        raise InputError(
-            f"--kl_anneal_ratio: found {train.kl_anneal_ratio}, expected at least 1: the ramp takes 1/ratio of a cycle"
-        )
+        ratio, advice = train.kl_anneal_ratio, ""
+        if 0 < ratio < 1:
+            advice = f"; where it is the ramp's share of a cycle, use {1 / ratio:g} here"
+        expected = "at least 1: the ramp takes 1/ratio of a cycle"
+        raise InputError(f"--kl_anneal_ratio: found {ratio}, expected {expected}{advice}")
     if train.kl_anneal == "cyclical" and train.kl_anneal_cycle > train.niter:
         raise InputError(f"--kl_anneal_cycle: found {train.kl_anneal_cycle}, expected at most --niter {train.niter}")
     if train.tfr_lower_bound > train.tfr:
@@ -344,6 +292,23 @@ def validate(config: Config) -> None:
             "--batch_size: found 1, but batch norm cannot train on the single vector of a fed-back frame; use --norm group, "
             "--feedback feature or --batch_size 2"
         )
+
+
+def _check_number(name: str, value: float, most: int, bounds: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless a flag's number is within its `bounds`; `most` is for integers without their own."""
+    above, below = bounds.get("above"), bounds.get("below")
+    most = bounds.get("most", most if type(value) is int else sys.float_info.max)
+    if above is not None and not value > above:
+        expected = f"a number above {above}"
+    elif not value >= 0:  # nor nan
+        expected = "a number of at least 0"
+    elif below is not None and not value < below:
+        expected = f"a number below {below}"
+    elif value > most:
+        expected = f"at most {most:g}" if type(value) is float else f"at most {most}"
+    else:
+        return
+    raise InputError(f"--{name}: found {value}, expected {expected}")
 
 
 def _validate_model(model: ModelConfig) -> None:

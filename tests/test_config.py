@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from data_tools.layout import InputError
 from svg.checkpoint import load_config
-from svg.config import Config, FlagParser, ModelConfig, TrainConfig, add_config_arguments, config_from_arguments, flag_values
+from svg.config import Config, ModelConfig, TrainConfig, add_config_arguments, config_from_arguments, flag_values
+from svg.flags import FlagParser
 
 RECIPES = Path(__file__).parent.parent / "experiments" / "recipes"
 SVG_FLAGS = [

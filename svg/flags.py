@@ -1,0 +1,229 @@
+"""How training flags are read: from commands and files, in our spelling and in that of other programs."""
+
+import argparse
+import shlex
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from data_tools.command import OneLineParser, suggestion
+from data_tools.files import read_bytes
+
+MOST_FILES, MOST_BYTES = 100, 2**20
+"""Flags files of one command, and bytes of each."""
+RECIPES_IN_DOCS = "experiments/recipes"
+
+ALIASES = {
+    # edenton/svg and courses that build on it
+    "num_workers": "workers", "data_threads": "workers", "num_threads": "workers",
+    # a course's predictor from poses
+    "DR": "data_root", "save_root": "log_dir", "num_epoch": "niter", "optim": "optimizer",
+    "val_vi_len": "n_eval", "F_dim": "g_dim", "L_dim": "pose_dim", "N_dim": "z_dim",
+    "D_out_dim": "fusion_dim",
+    "tfr_sde": "tfr_start_decay_epoch", "tfr_d_step": "tfr_decay_step", "kl_anneal_type": "kl_anneal",
+    # common
+    "epochs": "niter", "num_epochs": "niter", "n_epochs": "niter", "learning_rate": "lr",
+}  # fmt: skip
+"""{flag of another program: the flag that means the same here}."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A flag of another program that no flag here is the same as.
+
+    Args:
+        note: what the user is told of it.
+        help: what --help says of it; the note by default.
+        sets: the flags here that stand for a value of it, as {name: value}.
+        usual: values of which there is nothing to say.
+        refused: whether the note is an error.
+        switch: whether it is on or off instead of having a value.
+    """
+
+    note: str = ""
+    help: str = ""
+    sets: Callable[[Any], dict[str, Any]] = lambda value: {}
+    usual: tuple[Any, ...] = ()
+    refused: bool = False
+    switch: bool = False
+
+
+FROM_THE_DATA = Foreign("not used: it is read from the data in --data_root")
+RUN_NAME = Foreign(help="the run's folder is of this name, in --log_dir", sets=lambda name: {"name": name})
+LAYERS = ("predictor_rnn_layers", "posterior_rnn_layers", "prior_rnn_layers")
+BEGIN_WITH = Foreign(
+    "here `--log_dir RUN --resume` goes on with a run as if it had not stopped, and `--init_from RUN` begins "
+    "another one with its weights; model.pth and .ckpt files of other programs are not read",
+    usual=("",), refused=True,
+)  # fmt: skip
+FOREIGN = {
+    # edenton/svg and courses that build on it
+    "kl_anneal_cyclical": Foreign(
+        help="as --kl_anneal cyclical; False: as --kl_anneal monotonic",
+        sets=lambda on: {"kl_anneal": "cyclical" if on else "monotonic"}, switch=True,
+    ),
+    "cuda": Foreign(
+        "trains on the CPU; a certain GPU is --device cuda:N",
+        help="on the GPU, or on the CPU where there is none; False: as --device cpu",
+        sets=lambda on: {"device": "auto" if on else "cpu", "cuda": on}, usual=(True,), switch=True,
+    ),
+    "model_dir": BEGIN_WITH,
+    "name": RUN_NAME,
+    "exp_name": RUN_NAME,
+    "rnn_layers": Foreign(
+        help="as all of --predictor_rnn_layers, --posterior_rnn_layers and --prior_rnn_layers",
+        sets=lambda layers: dict.fromkeys(LAYERS, int(layers)),
+    ),
+    "save_model_name": Foreign(
+        "not used: the best weights are always kept as checkpoints/best", usual=("best",)
+    ),
+    "dataset": Foreign("not used: the data are what lies in --data_root; svg-data simulates and converts"),
+    "num_digits": Foreign("not used: it is of moving MNIST, which is not made here"),
+    "channels": FROM_THE_DATA,
+    "cond_dim": FROM_THE_DATA,
+    # a course's predictor from poses
+    "frame_H": FROM_THE_DATA,
+    "frame_W": FROM_THE_DATA,
+    "train_vi_len": Foreign(
+        help="as --n_past 1 --n_future X-1", sets=lambda frames: {"n_past": 1, "n_future": int(frames) - 1}
+    ),
+    "ckpt_path": BEGIN_WITH,
+    "per_save": Foreign("not used: a checkpoint is kept after every epoch and every --save_minutes"),
+    "gpu": Foreign("not used: --device cuda:N chooses a GPU, torchrun takes several"),
+    "store_visualization": Foreign(
+        "not used: svg-render and svg-rollout draw a run, whenever asked", usual=(False,), switch=True
+    ),
+    "test": Foreign("svg-evaluate and svg-rollout test a run", usual=(False,), refused=True, switch=True),
+    "partial": Foreign(
+        "all sequences of the index are trained on; leave it out", usual=("1", "1.0"), refused=True
+    ),
+    "fast_train": Foreign(
+        "all sequences are trained on from the start; leave it out", usual=(False,), refused=True, switch=True
+    ),
+    "fast_partial": Foreign("not used: it is of --fast_train"),
+    "fast_train_epoch": Foreign("not used: it is of --fast_train"),
+}  # fmt: skip
+
+
+def names_of(flag: str) -> list[str]:
+    """Return the option strings of a flag: its own first, then those of other programs."""
+    return [f"--{name}" for name in (flag, *(other for other, here in ALIASES.items() if here == flag))]
+
+
+def add_foreign_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of other programs.
+
+    Parsed arguments then also have ``name`` and ``cuda``, as given, and ``notes``, {flag: what to say of it}.
+    """
+    parser.set_defaults(notes={}, name="", cuda=False)
+    group = parser.add_argument_group("flags of other programs")
+    for name, foreign in FOREIGN.items():
+        opposite = [f"--no-{name}"] if foreign.switch else []
+        group.add_argument(
+            f"--{name}", *opposite, action=ForeignFlag, foreign=foreign, dest=argparse.SUPPRESS,
+            default=argparse.SUPPRESS, metavar=None if foreign.switch else "X",
+        )  # fmt: skip
+
+
+class ForeignFlag(argparse.Action):
+    """Set the flags that a foreign one stands for, and note or refuse the rest."""
+
+    def __init__(self, option_strings: list[str], dest: str, foreign: Foreign, **options: Any):
+        values = 0 if foreign.switch else None
+        super().__init__(option_strings, dest, values, help=foreign.help or foreign.note, **options)
+        self.foreign = foreign
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option_string: str) -> None:
+        foreign = self.foreign
+        flag = self.option_strings[0]
+        if foreign.switch:
+            value = not option_string.startswith("--no-")
+        try:
+            flags = foreign.sets(value)
+        except ValueError:
+            parser.error(f"argument {flag}: invalid int value: {value!r}")
+        if value not in foreign.usual and foreign.refused:
+            parser.error(f"argument {flag} {value}: {foreign.note}")
+        for name, translated in flags.items():
+            setattr(namespace, name, translated)
+        if foreign.note and value not in foreign.usual:
+            namespace.notes = namespace.notes | {flag: f"{flag} {value}: {foreign.note}"}
+
+
+class FlagHelp(argparse.HelpFormatter):
+    """Show the default of a flag that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is False or action.default in (None, "", argparse.SUPPRESS):
+            return action.help
+        return f"{action.help} (default: %(default)s)"
+
+
+class FlagParser(OneLineParser):
+    """Take ``@file`` arguments: flags as in a shell, over any number of lines, with # comments.
+
+    A file that is not there is looked for among the `recipes`, a folder of such files that are known by name:
+    ``@quickstart.args``, ``@quickstart`` and ``@experiments/recipes/quickstart.args`` are the same one.
+    """
+
+    def __init__(self, *args: Any, recipes: Traversable | None = None, **kwargs: Any):
+        super().__init__(*args, formatter_class=FlagHelp, **kwargs)
+        self.recipes = recipes
+
+    def expand(self, words: list[str]) -> list[str]:
+        """Return the words with the contents of flags files in their places."""
+        expanded, files = [], 0
+        rest = deque(words)
+        while rest:
+            word = rest.popleft()
+            if not word.startswith("@"):
+                expanded.append(word)
+                continue
+            files += 1
+            if files > MOST_FILES:
+                self.error(f"flags file: found more than {MOST_FILES}, up to {word[1:]}; does one name itself?")
+            rest.extendleft(reversed(self._read(self._find(word[1:]))))
+        return expanded
+
+    def _find(self, name: str) -> Path | Traversable:
+        """Return the flags file of a name: a path, or else a recipe."""
+        for path in (Path(name), Path(f"{name}.args")):
+            if path.is_file():
+                return path
+        if self.recipes is None:
+            self.error(f"flags file: found no file {name}")
+        folder, _, file = name.rpartition("/")
+        if folder in ("", RECIPES_IN_DOCS):
+            for recipe in (self.recipes / file, self.recipes / f"{file}.args"):
+                if recipe.is_file():
+                    return recipe
+        known = sorted(recipe.name for recipe in self.recipes.iterdir() if recipe.name.endswith(".args"))
+        meant = suggestion([file.removesuffix(".args")], [recipe.removesuffix(".args") for recipe in known])
+        listed = f"the recipes are {', '.join(known)}"
+        self.error(f"flags file: found no file {name}, and no recipe of that name; {listed}{meant}")
+
+    def _read(self, path: Path | Traversable) -> list[str]:
+        """Return the words of a flags file."""
+        try:
+            content = read_bytes(path, MOST_BYTES) if isinstance(path, Path) else path.read_bytes()
+            text = content.decode("utf-8-sig")
+        except OSError as error:
+            self.error(f"flags file: {path} cannot be read ({error.strerror})")
+        except UnicodeDecodeError:
+            self.error(f"flags file: {path} is not text")
+        words = []
+        for line in text.splitlines():
+            try:
+                words += shlex.split(line, comments=True)
+            except ValueError as error:
+                self.error(f"flags file: {error} in {line.strip()!r}")
+        return words
+
+    def _get_option_tuples(self, option_string: str) -> list[tuple]:
+        """Let an abbreviation stand for a flag of this project alone."""
+        others = ALIASES.keys() | FOREIGN.keys()
+        found = super()._get_option_tuples(option_string)
+        return [match for match in found if match[1].removeprefix("--").removeprefix("no-") not in others]
