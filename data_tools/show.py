@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from . import layout
 from .command import tell
+from .errors import clean
 from .files import whole_file, write_text
 from .layout import SPLITS, InputError
 from .store import Store, open_store
@@ -122,7 +123,8 @@ def draw(samples: list[SplitSample], path: Path) -> None:
     heights = [rows, below * 1.5] if below else [rows]
     figure = plt.figure(figsize=(max(columns, HISTOGRAMS_ACROSS) * 1.05, sum(heights) + 0.5), layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    parts[0].suptitle(f"{info.name}: {info.source}" if info.source else info.name, fontsize=10, parse_math=False)
+    title = clean(f"{info.name}: {info.source}" if info.source else info.name)  # matplotlib draws no names in no encoding
+    parts[0].suptitle(title, fontsize=10, parse_math=False)
     axes = parts[0].subplots(len(sheet), columns, squeeze=False)
     for row, (split, name, times, frames) in zip(axes, sheet, strict=True):
         for place, axis in enumerate(row):
@@ -131,7 +133,7 @@ def draw(samples: list[SplitSample], path: Path) -> None:
                 axis.imshow(frames[place], cmap="gray", vmin=0, vmax=255)
                 axis.set_title(f"\nt = {times[place]}", fontsize=6, loc="left", pad=2)
         offset = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        above = row[0].annotate(f"{split} {name}", (0, 1), (0, 9), fontsize=6, parse_math=False, **offset)
+        above = row[0].annotate(clean(f"{split} {name}"), (0, 1), (0, 9), fontsize=6, parse_math=False, **offset)
         above.set_in_layout(False)  # as long as it is: nothing makes room for it
     if below:
         for column, axis in enumerate(parts[1].subplots(below, HISTOGRAMS_ACROSS, squeeze=False).flat):

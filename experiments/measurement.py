@@ -6,8 +6,8 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.files import write_text
-from data_tools.layout import InputError
+from data_tools.files import read_bytes, write_text
+from data_tools.layout import MAX_JSON, InputError
 
 
 @dataclass
@@ -81,8 +81,8 @@ def save(path: Path, machine: dict[str, str], rows: list[Row]) -> None:
 def load(path: Path) -> list[Row]:
     """The rows of an earlier `save`. Raises `InputError` for a file that is none."""
     try:
-        return [Row(**values) for values in json.loads(path.read_text())["rows"]]
+        return [Row(**values) for values in json.loads(read_bytes(path, MAX_JSON))["rows"]]
     except OSError as error:
         raise InputError(f"--compare: {path} cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise InputError(f"--compare: {path} is not a file that svg-benchmark --json has written") from None
