@@ -21,7 +21,8 @@ from .files import natural_key
 from .index import build_index
 from .layout import InputError
 from .pool import add_workers_argument, check_workers, in_order
-from .tfrecord import Feature
+from .tables import hold_last
+from .tfrecord import Feature, some_names
 
 CAMERAS = {"aux1": ("image_aux1",), "main": ("image_main",), "both": ("image_aux1", "image_main")}
 MOST_RECORDS = 100_000  # that the name of a shard is believed
@@ -60,7 +61,7 @@ def read_recording(features: dict[str, Feature], camera: str) -> tuple[np.ndarra
     names = [f"{time}/{camera}/encoded" for time in range(max(count, 1))]
     missing = [name for name in names if name not in features]
     if missing:
-        raise ValueError(f"no feature {missing[0]}")
+        raise ValueError(f"no feature {missing[0]}, found {some_names(features)}")
     images = [features[name] for name in names]
     sizes = {len(image[0]) if isinstance(image, list) and len(image) == 1 else -1 for image in images}
     size = sizes.pop()
@@ -77,7 +78,7 @@ def _table(features: dict[str, Feature], name: str, count: int) -> np.ndarray | 
         return None
     if not all(isinstance(row, np.ndarray) and row.dtype == np.float32 and len(row) == len(rows[0]) > 0 for row in rows):
         raise ValueError(f"{name} is not {count} rows of floats of one length")
-    table = np.stack(rows)
+    table = hold_last(np.stack(rows)) if name == "action" else np.stack(rows)
     if not np.isfinite(table).all():
         raise ValueError(f"{name} holds numbers that are not finite")
     return table

@@ -24,6 +24,7 @@ from .layout import SPLITS, DatasetInfo, InputError
 from .png import read_frame
 from .pool import add_workers_argument, check_workers, in_order
 from .store import opened_store
+from .tables import row_numbers
 
 FROZEN_RUN = 4  # frames in a row that each equal the one before
 REPEATED = 0.4  # share of frames that equal the one before: a 15 Hz camera recorded at 30 Hz has one half, more or less one
@@ -86,6 +87,8 @@ def check(root: Path, workers: int | None = None) -> Report:
         problems += _against_index(root, findings, index) if index is not None else []
     if info is not None:
         problems += _against_statistics(root, findings, info)
+    if readable and not packed:
+        problems += row_numbers(root / readable[0].path, readable[0].row["frames"])
     problems += against_signs(root, readable)
     problems += _shared(root, readable)
     frames = sum(finding.row["frames"] for finding in readable)

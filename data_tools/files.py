@@ -19,6 +19,8 @@ from typing import BinaryIO
 from .errors import InputError
 
 TEMPORARY = ".svg-part"  # how temporary names end
+POINTER, MOST_POINTER = b"version https://git-lfs.github.com/spec/", 1024  # how a Git LFS pointer begins, and its size
+SPARSE_FROM, SPARSE = 2**26, 4  # bytes from which on a file is refused if it is so many times as large as what is stored of it
 _NO_FOLLOW, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)  # Windows has neither
 
 
@@ -28,13 +30,45 @@ _NO_FOLLOW, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0
 def open_regular(path: Path | str, root: Path | str | None = None) -> BinaryIO:
     """Open a regular file for reading; one that is a link out of `root` is refused.
 
-    Raises `OSError`, also for a pipe or a device, on which reading may never end.
+    Raises `OSError`, also for a pipe or a device, on which reading may never end, for a file that is nearly all hole, which would
+    be read as zeros beyond any memory, and for a pointer that Git LFS leaves in the place of a file.
     """
     file = open(path, "rb", opener=partial(_open, root))  # noqa: SIM115 whoever asked for it closes it
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    try:
+        reason = _unreadable(file)
+    except OSError:
+        file.close()
+        raise
+    if reason is None:
         return file
     file.close()
-    raise OSError(errno.EINVAL, "not a regular file", str(path))
+    raise OSError(errno.EINVAL, reason, str(path))
+
+
+def _unreadable(file: BinaryIO) -> str | None:
+    """Return why a file is not to be read; None if it may be."""
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if status.st_size <= MOST_POINTER and file.peek(len(POINTER)).startswith(POINTER):
+        return "a Git LFS pointer instead of the file: run `git lfs pull`"
+    if status.st_size > SPARSE_FROM and getattr(status, "st_blocks", status.st_size) * 512 * SPARSE < status.st_size:
+        stored = _stored_bytes(file.fileno(), status.st_size)
+        if stored * SPARSE < status.st_size:
+            return f"a sparse file: {status.st_size} bytes, of which {stored} are stored"
+    return None
+
+
+def _stored_bytes(handle: int, size: int) -> int:
+    """Return how many bytes of a file are stored, compressed or not; the others are holes. Windows is not asked."""
+    stored = place = 0
+    with contextlib.suppress(OSError):  # of a hole that goes on to the end
+        while place < size:
+            start = os.lseek(handle, place, os.SEEK_DATA)
+            place = os.lseek(handle, start, os.SEEK_HOLE)
+            stored += place - start
+    os.lseek(handle, 0, os.SEEK_SET)
+    return stored
 
 
 def _open(root: Path | str | None, path: str, flags: int) -> int:

@@ -29,6 +29,7 @@ from .images import add_fit_arguments, check_image_width, decode_picture, fit_pi
 from .index import SPLIT_ALIASES, TABLES, build_index
 from .layout import INFO_FILE, SPLITS, InputError
 from .pool import add_workers_argument, check_workers, in_order
+from .tables import name_hint
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ogv")
 ANIMATIONS = (".gif",)
@@ -200,7 +201,7 @@ def unread_tables(recordings: Iterable[Path]) -> list[str]:
             if not has_pictures:
                 found.append(f"{path}: not read; videos have no tables, folders of pictures do")
             elif path.name not in TABLES:
-                found.append(f"{path}: not read; the tables are called {' and '.join(TABLES)}")
+                found.append(f"{path}: not read; {name_hint(path.name)}")
     return found
 
 

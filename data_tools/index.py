@@ -15,6 +15,7 @@ from .files import walk
 from .folders import frame_paths, png_folders, read_conditions
 from .layout import ACTIONS_FILE, POSITIONS_FILE, SPLITS, InputError
 from .png import read_image_size
+from .tables import name_hint, row_numbers
 
 SPLIT_ALIASES = ("val", "valid", "validation", "training", "testing", "eval", "evaluation")
 TABLES = (ACTIONS_FILE, POSITIONS_FILE)
@@ -64,7 +65,7 @@ def overlooked(root: Path) -> Iterator[str]:
             if "0.png" in files or "1.png" in files:
                 strange = [name for name in files if name.lower().endswith(".csv") and name not in TABLES and name[0] != "."]
                 for name in sorted(strange):
-                    yield f"{Path(folder, name)}: not read; the tables are called {' and '.join(TABLES)}: rename it or move it away"
+                    yield f"{Path(folder, name)}: not read; {name_hint(name)}"
 
 
 def check_sequence(folder: Path) -> tuple[dict, np.ndarray]:
@@ -226,6 +227,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     index = build_index(args.root, args.name, args.source)
-    for line in overlooked(args.root):
+    for line in (*overlooked(args.root), *row_numbers(args.root / index["path"][0], index["frames"][0])):
         tell(f"note: {line}")
     tell(describe_index(args.root, index))

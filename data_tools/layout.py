@@ -168,13 +168,13 @@ def read_info(root: Path) -> DatasetInfo:
     return info
 
 
-def read_json(path: Path, advice: str, root: Path | None = None) -> dict:
-    """A JSON object from a file that anybody may have written. Raises `InputError` that ends with the advice.
+def read_json(path: Path, advice: str, root: Path | None = None, most: int = MAX_JSON) -> dict:
+    """Return a JSON object from a file of at most `most` bytes that anybody may have written.
 
-    One that is a link out of `root` is refused.
+    Raises `InputError` that ends with the advice, also for a link out of `root`.
     """
     try:
-        values = json.loads(read_bytes(path, MAX_JSON, root))
+        values = json.loads(read_bytes(path, most, root))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
     except (ValueError, RecursionError) as error:  # no text, no JSON, gigantic numbers, endless nesting

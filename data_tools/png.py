@@ -12,6 +12,7 @@ from PIL import Image
 from .errors import InputError
 from .files import open_regular, read_bytes
 from .layout import MAX_PIXELS, MAX_WIDTH
+from .signatures import kind_of
 
 try:  # Pillow's pixels in a third of the time, and every checksum compared
     from kornia_rs.io import decode_image_png_u8
@@ -37,7 +38,8 @@ def read_image_size(path: Path) -> tuple[int, int, int]:
 
 def _size(path: Path | str, head: bytes) -> tuple[int, int, int]:
     if len(head) < _HEADER_BYTES or head[:8] != _SIGNATURE or head[12:16] != b"IHDR":
-        raise InputError(f"{path}: not a PNG image ({os.path.getsize(path)} bytes); convert or restore this frame")
+        found = None if head[:8] == _SIGNATURE else kind_of(head)
+        raise InputError(f"{path}: not a PNG image ({found or f'{os.path.getsize(path)} bytes'}); convert or restore this frame")
     width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
     if depth > 8 or colour not in _CHANNELS:
         raise InputError(f"{path}: found a PNG of {depth} bits a channel, expected 8-bit grey or RGB; convert this frame")

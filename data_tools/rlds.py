@@ -1,23 +1,26 @@
 """Converts RLDS episodes, as TensorFlow Datasets writes them, into sequences and their index, without TensorFlow.
 
-SOURCE is the folder of one version of a data set: features.json, dataset_info.json and NAME-SPLIT.tfrecord-NNNNN-of-NNNNN.
-Each episode becomes one sequence, as long as it is: frames from one camera, actions and states (as the end-effector positions)
-as float32 tables. Step t of an episode holds what was observed at time t and the action carried out then, which is the order
-that training expects. Started again, an interrupted conversion continues.
+SOURCE is the folder of one version of a data set: features.json, dataset_info.json and the TFRecords that these
+describe, such as NAME-SPLIT.tfrecord-00000-of-00001. Each episode becomes one sequence, as long as it is: frames from
+one camera, actions and states (as the end-effector positions) as float32 tables. Step t of an episode holds what was
+observed at time t and the action carried out then, which is the order that training expects. Data sets that are
+sequences without RLDS's `steps`, as TFDS's bair_robot_pushing_small, are taken, too. Started again, an interrupted
+conversion continues.
 """
 
 import argparse
 import itertools
-import math
-import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from .claim import claimed
+from .command import tell
 from .conversion import (
     DEFAULT_SHARES,
     RECIPE_FILE,
@@ -31,28 +34,18 @@ from .conversion import (
 )
 from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture
 from .index import build_index
-from .layout import InputError, read_json
+from .layout import InputError
 from .pool import add_workers_argument, check_workers, in_order
-from .tfrecord import FRAMING_BYTES, Feature
+from .tables import hold_last
+from .tfds import FEATURES_FILE, Shard, StepFeature, find_shards, find_version, read_step_features
+from .tfrecord import Feature, some_names
 
 SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validate", "validation"), "validate")
 ON_THE_ROBOT = ("wrist", "hand", "gripper")  # in names of cameras that move along
+CAMERAS = ("picture", "pixels")  # kinds of features
+ACTIONS, STATES = ("action", "actions"), ("observation/state", "endeffector_pos", "state", "states")  # usual names
 EPISODES_A_JOB = 32
-
-
-@dataclass(frozen=True)
-class StepFeature:
-    """One feature of a step: "image", or "numbers" of `size` values, or "other"."""
-
-    kind: str
-    size: int = 0
-
-
-@dataclass(frozen=True)
-class Shard:
-    path: Path
-    split: str  # as the source names it
-    episodes: int
+JOBS_A_SHARD = 16  # at most: each job passes over all records before its own
 
 
 @dataclass(frozen=True)
@@ -66,118 +59,24 @@ class Selection:
     fit: str
 
 
-def find_version(source: Path) -> Path:
-    """The folder with features.json: `source` itself or the only one below it."""
-    if not source.is_dir():
-        raise InputError(f"{source}: no such folder; name the folder of one version of a data set")
-    found = [source] if (source / "features.json").exists() else [path.parent for path in sorted(source.rglob("features.json"))]
-    if len(found) != 1:
-        names = ", ".join(str(path) for path in found[:5]) or "none"
-        raise InputError(f"{source}: expected one folder with features.json, found {names}; name the folder of one version")
-    return found[0]
-
-
-def read_step_features(path: Path) -> dict[str, StepFeature]:
-    """The features of a step by their path, such as ``observation/image``, from features.json."""
-    tree = read_json(path, "restore it")
-    try:
-        return dict(_leaves(tree["featuresDict"]["features"]["steps"]["sequence"]["feature"], ""))
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path}: no RLDS features, steps within an episode ({found}); restore it") from None
-
-
-def _leaves(node: dict, path: str) -> Iterator[tuple[str, StepFeature]]:
-    if not isinstance(node, dict) or not node:
-        raise TypeError(f"{path or 'steps'} is no feature")
-    if "featuresDict" in node:
-        for name, child in node["featuresDict"]["features"].items():
-            yield from _leaves(child, f"{path}/{name}" if path else name)
-    elif "image" in node:
-        yield path, StepFeature("image" if _dimensions(node["image"], ["3"])[-1] == 3 else "other")
-    elif "tensor" in node:
-        tensor = node["tensor"]
-        sizes = _dimensions(tensor, [])
-        encoding = tensor.get("encoding", "none")
-        if not isinstance(encoding, str):
-            raise TypeError(f"{path} has the encoding {encoding!r}")
-        plain = encoding == "none" and re.fullmatch(r"(b?float|u?int|bool)\d*", tensor.get("dtype", ""))
-        yield path, StepFeature("numbers", math.prod(sizes)) if plain and all(n > 0 for n in sizes) else StepFeature("other")
-    else:
-        yield path, StepFeature("other")
-
-
-def _dimensions(feature: dict, usual: list[str]) -> list[int]:
-    found = feature.get("shape", {}).get("dimensions", usual)
-    if not isinstance(found, list):
-        raise TypeError(f"found dimensions {found!r}")
-    return [_count(dimension) for dimension in found]
-
-
-def _count(value: object) -> int:
-    """A whole number as the JSON of protocol buffers has it, in quotes; -1: not known. Raises `ValueError` for anything else."""
-    if type(value) is not int and not (isinstance(value, str) and re.fullmatch("-1|[0-9]{1,18}", value)):
-        raise ValueError(f"found {value!r}")
-    return int(value)
-
-
-def find_shards(folder: Path) -> tuple[list[Shard], list[str]]:
-    """The shards in a folder, in order, with the number of episodes that dataset_info.json promises for each.
-
-    And a line for each shard that is not there though others of its split are.
-    """
-    path = folder / "dataset_info.json"
-    info = read_json(path, "restore it")
-    try:
-        lengths = {split["name"]: [_count(length) for length in split["shardLengths"]] for split in info["splits"]}
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: no shard lengths of the splits ({type(error).__name__}: {error}); restore it") from None
-    shards = []
-    for file in sorted(folder.glob("*.tfrecord-*-of-*")):
-        name = re.fullmatch(r".*-(?P<split>[^-]+)\.tfrecord-(?P<number>\d{5,})-of-(?P<total>\d{5,})", file.name)
-        if not name:
-            continue
-        split, number, total = name["split"], int(name["number"]), int(name["total"])
-        if len(lengths.get(split, ())) != total or number >= total:
-            raise InputError(
-                f"{file}: {path.name} lists {len(lengths.get(split, ()))} shards of split {split}, not {total}; restore it"
-            )
-        episodes = lengths[split][number]
-        if not 0 <= episodes * FRAMING_BYTES <= file.stat().st_size:  # before anything is made for each of them
-            raise InputError(
-                f"{file}: {file.stat().st_size} bytes cannot hold {episodes} episodes, as {path.name} says; restore it"
-            )
-        shards.append(Shard(file, split, episodes))
-    if not shards:
-        kind = info.get("fileFormat", "tfrecord")
-        also = "" if kind == "tfrecord" else f"; its file format is {kind}, expected tfrecord"
-        raise InputError(f"{folder}: found no NAME-SPLIT.tfrecord-NNNNN-of-NNNNN beside {path.name}{also}")
-    present = {shard.path.name for shard in shards}
-    prefix = shards[0].path.name.rsplit("-", 4)[0]
-    absent = []
-    for split in {shard.split for shard in shards}:
-        total = len(lengths[split])
-        names = [f"{prefix}-{split}.tfrecord-{number:05d}-of-{total:05d}" for number in range(total)]
-        absent += [f"{folder / name}: missing shard of split {split}" for name in names if name not in present]
-    return shards, sorted(absent)
-
-
 def select(features: dict[str, StepFeature], camera: str | None, action_keys: list[str] | None, state_keys: list[str] | None):
-    """(camera, action keys, state keys), each as asked for or, if None, the usual one; a lone "none" selects no key.
+    """Return (camera, action keys, state keys), each as asked for or, if None, the usual one.
 
-    Raises `InputError` that lists what there is for a key that is not there.
+    A lone "none" selects no key. The usual camera is the first by name that is in colour and not on the robot. Raises
+    `InputError` that lists what there is for a key that is not there.
     """
-    cameras = [name for name, feature in features.items() if feature.kind == "image"]
+    cameras = {name: feature for name, feature in features.items() if feature.kind in CAMERAS}
     numbers = [name for name, feature in features.items() if feature.kind == "numbers"]
     if camera is None:
-        camera = min(cameras, default=None, key=lambda name: (any(word in name for word in ON_THE_ROBOT), name))
+        camera = min(cameras, default=None, key=lambda name: _order(name, cameras[name]))
     if camera not in cameras:
         there = ", ".join(sorted(cameras)) or "no camera, as this data set has none"
         raise InputError(f"--camera: found {camera}, expected one of {there}")
     chosen = []
-    for flag, keys, usual in (("--action_key", action_keys, "action"), ("--state_key", state_keys, "observation/state")):
+    for flag, keys, usual in (("--action_key", action_keys, ACTIONS), ("--state_key", state_keys, STATES)):
         if keys is None:
-            keys = sorted(name for name in numbers if name == usual or name.startswith(f"{usual}/"))
+            groups = ([name for name in numbers if f"{name}/".startswith(f"{prefix}/")] for prefix in usual)
+            keys = sorted(next(filter(None, groups), []))
         elif keys == ["none"]:
             keys = []
         for key in keys:
@@ -187,34 +86,93 @@ def select(features: dict[str, StepFeature], camera: str | None, action_keys: li
     return camera, *chosen
 
 
-def read_episode(features: dict[str, Feature], steps: dict[str, StepFeature], selection: Selection):
-    """Frames uint8 [T,W,W,3], actions float32 [T,A] and states float32 [T,P] of one Example; a table without keys is None.
+def _order(name: str, camera: StepFeature) -> tuple[bool, bool, str]:
+    """Return a key that sorts cameras: those in colour first, and those that stand beside the robot."""
+    is_grey = camera.shape[-1] not in (3, 4)
+    return is_grey, any(word in name for word in ON_THE_ROBOT), name
 
-    Raises `ValueError` with what is missing or damaged.
+
+def read_episode(features: Mapping[str, Feature], steps: dict[str, StepFeature], selection: Selection):
+    """Return frames uint8 [T,W,W,3], actions float32 [T,A] and states float32 [T,P] of one Example.
+
+    A table without keys is None. The last action may be NaN; see `tables.hold_last`. Raises `ValueError` with what is
+    missing or damaged.
     """
-    images = features.get(f"steps/{selection.camera}")
-    if not isinstance(images, list) or not images:
-        raise ValueError(f"no images steps/{selection.camera}")
-    tables = []
-    for keys in (selection.actions, selection.states):
-        columns = []
-        for key in keys:
-            values = features.get(f"steps/{key}")
-            if not isinstance(values, np.ndarray) or values.size != len(images) * steps[key].size:
-                found = "none" if values is None else len(values)
-                raise ValueError(f"steps/{key}: found {found} values, expected {steps[key].size} for each of {len(images)} images")
-            columns.append(values.reshape(len(images), -1).astype(np.float32))
-        table = np.concatenate(columns, axis=1) if columns else None
+    camera = steps[selection.camera]
+    images = features.get(camera.key, [])
+    if camera.kind == "pixels":
+        images = read_tensor(images, camera)
+    if not len(images) or (camera.kind == "picture") != isinstance(images, list):
+        raise ValueError(f"no images {camera.key}, found {some_names(features)}")
+    actions = _read_table(features, steps, selection.actions, len(images))
+    states = _read_table(features, steps, selection.states, len(images))
+    if actions is not None:
+        actions = hold_last(actions)
+    for keys, table in ((selection.actions, actions), (selection.states, states)):
         if table is not None and not np.isfinite(table).all():
             raise ValueError(f"{', '.join(keys)}: numbers that are not finite")
-        tables.append(table)
-    frames = []
+    return np.stack(list(_frames(images, selection))), actions, states
+
+
+def _read_table(
+    features: Mapping[str, Feature], steps: dict[str, StepFeature], keys: tuple[str, ...], count: int
+) -> np.ndarray | None:
+    """Return the columns of features side by side, float32 [count,columns], or None without keys."""
+    columns = []
+    for feature in (steps[key] for key in keys):
+        if feature.key not in features:
+            raise ValueError(f"no feature {feature.key}, found {some_names(features)}")
+        values = read_tensor(features[feature.key], feature)
+        if len(values) != count:
+            found = f"found {values.size} values, expected {feature.size} for each of {count} images"
+            raise ValueError(f"{feature.key}: {found}")
+        columns.append(values.reshape(count, -1).astype(np.float32))
+    return np.concatenate(columns, axis=1) if columns else None
+
+
+def _frames(images: list[bytes] | np.ndarray, selection: Selection) -> Iterator[np.ndarray]:
     for time, image in enumerate(images):
         try:
-            frames.append(fit_picture(decode_picture(image, ("JPEG", "PNG")), selection.image_width, selection.fit))
+            if isinstance(image, bytes):
+                picture = decode_picture(image, ("JPEG", "PNG"))
+            else:
+                picture = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image).convert("RGB")
+            yield fit_picture(picture, selection.image_width, selection.fit)
         except ValueError as error:
             raise ValueError(f"step {time} of {selection.camera}: {error}") from None
-    return np.stack(frames), *tables
+
+
+def read_tensor(values: Feature, feature: StepFeature) -> np.ndarray:
+    """Return the values of each step, [T,*shape], in the type in which they are stored; pixels are uint8.
+
+    Raises `ValueError` for values that do not make up whole steps, or that are no pixels.
+    """
+    if isinstance(values, list) != (feature.encoding != "none"):
+        raise ValueError(f"{feature.key}: found {len(values)} values of another type than features.json says")
+    if isinstance(values, list):
+        dtype = np.dtype(feature.dtype).newbyteorder("<")
+        size = feature.size * dtype.itemsize
+        if feature.encoding == "zlib":
+            values = [_inflate(value, size, feature.key) for value in values]
+        wrong = next((len(value) for value in values if len(value) != size), None)
+        if wrong is not None:
+            raise ValueError(f"{feature.key}: found {wrong} bytes, expected {size} for each step")
+        return np.frombuffer(b"".join(values), dtype).reshape(len(values), *feature.shape)
+    if values.size % feature.size:
+        raise ValueError(f"{feature.key}: found {values.size} values, expected {feature.size} for each image")
+    if feature.kind == "pixels":
+        if values.dtype != np.int64 or values.min(initial=0) < 0 or values.max(initial=0) > 255:
+            raise ValueError(f"{feature.key}: found values other than 0 to 255, which are no pixels")
+        values = values.astype(np.uint8)
+    return values.reshape(-1, *feature.shape)
+
+
+def _inflate(value: bytes, size: int, key: str) -> bytes:
+    """Return what zlib compressed, at most one byte more than `size`."""
+    try:
+        return zlib.decompressobj().decompress(value, size + 1)
+    except zlib.error as error:
+        raise ValueError(f"{key}: {error}") from None
 
 
 def convert(
@@ -229,7 +187,7 @@ def convert(
     workers: int | None = None,
     skip_damaged: bool = False,
 ) -> tuple[Selection, Report]:
-    """Converts the episodes under `source` into the data root `out`, index included.
+    """Convert the episodes under `source` into the data root `out`, index included.
 
     Args:
         source: folder of one version of a TFDS data set.
@@ -246,27 +204,34 @@ def convert(
     workers = check_workers(workers)
     check_image_width(image_width)
     folder = find_version(source)
-    steps, (shards, absent) = read_step_features(folder / "features.json"), find_shards(folder)
+    steps, found = read_step_features(folder / FEATURES_FILE), find_shards(folder)
+    shards, absent = found.present, found.absent
     if absent and not skip_damaged:
         raise InputError(f"{absent[0]} ({len(absent)} in all); fetch it, or take what is there with --skip_damaged")
     selection = Selection(*select(steps, camera, action_keys, state_keys), image_width, fit)
     recipe = {"converter": "rlds", "version": 1, **asdict(selection), "splits": shares}
-    recipe |= {"shards": {shard.path.name: shard.episodes for shard in shards}}
+    recipe |= {"shards": {shard.name: shard.episodes for shard in shards}}
     jobs = [
-        (shard, range(start, min(start + EPISODES_A_JOB, shard.episodes)), splits)
+        (shard, episodes, splits)
         for shard, splits in zip(shards, _episode_splits(shards, shares), strict=True)
-        for start in range(0, shard.episodes, EPISODES_A_JOB)
+        for episodes in _divided(shard.episodes)
     ]
     work = partial(_convert_episodes, out=out, steps=steps, selection=selection, skip_damaged=skip_damaged)
     with claimed(out, RECIPE_FILE, recipe):
-        parts = itertools.chain([Report(left_out=absent)], in_order(work, jobs, workers, out))
+        parts = itertools.chain([Report(left_out=absent, notes=found.notes)], in_order(work, jobs, workers, out))
         report = gather(parts, out, "rlds", len(jobs) + 1)
-        build_index(out, shards[0].path.name.rsplit("-", 4)[0], f"RLDS, {selection.camera}")
+        build_index(out, found.dataset, f"RLDS, {selection.camera}")
     return selection, report
 
 
+def _divided(episodes: int) -> list[range]:
+    """Return the episodes of a shard in pieces, each for one job."""
+    size = max(EPISODES_A_JOB, -(-episodes // JOBS_A_SHARD))
+    return [range(start, min(start + size, episodes)) for start in range(0, episodes, size)]
+
+
 def _episode_splits(shards: list[Shard], shares: tuple[float, float, float] | None) -> list[list[str]]:
-    """For each shard the split of each of its episodes."""
+    """Return for each shard the split of each of its episodes."""
     known = {SPLIT_NAMES.get(shard.split) for shard in shards}
     if shares is None and known & {"validate", "test"}:
         if None in known:
@@ -285,7 +250,7 @@ def _convert_episodes(
     shard, numbers, splits = job
 
     def folders(number: int) -> dict[str, Path]:
-        return {"": out / splits[number] / shard.path.name / str(number)} if number in numbers else {}
+        return {"": out / splits[number] / shard.name / str(number)} if number in numbers else {}
 
     return convert_records(
         shard.path, folders, lambda features, _: read_episode(features, steps, selection), skip_damaged, shard.episodes
@@ -312,7 +277,7 @@ def run(args: argparse.Namespace) -> None:
         args.source, args.out, args.camera, args.action_key, args.state_key, args.image_width, args.fit, shares, args.workers,
         args.skip_damaged,
     )  # fmt: skip
-    print(
+    tell(
         f"camera {selection.camera}, actions {' '.join(selection.actions) or 'none'}, "
         f"states {' '.join(selection.states) or 'none'} (choose with --camera, --action_key, --state_key)"
     )

@@ -5,11 +5,21 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tfrecords
 from PIL import Image
 
 from data_tools.folders import frame_paths
 from data_tools.png import read_frame
+
+CASES = Path(__file__).parent.parent.parent / "shared" / "cases"  # small inputs that failed, not part of the project
+
+
+def shared_case(name: str) -> Path:
+    """Return the folder of one of the shared cases; skip the test where they are not at hand."""
+    if not (CASES / name).exists():
+        pytest.skip(f"no shared cases in {CASES}")
+    return CASES / name
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -40,6 +50,14 @@ PICTURE = {"image": {"shape": {"dimensions": ["10", "16", "3"]}, "dtype": "uint8
 
 def features_dict(features: dict) -> dict:
     return {"featuresDict": {"features": features}}
+
+
+def tensor(dtype: str, *dimensions: int, encoding: str = "none") -> dict:
+    return {"tensor": {"shape": {"dimensions": [str(n) for n in dimensions]}, "dtype": dtype, "encoding": encoding}}
+
+
+def sequence(feature: dict) -> dict:
+    return {"sequence": {"feature": feature, "length": "-1"}}
 
 
 def episode(number: int, steps: int) -> dict:

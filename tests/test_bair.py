@@ -166,3 +166,30 @@ def test_a_bair_shard_with_fewer_records_than_its_name_says_is_noted(softmotion,
         f"{tmp_path / 'out' / 'index.csv'}: 7 sequences (4 train, 3 validate; no test), "
         "frames 8x8x3, 4 action and 3 position columns",
     ]
+
+
+def test_the_last_action_of_bair_may_be_nan(softmotion, tmp_path):
+    """It is held; any other number that is not finite is damage."""
+    shard = softmotion / "train" / "traj_0_to_2.tfrecords"
+    recordings = [bair_sequence(number) for number in range(3)]
+    for _, actions, _ in recordings:
+        actions[-1] = np.nan
+    tfrecords.write_shard(shard, [tfrecords.bair_features(*recording) for recording in recordings])
+    bair.convert(softmotion, tmp_path / "out", workers=1)
+    for number, (_, actions, positions) in enumerate(recordings):
+        tables = read_conditions(tmp_path / "out" / "train" / shard.name / str(number), 4)
+        np.testing.assert_array_equal(tables["actions"], actions[[0, 1, 2, 2]])
+        np.testing.assert_array_equal(tables["positions"], positions)
+    for table, row, name in ((1, 2, "action"), (2, 3, "endeffector_pos")):
+        spoilt = bair_sequence(1)
+        spoilt[table][row] = np.nan
+        tfrecords.write_shard(shard, [tfrecords.bair_features(*spoilt)])
+        with pytest.raises(InputError, match=f"record 0 at byte 0: {name} holds numbers that are not finite"):
+            bair.convert(softmotion, tmp_path / "none", workers=1)
+
+
+def test_records_of_another_kind_are_told_by_what_they_hold(softmotion, tmp_path):
+    shard = softmotion / "train" / "traj_0_to_2.tfrecords"
+    tfrecords.write_shard(shard, [{f"steps/{name}": np.ones(3, np.float32) for name in ("action", "reward")}] * 3)
+    with pytest.raises(InputError, match="no feature 0/image_aux1/encoded, found steps/action, steps/reward;"):
+        bair.convert(softmotion, tmp_path / "out", workers=1)

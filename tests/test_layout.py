@@ -1,6 +1,7 @@
 """Sequences on disk, the index, and one clear line for each thing that can be wrong with them."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from PIL import Image
 
 from data_tools import __main__ as svg_data
 from data_tools import folders, layout, png
-from data_tools.files import write_text
+from data_tools.files import open_regular, write_text
 from data_tools.index import build_index, check_sequence, find_sequences
 from data_tools.layout import InputError
+from data_tools.pack import pack
 from data_tools.store import open_store
 
 
@@ -386,7 +388,7 @@ def test_names_and_widths_that_an_index_cannot_hold(sequence):
         build_index(root)
     odd.rename(sequence)
     (sequence / "actions.csv").write_text(("0," * 5000 + "0\n") * 12)
-    with pytest.raises(InputError, match="found action_dim 5001, expected at most 4096"):
+    with pytest.raises(InputError, match=r"actions\.csv row 1: found 5001 columns, expected 4096 or fewer"):
         build_index(root)
 
 
@@ -397,6 +399,52 @@ def test_dataset_json_that_breaks_parsers_is_one_line(tmp_path, mean):
     with pytest.raises(InputError, match=r"dataset\.json: damaged") as error:
         layout.read_info(tmp_path)
     assert len(str(error.value)) < 500
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
+
+
+def test_pointers_of_git_lfs_are_named_wherever_a_file_is_expected(sequence, tmp_path_factory):
+    root = sequence.parent.parent
+    build_index(root)
+    packed = tmp_path_factory.mktemp("packed")
+    pack(root, packed, workers=1)
+    readers = {
+        sequence / "5.png": lambda: build_index(root),
+        sequence / "6.png": lambda: png.read_frame(sequence / "6.png", (8, 8, 3)),
+        sequence / "endeffector_positions.csv": lambda: open_store(root, "train").read_conditions(0),
+        root / "index.csv": lambda: layout.read_index(root),
+        root / "dataset.json": lambda: layout.read_info(root),
+        packed / "train/frames.npy": lambda: open_store(packed, "train"),
+    }
+    for path, read in readers.items():
+        whole = path.read_bytes()
+        path.write_text(POINTER)
+        with pytest.raises(InputError, match=r"a Git LFS pointer instead of the file: run `git lfs pull`") as error:
+            read()
+        assert str(error.value).startswith(f"{path}: ")
+        path.write_bytes(whole)
+        read()
+
+
+def test_sparse_files_are_not_read(tmp_path):
+    """Of a terabyte of zeros nothing is stored; a file with a hole in it is read."""
+    for size, sound in ((1 << 40, False), (100 << 20, False), (1 << 20, True)):
+        path = tmp_path / str(size)
+        path.write_bytes(b"x" * 5000)
+        os.truncate(path, size)
+        if sound:
+            with open_regular(path) as file:
+                assert file.read(5001) == b"x" * 5000 + b"\0"
+        else:
+            with pytest.raises(OSError, match=f"a sparse file: {size} bytes, of which"):
+                open_regular(path)
+
+
+def test_pictures_of_another_kind_are_named(sequence):
+    Image.new("RGB", (8, 8)).save(sequence / "5.png", "JPEG")
+    with pytest.raises(InputError, match=r"5\.png: not a PNG image \(a JPEG picture\); convert or restore this frame"):
+        check_sequence(sequence)
 
 
 def test_marks_and_headers_of_spreadsheets(sequence):

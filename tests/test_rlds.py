@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +14,19 @@ from PIL import Image
 from recordings import (
     PICTURE,
     episode,
+    features_dict,
     read_sequence,
+    sequence,
+    shared_case,
+    tensor,
     write_version,
 )
 
+from data_tools import __main__ as svg_data
 from data_tools import layout, rlds
 from data_tools.folders import read_conditions
 from data_tools.layout import InputError
+from data_tools.tfrecord import parse_example, read_records
 
 
 @pytest.fixture
@@ -162,3 +170,201 @@ def test_an_rlds_shard_that_was_not_fetched_is_named(version, tmp_path):
         rlds.convert(version, tmp_path / "out", workers=1)
     _, report = rlds.convert(version, tmp_path / "out", workers=1, skip_damaged=True)
     assert report.written == 4 and "00001-of-00002: missing shard" in report.left_out[0]
+
+
+# ------------------------------------------------------------------------------------------------------------- forms
+
+
+def write_data_set(folder: Path, tree: dict, examples: list[dict]) -> Path:
+    """A TFDS data set of one training shard with these features."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "features.json").write_text(json.dumps(tree))
+    splits = [{"name": "train", "shardLengths": [str(len(examples))]}]
+    (folder / "dataset_info.json").write_text(json.dumps({"name": "forms", "fileFormat": "tfrecord", "splits": splits}))
+    tfrecords.write_shard(folder / "forms-train.tfrecord-00000-of-00001", examples)
+    return folder
+
+
+def png_file(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+COLOUR = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+ACTIONS = np.random.default_rng(1).normal(size=(5, 2)).astype(np.float32)
+STATES = np.random.default_rng(2).normal(size=(5, 3)).astype(np.float32)
+GREY, ALPHA = COLOUR[..., 0], np.concatenate([COLOUR, COLOUR[..., :1]], axis=3)
+
+
+def image(channels: int) -> dict:
+    return {"image": {"shape": {"dimensions": ["16", "16", str(channels)]}, "dtype": "uint8"}}
+
+
+IMAGES = {
+    "picture": (image(3), [png_file(frame) for frame in COLOUR], COLOUR),
+    "grey picture": (image(1), [png_file(frame) for frame in GREY], GREY[..., None].repeat(3, 3)),
+    "transparent picture": (image(4), [png_file(frame) for frame in ALPHA], COLOUR),
+    "numbers": (tensor("uint8", 16, 16, 3), COLOUR.astype(np.int64).ravel(), COLOUR),
+    "bytes": (tensor("uint8", 16, 16, 3, encoding="bytes"), [frame.tobytes() for frame in COLOUR], COLOUR),
+    "zlib": (tensor("uint8", 16, 16, 3, encoding="zlib"), [zlib.compress(frame.tobytes()) for frame in COLOUR], COLOUR),
+    "grey numbers": (tensor("uint8", 16, 16), GREY.astype(np.int64).ravel(), GREY[..., None].repeat(3, 3)),
+    "grey bytes": (tensor("uint8", 16, 16, 1, encoding="bytes"), [f.tobytes() for f in GREY], GREY[..., None].repeat(3, 3)),
+    "transparent numbers": (tensor("uint8", 16, 16, 4), ALPHA.astype(np.int64).ravel(), COLOUR),
+}
+
+
+def assert_converted(version: Path, out: Path, frames: np.ndarray, actions: np.ndarray, states: np.ndarray | None) -> None:
+    rlds.convert(version, out, image_width=16, workers=1)
+    folder = out / layout.read_index(out)["path"][0]
+    np.testing.assert_array_equal(read_sequence(folder), frames)
+    tables = read_conditions(folder, len(frames))
+    np.testing.assert_array_equal(tables["actions"], actions)
+    if states is None:
+        assert "positions" not in tables
+    else:
+        np.testing.assert_array_equal(tables["positions"], states)
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_images_of_every_kind_become_their_pixels(tmp_path, kind):
+    feature, values, expected = IMAGES[kind]
+    steps = features_dict({"observation": features_dict({"camera": feature}), "action": tensor("float32", 2)})
+    examples = [{"steps/observation/camera": values, "steps/action": ACTIONS.ravel()}]
+    version = write_data_set(tmp_path / "in", features_dict({"steps": sequence(steps)}), examples)
+    assert_converted(version, tmp_path / "out", expected, ACTIONS, None)
+
+
+def test_numbers_stored_as_texts_come_back(tmp_path):
+    steps = features_dict(
+        {"image": image(3), "action": tensor("float64", 2, encoding="zlib"), "state": tensor("float32", 3, encoding="bytes")}
+    )
+    examples = [
+        {
+            "steps/image": [png_file(frame) for frame in COLOUR],
+            "steps/action": [zlib.compress(row.astype("<f8").tobytes()) for row in ACTIONS],
+            "steps/state": [row.tobytes() for row in STATES],
+        }
+    ]
+    version = write_data_set(tmp_path / "in", features_dict({"steps": sequence(steps)}), examples)
+    assert_converted(version, tmp_path / "out", COLOUR, ACTIONS, STATES)
+
+
+FORMS = {
+    "one sequence": sequence(
+        features_dict(
+            {"image_main": image(3), "image_aux1": image(3), "action": tensor("float32", 2),
+             "endeffector_pos": tensor("float32", 3)}
+        )
+    ),
+    "sequences": features_dict(
+        {"image_main": sequence(image(3)), "image_aux1": sequence(image(3)), "action": sequence(tensor("float32", 2)),
+         "endeffector_pos": sequence(tensor("float32", 3)), "name": {"text": {}}}
+    ),
+    "tensors over time": features_dict(
+        {"image_aux1": {"video": {"shape": {"dimensions": ["5", "16", "16", "3"]}, "dtype": "uint8"}}, "goal": tensor("float32", 3),
+         "action": tensor("float32", 5, 2), "endeffector_pos": tensor("float32", -1, 3)}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_data_sets_that_are_sequences_without_steps(tmp_path, form):
+    pictures = [png_file(frame) for frame in COLOUR]
+    example = {"image_aux1": pictures, "image_main": pictures[::-1], "action": ACTIONS.ravel(), "endeffector_pos": STATES.ravel()}
+    version = write_data_set(tmp_path / "in", FORMS[form], [example])
+    assert_converted(version, tmp_path / "out", COLOUR, ACTIONS, STATES)
+
+
+def test_the_last_action_may_be_nan(tmp_path):
+    steps = features_dict(
+        {"image": image(3), "action": tensor("float32", 2), "observation": features_dict({"state": tensor("float32", 3)})}
+    )
+    tree = features_dict({"steps": sequence(steps)})
+
+    def example(actions: np.ndarray, states: np.ndarray) -> dict:
+        pictures = [png_file(frame) for frame in COLOUR]
+        return {"steps/image": pictures, "steps/action": actions.ravel(), "steps/observation/state": states.ravel()}
+
+    unknown, held = ACTIONS.copy(), ACTIONS.copy()
+    unknown[-1], held[-1] = np.nan, ACTIONS[-2]
+    version = write_data_set(tmp_path / "in", tree, [example(unknown, STATES)])
+    assert_converted(version, tmp_path / "out", COLOUR, held, STATES)
+    early, lost = ACTIONS.copy(), STATES.copy()
+    early[-2, 0], lost[-1, 0] = np.nan, np.nan
+    for actions, states, key in ((early, STATES, "action"), (ACTIONS, lost, "observation/state")):
+        write_data_set(tmp_path / "in", tree, [example(actions, states)])
+        with pytest.raises(InputError, match=f"record 0 at byte 0: {key}: numbers that are not finite"):
+            rlds.convert(version, tmp_path / "none", workers=1)
+
+
+SPOILT = {
+    "cut numbers": ("numbers", lambda values: values[:-1], "expected 768 for each"),
+    "no pixels": ("numbers", lambda values: values + 200, "found values other than 0 to 255, which are no pixels"),
+    "negative": ("numbers", lambda values: values - 1, "found values other than 0 to 255"),
+    "floats": ("numbers", lambda values: values.astype(np.float32), "found values other than 0 to 255"),
+    "texts": ("numbers", lambda values: [b"x"], "of another type than features.json says"),
+    "short text": ("bytes", lambda values: [values[0][:-1], *values[1:]], "found 767 bytes, expected 768 for each step"),
+    "bomb": ("zlib", lambda values: [zlib.compress(bytes(10**8))], "found 769 bytes, expected 768 for each step"),
+    "no zlib": ("zlib", lambda values: [b"x" * 40], "Error -3"),
+    "no pictures": ("picture", lambda values: np.arange(5), "no images steps/camera, found steps/camera"),
+    "none": ("picture", lambda values: [], "no images steps/camera, found steps/camera"),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_images_that_are_none_are_named(tmp_path, fault):
+    kind, spoil, message = SPOILT[fault]
+    feature, values, _ = IMAGES[kind]
+    tree = features_dict({"steps": sequence(features_dict({"camera": feature}))})
+    version = write_data_set(tmp_path / "in", tree, [{"steps/camera": spoil(values)}])
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        rlds.convert(version, tmp_path / "out", workers=1)
+    assert "record 0 at byte 0" in str(error.value)
+
+
+def test_records_of_another_data_set_are_told_by_what_they_hold(version, tmp_path):
+    shard = version / "pushing-train.tfrecord-00000-of-00002"
+    tfrecords.write_shard(shard, [{"image/encoded": [b"x"], "image/height": np.array([3]), "label": np.array([1])}] * 3)
+    with pytest.raises(InputError, match="no images steps/observation/camera, found image/encoded, image/height, label;"):
+        rlds.convert(version, tmp_path / "out", workers=1)
+
+
+# ------------------------------------------------------------------------------------------------------------- cases
+
+
+def test_shared_case_of_a_logged_data_set(tmp_path):
+    source = shared_case("rlds/logged_push")
+    rlds.convert(source, tmp_path / "out", image_width=16, workers=1)
+    index = layout.read_index(tmp_path / "out")
+    assert index["frames"].sum() == 4 + 5 + 6 + 7 and index["action_dim"].unique() == 4 and index["position_dim"].unique() == 5
+    assert layout.read_info(tmp_path / "out").name == "logged_push"
+    assert {path.split("/")[1] for path in index["path"]} == {
+        "logged_push-train.tfrecord-00000",
+        "logged_push-train.tfrecord-00001",
+    }
+
+
+def test_shared_case_of_bair_as_tfds_has_it(tmp_path):
+    """Against the records themselves, read by the reader of Examples and by Pillow."""
+    source = shared_case("rlds/bair_robot_pushing_small")
+    selection, _ = rlds.convert(source, tmp_path / "out", image_width=16, workers=1)
+    assert (selection.camera, selection.actions, selection.states) == ("image_aux1", ("action",), ("endeffector_pos",))
+    index = layout.read_index(tmp_path / "out")
+    assert index["split"].tolist() == ["train"] * 6 + ["test"] * 3 and set(index["frames"]) == {30}
+    shard = source / "2.0.0" / "bair_robot_pushing_small-test.tfrecord-00000-of-00001"
+    for record, path in zip(read_records(shard), index["path"][6:], strict=True):
+        features = parse_example(record.data)
+        frames = np.stack([np.asarray(Image.open(io.BytesIO(picture))) for picture in features["image_aux1"]])
+        np.testing.assert_array_equal(read_sequence(tmp_path / "out" / path), frames)
+        tables = read_conditions(tmp_path / "out" / path, 30)
+        np.testing.assert_array_equal(tables["actions"], features["action"].reshape(30, 4))
+        np.testing.assert_array_equal(tables["positions"], features["endeffector_pos"].reshape(30, 3))
+
+
+@pytest.mark.parametrize("command", ["bair", "rlds"])
+def test_shared_case_of_pointers_instead_of_shards(tmp_path, capsys, command):
+    source = shared_case(f"lfs_pointers/{command}")
+    assert svg_data.main([command, str(source), str(tmp_path / "out")]) == 2
+    line = capsys.readouterr().err.strip()
+    assert "a Git LFS pointer instead of the file: run `git lfs pull`" in line and "\n" not in line

@@ -1,6 +1,11 @@
 """TFRecords and Examples against an independent writer, a genuine file, and damage of every kind."""
 
+import gzip
+import io
+import os
 import struct
+import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +14,7 @@ import tfrecords
 from conftest import RECORDINGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limits import deadline, peak_memory
 
 from data_tools.layout import InputError
 from data_tools.tfrecord import Damage, Record, masked_crc32c, parse_example, read_records
@@ -157,3 +163,137 @@ def test_a_genuine_file():
     features = parse_example(records[7].data)
     assert len(features["steps/observation/image_0"]) == 10 and features["steps/observation/image_0"][0][:3] == b"\xff\xd8\xff"
     assert features["steps/action"].shape == (70,) and features["steps/is_first"].tolist() == [1] + [0] * 9
+
+
+def int64_list(values: np.ndarray) -> bytes:
+    """An Example with one list of numbers of one byte each, and a small feature after it."""
+    numbers = tfrecords.field(3, tfrecords.field(1, values.astype(np.uint8).tobytes()))
+    entries = (
+        tfrecords.field(1, name) + tfrecords.field(2, feature)
+        for name, feature in ((b"long", numbers), (b"short", b"\x1a\x03\x0a\x01\x07"))
+    )
+    return tfrecords.field(1, b"".join(tfrecords.field(1, entry) for entry in entries))
+
+
+def test_long_lists_of_numbers_come_back():
+    """Numbers of every length, across the pieces that are decoded at once."""
+    generator = np.random.default_rng(0)
+    values = (generator.integers(-(2**63), 2**63 - 1, 150_000) >> generator.integers(0, 64, 150_000)).astype(np.int64)
+    np.testing.assert_array_equal(parse_example(tfrecords.example({"x": values}))["x"], values)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "reason"),
+    [
+        (b"\x01\x80", "ends within a number"),
+        (b"\x80" * 10 + b"\x01", "more than 64 bits"),
+        (b"\x80" * 400_000 + b"\x01", "more than 64 bits"),
+    ],
+)
+def test_numbers_that_are_none(numbers, reason):
+    entry = tfrecords.field(1, b"x") + tfrecords.field(2, tfrecords.field(3, tfrecords.field(1, numbers)))
+    example = parse_example(tfrecords.field(1, tfrecords.field(1, entry)))
+    with pytest.raises(ValueError, match=reason):
+        example["x"]
+
+
+def test_a_list_of_numbers_takes_eight_bytes_a_number():
+    values = np.arange(4_000_000) % 128
+    data = int64_list(values)
+    assert peak_memory(lambda: parse_example(data)["long"]) < 60  # of which the numbers take 32 MB
+    np.testing.assert_array_equal(parse_example(data)["long"], values)
+    unpacked = tfrecords.field(3, b"\x08\x07" * 200_000)
+    data = tfrecords.field(1, tfrecords.field(1, tfrecords.field(1, b"x") + tfrecords.field(2, unpacked)))
+    assert peak_memory(lambda: parse_example(data)["x"]) < 8
+
+
+def test_what_nobody_asks_for_takes_no_memory():
+    data = int64_list(np.arange(4_000_000) % 128)
+    assert peak_memory(lambda: parse_example(data)["short"].tolist() == [7]) < 1
+
+
+def test_an_example_of_too_many_features_is_refused():
+    entries = b"".join(tfrecords.field(1, tfrecords.field(1, str(n).encode()) + b"\x12\x02\x0a\x00") for n in range(100_001))
+    with pytest.raises(ValueError, match="more than 100000 features"):
+        parse_example(tfrecords.field(1, entries))
+
+
+def tar(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        entry = tarfile.TarInfo("0.png")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return file.getvalue()
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 427160\n"
+OTHER_KINDS = {
+    "gzip": (gzip.compress, "found GZIP-compressed TFRecords, expected uncompressed ones; decompress this file with `gzip -dc"),
+    "zlib": (zlib.compress, "found ZLIB-compressed TFRecords"),
+    "zipped text": (lambda data: gzip.compress(b"text" * 100), "found a GZIP file, expected TFRecords"),
+    "tar": (tar, "found a tar archive, as WebDataset's shards are, expected TFRecords"),
+    "parquet": (lambda data: b"PAR1" + data + b"PAR1", "found a Parquet file"),
+    "web page": (lambda data: b"<!DOCTYPE html><html>404</html>", "found a web page, as failed downloads leave it"),
+    "pointer": (lambda data: POINTER, r"a Git LFS pointer instead of the file: run `git lfs pull`"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_files_of_another_kind_are_named(shard, tmp_path, kind):
+    change, expected = OTHER_KINDS[kind]
+    (tmp_path / "x").write_bytes(change(shard[0].read_bytes()))
+    with pytest.raises(InputError, match=f"^{tmp_path / 'x'}: ") as error:
+        list(read_records(tmp_path / "x", expected=5))
+    assert expected in str(error.value)
+
+
+def test_a_damaged_beginning_is_no_other_kind(shard, tmp_path):
+    """Also if the length looks like the first bytes of a compressed file."""
+    whole = bytearray(shard[0].read_bytes())
+    for begin in (b"\x78\x9c", b"\x1f\x8b\x08"[:2], b"\0\0"):
+        whole[: len(begin)] = begin
+        intact, damages = read(tmp_path / "x", bytes(whole))
+        assert intact == [1, 2, 3, 4] and damages[0].reason == "length field damaged"
+
+
+def test_sequence_examples_are_named():
+    data = tfrecords.example({"length": np.array([3])}) + tfrecords.field(2, b"")
+    with pytest.raises(ValueError, match=r"a tf\.train\.SequenceExample, expected a tf\.train\.Example"):
+        parse_example(data)
+
+
+def test_a_sparse_file_is_not_read(tmp_path):
+    """Its first record claims nine tenths of a terabyte, all of it there, as zeros that are stored nowhere."""
+    path, length = tmp_path / "x", struct.pack("<Q", 900 << 30)
+    path.write_bytes(length + tfrecords.masked(tfrecords.crc32c(length)))
+    os.truncate(path, 1 << 40)
+    with deadline(5), pytest.raises(InputError, match=r"a sparse file: 1099511627776 bytes, of which \d+ are stored"):
+        list(read_records(path))
+    path.write_bytes(b"x" * 12)
+    os.truncate(path, 1 << 40)
+    with deadline(5), pytest.raises(InputError, match="a sparse file"):
+        list(read_records(path))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x")
+    for path in (tmp_path / "x", Path("/dev/zero")):
+        with deadline(5), pytest.raises(InputError, match="not a regular file"):
+            list(read_records(path))
+
+
+def test_looking_for_the_next_record_takes_no_longer_than_there_is_to_look_at(shard, tmp_path):
+    """Thousands of damaged lengths between sound ones; and a megabyte in which each place may be a length."""
+    sound = tfrecords.record(b"abcd")
+    damaged = b"\xff" + sound[1:]
+    with deadline(30):
+        intact, damages = read(tmp_path / "x", (sound + damaged) * 5_000)
+    assert intact == list(range(0, 10_000, 2)) and len(damages) == 5_000
+    noise = np.full(2**17, 5, "<u8").tobytes()
+    path, contents, starts = shard
+    whole = path.read_bytes()
+    with deadline(30):
+        read(tmp_path / "x", whole[: starts[2]] + noise + whole[starts[2] :])
+    found = [item for item in read_records(tmp_path / "x") if isinstance(item, Record)]
+    assert [item.data for item in found] == contents and found[2].offset == starts[2] + len(noise)
