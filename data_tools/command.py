@@ -168,7 +168,7 @@ def _run(name: str, work: Callable[[], int | None], on_interrupt: str) -> int:
         with _terminable():
             return work() or 0
     except InputError as error:
-        reason = str(error)
+        reason = error.line
     except OSError as error:
         reason = f"{error.filename or 'files'}: {error.strerror or error}; check the path, its rights and the disk"
     except RuntimeError as error:

@@ -4,12 +4,21 @@
 class InputError(ValueError):
     """A mistake in what the user gave: one line with the file, row or flag; what was found, what was expected, what to do.
 
-    Command-line front ends print it without a stack trace and exit with code 2.
+    Command-line front ends print its `line` without a stack trace and exit with code 2. A mistake in an `argument`
+    begins with its name, ``device: found ...``, and on a command line with the flag, ``--device: found ...``.
     """
 
-    def __init__(self, message: str):
+    def __init__(self, message: str, argument: str = ""):
+        self.argument = argument
+        if argument:
+            message = f"{argument}: {message}"
         line = " ".join(line.strip() for line in message.splitlines())  # other libraries' errors have several lines
         super().__init__(clean(line))
+
+    @property
+    def line(self) -> str:
+        """As a command prints it."""
+        return f"--{self}" if self.argument else str(self)
 
 
 def clean(text: str) -> str:

@@ -37,6 +37,8 @@ ACTIONS_FILE = "actions.csv"
 POSITIONS_FILE = "endeffector_positions.csv"
 INDEX_FILE = "index.csv"
 INFO_FILE = "dataset.json"
+SIMULATED_PUSHING = "simulated robot pushing"
+"""The source of data that `svg-data simulate` makes."""
 INDEX_TYPES = {
     "split": "category", "sequence": str, "path": str, "frames": "int32", "height": "int32", "width": "int32",
     "channels": "int32", "action_dim": "int32", "position_dim": "int32",

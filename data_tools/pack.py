@@ -59,7 +59,7 @@ def pack(
         index = _with_poses_of_frames(root, index, frames)
     opened_store.cache_clear()
     _check_room(root, out, index)
-    digest, mean, std = _read_tables(root, index, info.condition_dim)
+    digest, mean, std = _read_tables(root, index, info.condition_dim, name_lost=frames is None)
     source = f"{info.name}, {len(index)} sequences, {digest}"
     recipe = {"packer": 1, "sequences": sequences, "frames": frames, "data set": source}
     with claimed(out, RECIPE_FILE, recipe), tqdm(total=len(index), desc="pack", unit="sequence", disable=None) as bar:
@@ -71,14 +71,20 @@ def pack(
     return index
 
 
-def _read_tables(root: Path, index: pd.DataFrame, width: int) -> tuple[str, list[float], list[float]]:
-    """(digest, mean, std): another digest if an index or a table has changed; moments of the training rows that are packed."""
+def _read_tables(root: Path, index: pd.DataFrame, width: int, name_lost: bool) -> tuple[str, list[float], list[float]]:
+    """(digest, mean, std): another digest if an index or a table has changed; moments of the training rows that are packed.
+
+    With `name_lost`, print which sequences lose rows of tables beyond their frames.
+    """
     digest, moments = hashlib.sha256(index[list(layout.INDEX_TYPES)].to_csv(index=False).encode()), Moments(width)
     if not width:
         return digest.hexdigest()[:12], *moments.result()
     for split, rows in index.groupby("split", observed=True, sort=False):
         store = opened_store(root, split)
-        for number, length in enumerate(rows["frames"]):
+        for number, (path, length) in enumerate(zip(rows["path"], rows["frames"], strict=True)):
+            beyond = store.count_conditions(number) - int(store.lengths[number])
+            if beyond and name_lost:
+                tell(f"note: {root / path}: a packed data set has no place for the {beyond} rows of tables beyond its frames")
             table = store.read_conditions(number)
             digest.update(table.tobytes())
             if split == "train":

@@ -25,7 +25,7 @@ from . import folders
 from .claim import claimed
 from .command import tell
 from .conversion import add_splits_argument, assign_splits, check_shares
-from .layout import InputError
+from .layout import SIMULATED_PUSHING, InputError
 from .pool import add_workers_argument, check_workers, in_order
 
 RECIPE_FILE = "simulation.json"
@@ -170,7 +170,7 @@ def run(args: argparse.Namespace) -> None:
     from .index import build_index
 
     report = simulate(args.root, args.sequences, args.seed, tuple(args.splits), args.image_width, args.frames, args.workers)
-    build_index(args.root, args.root.resolve().name, "simulated robot pushing")
+    build_index(args.root, args.root.resolve().name, SIMULATED_PUSHING)
     tell(f"{args.root}: {report.simulated} sequences simulated, {report.present} were there already")
     if report.simulated:
         share = 100 * report.moved / report.simulated

@@ -41,8 +41,6 @@ class Store(ABC):
         self.frame_size = tuple(int(index[name].iloc[0]) for name in ("height", "width", "channels"))  # (H,W,C) of all
         if info.pose_channels and layout.POSES_COLUMN not in index:
             raise InputError(f"{root / layout.INDEX_FILE}: found no column {layout.POSES_COLUMN}; {layout.AGAIN}")
-        self.horizons = index[layout.POSES_COLUMN].to_numpy() if info.pose_channels else self.lengths - 1
-        """How many frames after each sequence's first one have a condition, and so can be predicted."""
         self.condition_shape = (*self.frame_size[:2], info.pose_channels) if info.pose_channels else (info.condition_dim,)
         self.condition_type = np.uint8 if info.pose_channels else np.float32
         expected = dict(zip(("height", "width", "channels"), self.frame_size, strict=True))
@@ -91,13 +89,33 @@ class Store(ABC):
         """What one frame and its condition take in memory, and in a packed store."""
         return math.prod(self.frame_size) + math.prod(self.condition_shape) * np.dtype(self.condition_type).itemsize
 
+    def horizon(self, sequence: int, columns: slice = slice(None)) -> int | None:
+        """Return how many frames after a sequence's first one have a condition, and so can be predicted.
+
+        Rows of tables and poses may go on after the last frame; if they do not, nothing says what follows it.
+        `columns` are those of ``[actions, positions]`` that are needed; None if these are none: nothing limits a
+        prediction then.
+        """
+        if self.info.pose_channels:
+            return int(self.index[layout.POSES_COLUMN].iat[sequence])
+        if not range(self.info.condition_dim)[columns]:
+            return None
+        length, rows = int(self.lengths[sequence]), self._rows(sequence, columns)
+        return rows if rows > length else length - 1
+
+    def _rows(self, sequence: int, columns: slice) -> int:
+        """The rows that all tables with one of these columns have."""
+        return int(self.lengths[sequence])
+
     def read_conditions(self, sequence: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The conditions of the frames from `start` to before `stop` (the end of the sequence), without the frames.
 
-        Poses may go on after the last frame; beyond the last one it is held. Raises `IndexError` for conditions that there are not.
+        They may go on after the last frame: beyond the last pose it is held; where one table has ended before the
+        other its columns are NaN. Raises `IndexError` for conditions that there are not.
         """
-        stop = int(self.lengths[sequence]) if stop is None else stop
-        last = max(int(self.lengths[sequence]), int(self.horizons[sequence]) + 1)
+        length = int(self.lengths[sequence])
+        stop = length if stop is None else stop
+        last = length if stop <= length else self.count_conditions(sequence)
         if not 0 <= start <= stop <= last:
             raise IndexError(f"conditions {start} to {stop - 1} of {last}")
         conditions = np.empty((stop - start, *self.condition_shape), self.condition_type)
@@ -117,6 +135,10 @@ class Store(ABC):
         if not is_inside(folder, self.root):
             raise InputError(f"{folder}: a link out of {self.root}, to {os.path.realpath(folder)}; copy what it points to")
 
+    def count_conditions(self, sequence: int) -> int:
+        """Return how many conditions there are, those beyond the last frame included."""
+        return int(self.lengths[sequence])
+
     @abstractmethod
     def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
         """`read_frames`, of frames that are there."""
@@ -131,7 +153,7 @@ class FolderStore(Store):
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         super().__init__(root, split, info, index)
-        self._table: tuple[int, np.ndarray] | None = None  # the last one read: a long sequence is read piece by piece
+        self._tables: tuple[int, list[np.ndarray]] | None = None  # the last ones read: a long sequence is read piece by piece
 
     def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
         folder = self._folder(sequence)
@@ -140,21 +162,44 @@ class FolderStore(Store):
         for time in range(len(frames)):
             frames[time] = png.read_frame(f"{folder}/{start + from_one + time}.png", self.frame_size, self.root)
 
-    def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
-        if self._table is None or self._table[0] != sequence:
-            self._table = sequence, self._read_table(sequence)
-        conditions[:] = self._table[1][start : start + len(conditions)]
+    def _rows(self, sequence: int, columns: slice) -> int:
+        selected, ends = range(self.info.condition_dim)[columns], (self.info.action_dim, self.info.condition_dim)
+        needed = selected.start < ends[0], selected.stop > ends[0]
+        tables = self._read_tables(sequence)
+        return min(len(table) for table, is_needed in zip(tables, needed, strict=True) if is_needed)
 
-    def _read_table(self, sequence: int) -> np.ndarray:
+    def count_conditions(self, sequence: int) -> int:
+        return max(map(len, self._read_tables(sequence)))
+
+    def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
+        stop, first = start + len(conditions), 0
+        for table in self._read_tables(sequence):
+            columns, rows = slice(first, first + table.shape[1]), table[start:stop]
+            if stop > self.lengths[sequence] and not np.isfinite(rows).all():  # which reading has not checked
+                raise InputError(
+                    f"{self.root}/{self.index['path'].iat[sequence]}: found no finite numbers in rows {start + 1} to {stop} of its "
+                    "tables, some of them beyond the last frame; complete them or remove those rows"
+                )
+            conditions[: len(rows), columns], conditions[len(rows) :, columns] = rows, np.nan
+            first = columns.stop
+
+    def _read_tables(self, sequence: int) -> list[np.ndarray]:
+        """Actions and positions, float32 [T,A] and [T,P], each with a row a frame and those beyond."""
+        if self._tables is None or self._tables[0] != sequence:
+            self._tables = sequence, self._open_tables(sequence)
+        return self._tables[1]
+
+    def _open_tables(self, sequence: int) -> list[np.ndarray]:
         folder, length = Path(self._folder(sequence)), int(self.lengths[sequence])
-        tables = read_conditions(folder, length, root=self.root)
+        tables = read_conditions(folder, length, root=self.root, beyond=True)
         found = tuple(tables[name].shape[1] if name in tables else 0 for name in ("actions", "positions"))
         if found != (self.info.action_dim, self.info.position_dim):
             raise InputError(
                 f"{folder}: found {found[0]} action and {found[1]} position columns, expected {self.info.action_dim} and "
                 f"{self.info.position_dim}; restore its tables or run `svg-data index {self.root}` again"
             )
-        return np.concatenate([np.empty((length, 0), np.float32), *tables.values()], axis=1)
+        nothing = np.empty((length, 0), np.float32)
+        return [tables.get(name, nothing) for name in ("actions", "positions")]
 
 
 class PoseStore(Store):
@@ -169,6 +214,9 @@ class PoseStore(Store):
         for frame, file in zip(frames, files[start : start + len(frames)], strict=True):
             frame[:] = png.read_frame(file, self.frame_size, self.root)
 
+    def count_conditions(self, sequence: int) -> int:
+        return max(int(self.lengths[sequence]), self.horizon(sequence) + 1)
+
     def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
         _, files = self._list(sequence)
         for time, condition in enumerate(conditions, start=start):
@@ -181,7 +229,7 @@ class PoseStore(Store):
             self._folder(sequence)
             self._check_inside(poses.poses_path(path))
             found = poses.list_sequence(self.root, path)
-            expected = int(self.lengths[sequence]), int(self.horizons[sequence])
+            expected = int(self.lengths[sequence]), self.horizon(sequence)
             if tuple(map(len, found)) != expected:
                 raise InputError(
                     f"{self.root / path}: found {len(found[0])} frames and {len(found[1])} poses after the first, expected "
@@ -197,7 +245,7 @@ class PackedStore(Store):
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         super().__init__(root, split, info, index)
         self._check_inside(split)
-        if (self.horizons > self.lengths - 1).any():
+        if info.pose_channels and (index[layout.POSES_COLUMN] > self.lengths - 1).any():
             raise InputError(f"{root / layout.INDEX_FILE}: found more poses than frames; pack the data set again")
         ends = np.cumsum(self.lengths, dtype=np.int64)
         self._starts, total = ends - self.lengths, int(ends[-1])

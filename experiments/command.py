@@ -1,16 +1,18 @@
 """What the commands that use a trained run share."""
 
 import argparse
+import re
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_tools.command import tell
 from data_tools.files import whole_folder
 from data_tools.layout import SPLITS, InputError
 from svg import pretrained
-from svg.config import DataConfig
+from svg.config import POSITIONS, DataConfig
 from svg.protocols import OWN, Protocol, get_protocol
 
 
@@ -26,8 +28,18 @@ def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, wh
     )  # fmt: skip
     parser.add_argument("--split", default="test", choices=SPLITS, help="default test")
     parser.add_argument("--data_root", help="another data set than the run was trained on")
-    usual = "as far as conditions go" if whole else "n_eval - n_past of the run"
+    usual = "as far as conditions go, without any to the end of the recording" if whole else "n_eval - n_past of the run"
     parser.add_argument("--n_future", type=int, help=f"frames to predict (default: {usual})")
+    parser.add_argument(
+        "--positions", choices=POSITIONS, default="true",
+        help="which positions after the observed frames a model is given that is told positions: the true ones of the recording "
+        "(default), integrated from the actions, or held",
+    )  # fmt: skip
+    parser.add_argument(
+        "--displacements", nargs="+", default=[], metavar="ACTION:POSITION",
+        help="with --positions integrated: which action column moves which position column, counted from 0 (default: 0:0 1:1, and "
+        "the height of svg-data simulate's hand)",
+    )  # fmt: skip
     parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="which weights (default best)")
     if not whole:
         parser.add_argument("--batch_size", type=int, default=16, help="sequences at a time (default 16)")
@@ -90,6 +102,21 @@ def resolve_protocol(args: argparse.Namespace, data: DataConfig) -> Protocol:
     return protocol.for_run(data.n_past, data.n_eval - data.n_past)
 
 
+def future_positions(args: argparse.Namespace, n_past: int) -> Any:
+    """The `FuturePositions` of the flags; None for the true ones."""
+    from svg.positions import FuturePositions
+
+    how, displacements = getattr(args, "positions", "true"), getattr(args, "displacements", [])
+    pairs = [re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", text) for text in displacements]
+    if None in pairs:
+        raise InputError(f"--displacements: found {displacements[pairs.index(None)]!r}, expected ACTION:POSITION such as 0:0")
+    if pairs and how != "integrated":
+        raise InputError(f"--displacements: are of --positions integrated, found {how}; leave them out or add that")
+    if how == "true":
+        return None
+    return FuturePositions(how, n_past, tuple((int(pair[1]), int(pair[2])) for pair in pairs))
+
+
 def open_run(args: argparse.Namespace, run: Path | None = None, only_given: bool = False) -> Run:
     """The run that `args` name, or `run`, on the split and under the protocol of `args`.
 
@@ -110,7 +137,10 @@ def open_run(args: argparse.Namespace, run: Path | None = None, only_given: bool
     clip = protocol.n_past + (0 if only_given else protocol.n_future)
     if args.data_root is None and not Path(data.data_root).is_dir():
         raise InputError(f"{data.data_root}: not found from here; {run} was trained on it: name its place with --data_root")
-    dataset = SequenceDataset(args.data_root or data.data_root, args.split, clip, data.conditions)
+    given = future_positions(args, protocol.n_past)
+    dataset = SequenceDataset(args.data_root or data.data_root, args.split, clip, data.conditions, given)
+    if given is not None and dataset.future_positions is None:
+        tell(f"note: {run} is given no positions; --positions {given.how} changes nothing", error=True)
     report_left_out(dataset)
     found = (*dataset.frame_size, bool(dataset.info.pose_channels), dataset.condition_dim)
     expected = (*config.model.frame_size, config.model.channels, config.model.with_poses, config.model.condition_dim)

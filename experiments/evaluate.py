@@ -4,6 +4,7 @@ Of several runs one table, with the significance of their paired differences to 
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ def result_name(args: argparse.Namespace) -> str:
         "" if args.n_future is None else str(args.n_future),
         "" if args.n_sample is None else f"n{args.n_sample}",
         args.ssim_window or "",
+        "_".join(["positions", args.positions, *(pair.replace(":", "-") for pair in args.displacements)])
+        if args.positions != "true"
+        else "",
         args.checkpoint if args.checkpoint != "best" else "",
         f"seed_{args.seed}" if args.seed != 1 else "",
         f"first_{args.limit}" if args.limit else "",
@@ -107,10 +111,12 @@ def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity
         return None
     dataset = opened.dataset
     total = evaluated(dataset, args.limit)
+    if not found.setting.conditions and dataset.future_positions is None:  # earlier releases knew no other way
+        found = dataclasses.replace(found, setting=dataclasses.replace(found.setting, conditions=dataset.given))
+    expected = (opened.protocol, args.split, total, args.seed, dataset.digest(), dataset.given)
     setting = found.setting
-    is_wanted = setting.weights.endswith(identity) and (opened.protocol, args.split, total, args.seed, dataset.digest()) == (
-        found.protocol, setting.split, setting.sequences, setting.seed, setting.data_digest
-    )  # fmt: skip
+    kind = (found.protocol, setting.split, setting.sequences, setting.seed, setting.data_digest, setting.conditions)
+    is_wanted = setting.weights.endswith(identity) and kind == expected
     return found if is_wanted and set(args.metrics) <= set(found.measured) else None
 
 
@@ -176,7 +182,7 @@ def compare(results: dict[str, Any], folder: Path, name: str) -> None:
 
     comparison = Comparison(results)
     means, differences = comparison.tables()
-    words = comparison.first.in_words(comparison.metrics) | {
+    words = comparison.in_words() | {
         "data": comparison.first.setting.scored,
         "p": "sign-flip test of the differences of the same sequences, corrected after Holm for the number of runs",
     }

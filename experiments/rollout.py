@@ -1,5 +1,7 @@
 """``svg-rollout``: predicts whole sequences from their first frames, as far as their poses or actions go.
 
+Rows of actions after the last frame are predicted, too. A model without conditions predicts as far as --n_future asks.
+
 Writes the PSNR of every frame as a table and a diagram, GIFs (and MP4) beside the truth and the poses, and all frames as
 submission.csv, one row of integers a frame. Frames are predicted, scored and written a stretch at a time: memory does not grow with
 the length. Sequences of which only the first frames are known are predicted as well.
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.command import OneLineParser, run_command
+from data_tools.command import OneLineParser, run_command, tell
 from data_tools.files import write_text
 from data_tools.layout import InputError
 
@@ -101,15 +103,31 @@ def plan(args: argparse.Namespace, run: Run, numbers: dict[str, int]) -> dict[st
     """The frames to predict of each sequence. Raises `InputError` for one that has nothing to predict from."""
     from svg.rollout import frames_to_come
 
-    totals = {name: frames_to_come(run.dataset, number, run.protocol.n_past) for name, number in numbers.items()}
-    for name, total in totals.items():
+    n_past, dataset, totals = run.protocol.n_past, run.dataset, {}
+    for name, number in numbers.items():
+        most, recorded = frames_to_come(dataset, number, n_past), int(dataset.lengths[number]) - n_past
+        wanted = args.n_future or (recorded if most is None else most)
+        total = wanted if most is None else min(wanted, most)
         if total < 1:
+            way_out = "say how far with --n_future" if most is None else _further(dataset, number, most + n_past - 1)
             raise InputError(
-                f"{run.dataset.root}: sequence {name} has no conditions to predict from; choose others with --sequences"
+                f"{dataset.root}: sequence {name} has no {'frames' if most is None else 'conditions'} beyond its {n_past} given "
+                f"frames; {way_out or 'choose others with --sequences'}"
             )
-        if args.n_future is not None and total < args.n_future:
-            print(f"note: {name}: --n_future asks for {args.n_future} frames, its conditions are enough for {total}")
-    return {name: total if args.n_future is None else min(total, args.n_future) for name, total in totals.items()}
+        if total < wanted:
+            more = _further(dataset, number, most + n_past - 1)
+            told = f"--n_future asks for {wanted} frames, its conditions are enough for {total}"
+            tell(f"note: {name}: {told}{'; ' if more else ''}{more}")
+        totals[name] = total
+    return totals
+
+
+def _further(dataset: Any, number: int, horizon: int) -> str:
+    """Advice where a sequence's actions go on after its positions; nothing where they do not."""
+    of_actions = dataset.action_horizon(number)
+    if of_actions is None or of_actions <= horizon:
+        return ""
+    return f"its positions end before its actions: --positions integrated goes on for {of_actions - horizon} frames"
 
 
 def roll_out_sequence(args: argparse.Namespace, run: Run, number: int, total: int, stem: Path, submission: Any) -> Rolled:
@@ -179,6 +197,7 @@ def rollout(args: argparse.Namespace) -> None:
     folder = args.out or args.run / "rollout"
     folder.mkdir(parents=True, exist_ok=True)
     totals = plan(args, run, numbers)
+    tell(f"conditions: {run.dataset.given}")
     scores, curves = folder / f"{args.split}_psnr.csv", {}
     for stale in (scores, scores.with_suffix(".png")):  # of another rollout, whose films are replaced
         stale.unlink(missing_ok=True)

@@ -180,7 +180,7 @@ def find(run: Path, name: str) -> Checkpoint:
             passed_over.append(str(error))
     if not passed_over:
         raise InputError(f"{run / FOLDER}: found no {name} checkpoint; {WHERE.format(run)}")
-    way_out = "; --checkpoint last may be whole" if name == "best" and exists(run, "last") else ""
+    way_out = "; the checkpoint last may be whole" if name == "best" and exists(run, "last") else ""
     raise Damaged(f"{passed_over[0]}; restore it{way_out}")
 
 

@@ -65,6 +65,15 @@ class Comparison:
         shared = [method for method in COMPARED if all(method in some.methods for some in self.evaluations.values())]
         return [method for method in shared if method != "pred_mean" or "pred_best" not in shared]
 
+    def in_words(self) -> dict[str, str]:
+        """Return how the scores were taken, as `Evaluation.in_words`, with what each run is given if that differs."""
+        words = {label: some.in_words(self.metrics) for label, some in self.evaluations.items()}
+        given = {label: found["conditions"] for label, found in words.items()}
+        first = next(iter(words.values()))
+        if len(set(given.values())) > 1:
+            first["conditions"] = "; ".join(f"{label}: {told}" for label, told in given.items())
+        return first
+
     @cached_property
     def rows(self) -> pd.DataFrame:
         """A row for each run, method and metric.
@@ -90,7 +99,9 @@ class Comparison:
                 rows.append(row)
         protocol, setting = self.first.protocol, self.first.setting
         about = {"protocol": protocol.name, "n_past": protocol.n_past, "n_future": protocol.n_future, "n_sample": protocol.n_sample}
-        return pd.DataFrame(rows).assign(**about, data=setting.data, split=setting.split, sequences=setting.sequences)
+        given = {label: evaluation.setting.conditions for label, evaluation in self.evaluations.items()}
+        table = pd.DataFrame(rows).assign(**about, data=setting.data, split=setting.split, sequences=setting.sequences)
+        return table.assign(conditions=table["run"].map(given).fillna(""))
 
     def tables(self) -> tuple[Table, Table]:
         """Means with intervals; and differences to the first run with intervals and p-values."""

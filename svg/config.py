@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,8 @@ from data_tools.layout import InputError
 from .flags import add_foreign_flags, names_of
 
 SCHEMA_VERSION = 1
+POSITIONS = ("true", "integrated", "held")  # see `svg.positions`
+CONDITIONS = ("all", "actions", "positions", "none")
 MOST_STEPS, MOST_CHANNELS = 10**9, 65_536
 """Beyond these, or a flag's own `most`, a number is a slip, or in a file that means harm."""
 
@@ -42,7 +45,7 @@ class DataConfig:
     augment: float = _flag(
         0.0, "with poses: how far training clips are shifted and scaled at random, e.g. 0.3; 0: not at all", most=1
     )
-    conditions: str = _flag("all", "which columns condition the model", ("all", "actions", "positions", "none"))
+    conditions: str = _flag("all", "which columns condition the model", CONDITIONS)
     workers: int = _flag(0, "processes that read data; 0 reads in the training process", most=1024)
     data_device: str = _flag(
         "disk", "where the training split lies: on disk, or read once as a whole into this device's memory", ("disk", "cpu", "cuda")
@@ -191,7 +194,8 @@ class Config:
         try:
             validate(config)
         except InputError as error:
-            raise InputError(f"{origin}: {error}") from None
+            names = re.sub(r"(?<!\S)--(?=\w)", "", str(error))  # as they stand in the file
+            raise InputError(f"{origin}: {names}") from None
         return config
 
 
@@ -252,7 +256,7 @@ def validate(config: Config) -> None:
             value, choices = getattr(section, item.name), item.metadata.get("choices")
             if choices and value not in choices:
                 listed = ", ".join(map(str, choices))
-                raise InputError(f"--{item.name}: found {value!r}, expected one of {listed}")
+                raise InputError(f"found {value!r}, expected one of {listed}", item.name)
             if type(value) in (int, float):
                 _check_number(item.name, value, most, item.metadata)
     if model.channels not in (1, 3):

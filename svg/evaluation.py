@@ -248,7 +248,8 @@ def evaluate(
     `model` is best one of `svg.inference.freeze`; `weights` says in the result where it comes from. The past is observed once for
     all samples; `memory` is that of `futures_at_a_time`. `action_tests` adds ``pred_other``, ``pred_swap`` and ``pred_zero``.
     `compile` is for SSIM. `lpips` takes (predicted, target) as `svg.perceptual.Lpips` does, `video_features` videos [B,T,C,H,W],
-    for `distances`. A protocol that leaves numbers of frames open needs `Protocol.for_run` first.
+    for `distances`. A protocol that leaves numbers of frames open needs `Protocol.for_run` first. Predictions are given what the
+    dataset's clips hold, the positions of the future among it, as `SequenceDataset.given` says in the result.
     """
     n_past, n_future, n_sample = protocol.n_past, protocol.n_future, protocol.n_sample
     if n_past < 1 or n_future < 1 or n_past + n_future != dataset.clip_length:
@@ -294,7 +295,17 @@ def evaluate(
     computed = f"{'bfloat16' if runtime.uses_bfloat16(device, precision) else 'float32'} on {device.type}"
     return Evaluation(
         protocol,
-        Setting(str(dataset.root), dataset.split, total, seed, computed, weights, runtime.machine(device), dataset.digest()),
+        Setting(
+            str(dataset.root),
+            dataset.split,
+            total,
+            seed,
+            computed,
+            weights,
+            runtime.machine(device),
+            dataset.digest(),
+            dataset.given,
+        ),
         _ordered(pd.concat(parts, ignore_index=True)),
         pd.concat(sample_parts, ignore_index=True) if sample_parts else None,
         videos_seen.table(distances) if videos_seen is not None else None,

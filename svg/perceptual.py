@@ -72,7 +72,7 @@ def find_weights(file: WeightsFile, weights: Path | None) -> Path:
         if place.is_file() and place.name == file.name:
             return file.check(place)
     where = f"{weights} has no" if weights is not None else "needs"
-    raise InputError(f"--weights: {where} {file.name}; get it from {file.source}, and name its folder with --weights")
+    raise InputError(f"{where} {file.name}; get it from {file.source}, and name its folder here", "weights")
 
 
 CONVOLUTIONS = {

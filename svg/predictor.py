@@ -16,7 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_tools.layout import InputError
+
+from . import runtime
 from .config import ModelConfig
+from .inputs import Array, check_count, check_request
 from .recurrent import Gaussian
 
 
@@ -124,21 +128,61 @@ class Predictor(nn.Module, ABC):
     @torch.no_grad()
     def predict(
         self,
-        past: Tensor,
-        conditions: Tensor | None,
+        past: Array,
+        conditions: Array | None,
         n_future: int,
         n_samples: int = 1,
         generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """The "pred" videos [S,B,n_future,C,H,W]: latents sampled from the prior, own predictions fed back.
+        *,
+        seed: int | None = None,
+        latent: str = "sampled",
+    ) -> Array:
+        """Return the "pred" videos [S,B,n_future,C,H,W], float32 in [0,1]: own predictions are fed back.
 
-        `past` [B,n_past,C,H,W]; `conditions` [B,>= n_past+n_future-1,...] from the first observed frame on.
+        Args:
+            past: the observed frames [B,n_past,C,H,W], uint8 or float in [0,1].
+            conditions: [B,>=n_past+n_future-1,D] in the data's own units, from the first observed frame on, those of
+                the future included. For positions that nobody knows yet see `svg.integrate_positions`. Poses are
+                pictures like `past`. None for a model without conditions.
+            n_future: frames to predict.
+            n_samples: futures of each clip, S.
+            generator, seed: where latents are drawn from, one or the other. With `seed` the futures of clip b depend
+                on (seed, b) alone: they are those that `svg.evaluation.evaluate` samples of sequence b.
+            latent: ``sampled`` from the prior, or its ``mean``, with which there is one future.
+
+        Arrays and tensors are taken, of a batch or of one clip without B, with channels first or last, on any device.
+        The answer has the form of `past`: an array if that is one, else a tensor on the model's device; without B or
+        with channels last if it came so. No gradients flow; see `imagine`.
+
+        Raises `InputError`, a `ValueError`, with the expected shape for anything else, for values out of range or not
+        finite, and for too few conditions.
         """
-        n_past = past.shape[1]
-        noise = torch.randn((len(past), n_samples, n_future, *self.latent_shape), generator=generator, device=past.device)
-        future = None if conditions is None else conditions[:, n_past - 1 :]
-        return self.imagine(self.observe(past, conditions), future, noise)
+        n_future, n_samples = check_count("n_future", n_future), check_count("n_samples", n_samples)
+        if latent not in ("sampled", "mean"):
+            raise InputError(f"latent: found {latent!r}, expected sampled or mean")
+        if latent == "mean" and n_samples > 1:
+            raise InputError(f"n_samples: found {n_samples}, expected 1: with the mean latent all would be the same")
+        if generator is not None and seed is not None:
+            raise InputError("seed: found a generator beside it; leave one out")
+        device = next(self.parameters()).device
+        request = check_request(self.config, past, conditions, n_future, device)
+        shape = (n_samples, n_future, *self.latent_shape)
+        clips = range(len(request.past))
+        if latent == "mean":
+            noise = torch.zeros(len(clips), *shape)
+        elif seed is not None:
+            generators = (runtime.generator(torch.device("cpu"), seed, clip) for clip in clips)
+            noise = torch.stack([torch.randn(shape, generator=own) for own in generators])
+        else:
+            where = device if generator is None else generator.device
+            noise = torch.randn((len(clips), *shape), generator=generator, device=where)
+        known = request.past.shape[1] - 1
+        future = None if request.conditions is None else request.conditions[:, known:]
+        return request.finish(self.imagine(self.observe(request.past, request.conditions), future, noise.to(device)))
 
     def imagine(self, start: Any, conditions: Tensor | None, noise: Tensor) -> Tensor:
-        """The frames of `advance`."""
+        """Return the frames [S,B,F,C,H,W] of `advance`, whose futures have the same conditions or each its own.
+
+        Takes tensors on the model's device and checks nothing. Gradients flow to `conditions`.
+        """
         return self.advance(start, conditions, noise)[0]

@@ -37,7 +37,8 @@ def load(model: str | Path, checkpoint: str = "best", device: str = "auto", prec
 
     Nothing is downloaded. `checkpoint` is "best" or "last", `device` "auto", "cpu", "cuda" or "cuda:N", `precision` "auto"
     (bfloat16 where the hardware has it), "bfloat16" or "float32". The weights are fixed; gradients flow to the actions. See
-    `svg.predictor.Predictor` for ``predict``, ``observe`` and ``imagine``, whose frames are [B,T,C,H,W], uint8 or float in [0,1].
+    `svg.predictor.Predictor` for ``predict``, which takes arrays and tensors of several forms and checks them, and
+    for ``observe`` and ``imagine``, which take tensors on the model's device, frames [B,T,C,H,W] uint8 or in [0,1].
 
     Raises `InputError` for a name that is neither, and for files that cannot be used.
     """

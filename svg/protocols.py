@@ -124,5 +124,5 @@ PROTOCOLS = {
 def get_protocol(name: str) -> Protocol:
     """A protocol by its name. Raises `InputError` listing the names there are."""
     if name not in PROTOCOLS:
-        raise InputError(f"--protocol: found {name!r}, expected one of {', '.join(PROTOCOLS)}")
+        raise InputError(f"found {name!r}, expected one of {', '.join(PROTOCOLS)}", "protocol")
     return PROTOCOLS[name]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -27,6 +27,8 @@ FORMATS = {"psnr": ".2f", "ssim": ".4f", "mse": "#.3g", "lpips": ".4f", "fvd": "
 SAMPLE_COLUMNS = ("pairwise_mse", "error_mse", "rank")
 
 
+UNRECORDED = "not recorded by an earlier release; positions, if any, were the true ones of the future"
+
 METHODS = ("copy", "rec", "pred", "pred_best", "pred_mean", "pred_sample", "pred_other", "pred_swap", "pred_zero")
 """In the order of tables; ``svg.evaluation`` says what they are, ``pred_sample`` is the first future alone (FVD and KVD)."""
 
@@ -48,7 +50,10 @@ def method_names(n_sample: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Setting:
-    """What was scored, and on what."""
+    """What was scored, and on what.
+
+    conditions  what the predictions were given besides the observed frames; empty in files of earlier releases
+    """
 
     data: str
     split: str
@@ -58,6 +63,7 @@ class Setting:
     weights: str = ""
     machine: dict[str, str] = field(default_factory=dict)
     data_digest: str = ""
+    conditions: str = ""
 
     @property
     def scored(self) -> str:
@@ -90,7 +96,8 @@ def number(value: float, form: str) -> str:
 
 def listing(words: dict[str, str]) -> str:
     """A line for each part, its name first."""
-    return "\n".join(f"{part:9s} {line}" for part, line in words.items())
+    width = max(map(len, words))
+    return "\n".join(f"{part:{width}s} {line}" for part, line in words.items())
 
 
 def interval(values: np.ndarray) -> Interval:
@@ -235,7 +242,9 @@ class Evaluation:
     def in_words(self, metrics: Sequence[str] | None = None) -> dict[str, str]:
         """How the scores were taken, a line for each part and of `metrics`, or all of them."""
         words = self.protocol.describe(tuple(self.measured if metrics is None else metrics))
-        return words | {"intervals": "95 % bootstrap over sequences"}
+        first = {name: words.pop(name) for name in ("protocol", "frames")}
+        given = {"conditions": self.setting.conditions or UNRECORDED}
+        return first | given | words | {"intervals": "95 % bootstrap over sequences"}
 
     def report(self) -> str:
         """Protocol, table and findings, as text."""
@@ -295,8 +304,9 @@ def _plain(value: Any) -> Any:
 
 def _of_types(kind: type, values: dict[str, Any]) -> Any:
     """`kind` with these values. Raises `KeyError` or `TypeError` for one that is missing or not of its field's type."""
+    defaults = {item.name: item.default for item in fields(kind) if item.default is not MISSING}
     for name, expected in get_type_hints(kind).items():
-        value = values[name]
+        value = values[name] if name in values or name not in defaults else defaults[name]
         if expected is float:
             fits = type(value) in (int, float) and math.isfinite(value)
         elif expected in (int, str):

@@ -32,9 +32,13 @@ class Stretch:
     poses: Tensor | None
 
 
-def frames_to_come(dataset: SequenceDataset, number: int, n_past: int) -> int:
-    """How many frames of a sequence can be predicted from its first `n_past`."""
-    return dataset.horizon(number) - (n_past - 1)
+def frames_to_come(dataset: SequenceDataset, number: int, n_past: int) -> int | None:
+    """Return how many frames of a sequence can be predicted from its first `n_past`: as far as its conditions go.
+
+    None without conditions: as many as wanted.
+    """
+    horizon = dataset.horizon(number)
+    return None if horizon is None else horizon - (n_past - 1)
 
 
 def given_frames(dataset: SequenceDataset, number: int, n_past: int) -> Stretch:

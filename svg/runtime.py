@@ -25,11 +25,11 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"--device: found {name!r}, expected auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device: found {name!r}, expected auto, cpu, cuda or cuda:N")
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"found {name!r}, expected auto, cpu, cuda or cuda:N", "device")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device: {name} is not there (found {torch.cuda.device_count()} GPUs); use --device cpu")
+        raise InputError(f"{name} is not there (found {torch.cuda.device_count()} GPUs); use cpu", "device")
     return device
 
 

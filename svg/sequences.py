@@ -15,16 +15,20 @@ from data_tools.layout import InputError
 from data_tools.store import open_store
 
 from . import runtime
+from .config import CONDITIONS
+from .positions import FuturePositions
 
 Batch = dict[str, torch.Tensor]
 
 
 def condition_columns(info: layout.DatasetInfo, conditions: str) -> slice:
     """Which columns of [actions, positions] condition the model. Raises `InputError` if the data have none of them."""
+    if conditions not in CONDITIONS:
+        raise InputError(f"found {conditions!r}, expected one of {', '.join(CONDITIONS)}", "conditions")
     start = info.action_dim if conditions == "positions" else 0
     stop = {"all": info.condition_dim, "actions": info.action_dim, "positions": info.condition_dim, "none": 0}[conditions]
     if conditions in ("actions", "positions") and start == stop:
-        raise InputError(f"--conditions {conditions}: data set {info.name} has no {conditions}; use --conditions none")
+        raise InputError(f"found {conditions}, but the data set {info.name} has no {conditions}; use none", "conditions")
     return slice(start, stop)
 
 
@@ -41,16 +45,27 @@ class SequenceDataset(Dataset):
     positions, none) selects. Of data with poses ``conditions`` are those, uint8 [T,H,W,C]. Only the clip's own frames are read.
     Sequences shorter than a clip are left out; `left_out` counts them. Raises `InputError` if all are, and, naming the file, if one
     cannot be read.
+
+    With `future_positions` the conditions hold, after the observed frames of a clip (or of a sequence, in
+    `read_conditions`), positions that a planner can know instead of the recorded ones.
     """
 
-    def __init__(self, root: str | Path, split: str, clip_length: int, conditions: str = "all"):
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        clip_length: int,
+        conditions: str = "all",
+        future_positions: FuturePositions | None = None,
+    ):
         self.store = open_store(root, split)
         self.split, self.info, self.clip_length = split, self.store.info, clip_length
         if self.info.pose_channels and conditions != "all":
-            raise InputError(
-                f"--conditions {conditions}: the data set {self.info.name} has poses, which the model needs; leave the flag out"
-            )
+            raise InputError(f"found {conditions}, but the data set {self.info.name} has poses; leave it out", "conditions")
         self.columns = condition_columns(self.info, conditions)
+        self.future_positions = future_positions if self.columns.stop > self.info.action_dim else None
+        if self.future_positions is not None:
+            self.future_positions.motion(self.info)  # columns that there are not, before anything is read
         self._numbers = np.flatnonzero(self.store.lengths >= clip_length)  # of the store's sequences
         if not len(self._numbers):
             index = self.store.index
@@ -58,9 +73,9 @@ class SequenceDataset(Dataset):
             raise InputError(
                 f"{self.store.root / longest['path']}: found {longest['frames']} frames, expected at least {clip_length}; "
                 + (
-                    "svg-rollout predicts it from its poses, and what is to be scored is in another --split"
-                    if self.store.horizons.max() + 1 >= clip_length
-                    else "ask for fewer with --n_future or --n_eval"
+                    "svg-rollout predicts it from its poses, and what is to be scored is in another split"
+                    if self.info.pose_channels and index[layout.POSES_COLUMN].max() + 1 >= clip_length
+                    else "ask for fewer (n_future, n_eval)"
                 )
             )
         self.index = self.store.index.iloc[self._numbers].reset_index(drop=True)
@@ -99,6 +114,17 @@ class SequenceDataset(Dataset):
         return max(0, min(self.columns.stop, self.info.action_dim) - self.columns.start)
 
     @property
+    def given(self) -> str:
+        """What predictions of these clips are given besides the observed frames, in words."""
+        if self.info.pose_channels:
+            return "poses of the frames to come"
+        actions, positions = self.action_columns, self.condition_dim - self.action_columns
+        if not positions:
+            return "actions alone" if actions else "none"
+        told = "true positions of the future" if self.future_positions is None else self.future_positions.describe(self.info)
+        return f"actions and {told}" if actions else told
+
+    @property
     def condition_std(self) -> list[float]:
         return self.info.std[self.columns]
 
@@ -121,13 +147,31 @@ class SequenceDataset(Dataset):
         files = (self.root / name for name in (layout.INDEX_FILE, layout.INFO_FILE))
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
-    def horizon(self, number: int) -> int:
-        """How many frames after the first one of a sequence have a condition, and so can be predicted."""
-        return int(self.store.horizons[self._numbers[number]])
+    @property
+    def _needed(self) -> slice:
+        """The columns without which a frame cannot be predicted: positions may follow from the actions."""
+        by_actions = self.future_positions is not None and self.info.action_dim
+        return slice(0, self.info.action_dim) if by_actions else self.columns
+
+    def horizon(self, number: int) -> int | None:
+        """Return how many frames after a sequence's first one have a condition, and so can be predicted.
+
+        None without conditions: as many as one likes.
+        """
+        return self.store.horizon(int(self._numbers[number]), self._needed)
+
+    def action_horizon(self, number: int) -> int | None:
+        """Return the `horizon` that there would be if positions followed from the actions; None without actions."""
+        return self.store.horizon(int(self._numbers[number]), slice(0, self.info.action_dim))
 
     def read_conditions(self, number: int, start: int, stop: int) -> torch.Tensor:
         """The conditions [T,...] of a sequence's frames from `start` to before `stop`, without the frames."""
-        return as_tensor(self._selected(self.store.read_conditions(int(self._numbers[number]), start, stop)))
+        if not self.condition_dim:  # of any number of frames
+            return torch.empty(stop - start, 0)
+        sequence, given = int(self._numbers[number]), self.future_positions
+        if given is None:
+            return as_tensor(self._selected(self.store.read_conditions(sequence, start, stop)))
+        return as_tensor(self._selected(given.replace(self.store.read_conditions(sequence, 0, stop), self.info))[start:])
 
     def read_frames(self, number: int, start: int, stop: int) -> torch.Tensor:
         """The frames uint8 [T,C,H,W] of a sequence from `start` to before `stop`, without their conditions."""
@@ -142,6 +186,8 @@ class SequenceDataset(Dataset):
         conditions = np.empty((*shape, *store.condition_shape), store.condition_type)
         for place, (sequence, start) in enumerate(clips):
             store.read(int(self._numbers[sequence]), start, frames[place], conditions[place])
+        if self.future_positions is not None:
+            conditions = self.future_positions.replace(conditions, self.info)
         return frames, self._selected(conditions)
 
     def _selected(self, conditions: np.ndarray) -> np.ndarray:

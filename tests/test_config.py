@@ -82,13 +82,13 @@ def test_json_both_ways(n_past, lr, blend, folder):
     [
         (lambda v: v.pop("model"), "found no section model"),
         (lambda v: v.update(schema_version=9), "found schema version 9, expected 1"),
-        (lambda v: v["model"].update(rnn_size=10**12), "--rnn_size: found 1000000000000, expected at most 65536"),
-        (lambda v: v["model"].update(prior_rnn_layers=65), "--prior_rnn_layers: found 65, expected at most 64"),
+        (lambda v: v["model"].update(rnn_size=10**12), "config.json: rnn_size: found 1000000000000, expected at most 65536"),
+        (lambda v: v["model"].update(prior_rnn_layers=65), "config.json: prior_rnn_layers: found 65, expected at most 64"),
         (lambda v: v["model"].update(channels=4), "channels: found 4, expected 1 or 3"),
         (lambda v: v["model"].update(g_dim="128"), "g_dim is '128', expected int"),
         (lambda v: v["model"].update(g_dim=True), "g_dim is True, expected int"),
         (lambda v: v["model"].update(colour=1), "found 'colour' in model, which this release does not know"),
-        (lambda v: v["model"].update(g_dim=-1), "--g_dim: found -1"),
+        (lambda v: v["model"].update(g_dim=-1), "config.json: g_dim: found -1"),
         (lambda v: v["train"].update(lr=None), "lr is None, expected float"),
     ],
 )

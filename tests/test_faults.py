@@ -185,7 +185,7 @@ def test_the_checkpoint_before_a_damaged_one(whole, tmp_path, capsys):
         path.write_text("{}")
     with pytest.raises(InputError, match=r"step-00000006\.json: damaged .*; restore it"):
         Training(config, resume=True)
-    with pytest.raises(InputError, match=r"best\.json: damaged .*; restore it; --checkpoint last may be whole"):
+    with pytest.raises(InputError, match=r"best\.json: damaged .*; restore it; the checkpoint last may be whole"):
         load_model(run)
 
 

@@ -92,7 +92,7 @@ def test_git_checksum(tmp_path):
 
 
 def test_missing_and_wrong_weights(tmp_path):
-    with pytest.raises(InputError, match=r"--weights: needs alexnet-owt-7be5be79.pth; get it from https://download.pytorch.org"):
+    with pytest.raises(InputError, match=r"^weights: needs alexnet-owt-7be5be79.pth; get it from https://download.pytorch.org"):
         find_weights(TRUNKS["alex"], None)
     with pytest.raises(InputError, match=r"has no i3d_torchscript.pt; get it from"):
         find_weights(I3D, tmp_path)

@@ -119,5 +119,5 @@ def test_descriptions_tell_protocols_apart():
 
 
 def test_unknown_protocol():
-    with pytest.raises(InputError, match=r"--protocol: found 'x', expected one of own, svg"):
+    with pytest.raises(InputError, match=r"^protocol: found 'x', expected one of own, svg"):
         get_protocol("x")

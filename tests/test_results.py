@@ -203,3 +203,23 @@ def test_tables():
         and latex[-1] == r"\end{tabular}"
     )
     assert "<td>x | &lt;y&gt;</td>" in table.html()
+
+
+def test_every_table_says_what_predictions_were_given():
+    """Before how they were scored; runs that were given different things are told apart."""
+    told = "actions and true positions of the future"
+
+    def given(conditions: str) -> Evaluation:
+        result = made_up()
+        return dataclasses.replace(result, setting=dataclasses.replace(result.setting, conditions=conditions))
+
+    lines = given(told).report().splitlines()
+    assert lines[2] == f"conditions {told}" and lines[1].startswith("frames     2 given")
+    assert list(given(told).in_words())[:3] == ["protocol", "frames", "conditions"]
+    assert made_up().in_words()["conditions"].startswith("not recorded by an earlier release")
+    same = Comparison({"a": given(told), "b": given(told)})
+    assert same.in_words()["conditions"] == told
+    assert same.rows.set_index("run")["conditions"].to_dict() == {"all": "", "a": told, "b": told}
+    other = Comparison({"a": given(told), "b": given("actions alone")})
+    assert other.in_words()["conditions"] == f"a: {told}; b: actions alone"
+    assert other.rows.set_index("run")["conditions"].to_dict() == {"all": "", "a": told, "b": "actions alone"}

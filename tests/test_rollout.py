@@ -193,7 +193,7 @@ def test_names_with_dots_and_more_than_there_is(robot, data_root, tmp_path, caps
     write_sequence(root / "test" / "short", frames, actions, positions)
     build_index(root)
     assert rollout.main([*flags, "--out", str(tmp_path / "none")]) == 2
-    assert "sequence short has no conditions to predict from; choose others with --sequences" in capsys.readouterr().err
+    assert "sequence short has no conditions beyond its 2 given frames; choose others with --sequences" in capsys.readouterr().err
 
 
 def test_the_diagram_of_few_and_of_many_sequences(tmp_path):
@@ -286,6 +286,6 @@ def test_a_course_split_without_later_frames_cannot_be_scored(dancer, pose_root,
         shutil.copy(root / "test/test_label/0/0.png", root / f"test/test_label/0/{number}.png")
     build_index(root)
     assert evaluate.main([str(dancer), "--data_root", str(root), "--n_sample", "0"]) == 2
-    assert "svg-rollout predicts it from its poses, and what is to be scored is in another --split" in capsys.readouterr().err
+    assert "svg-rollout predicts it from its poses, and what is to be scored is in another split" in capsys.readouterr().err
     assert rollout.main([str(dancer), "--submission", "--n_future", "3"]) == 2
     assert "--submission: is of all sequences as far as they go" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(InputError, match=r"--device: cuda:1 is not there \(found 1 GPUs\)"):
+    with pytest.raises(InputError, match=r"^device: cuda:1 is not there \(found 1 GPUs\)"):
         runtime.choose_device("auto")
 
 

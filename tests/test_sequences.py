@@ -46,7 +46,7 @@ def test_condition_columns(data_root, choice, columns):
 def test_conditions_that_are_not_there(tmp_path):
     folders.write_sequence(tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), np.zeros((4, 2)), None)
     build_index(tmp_path)
-    with pytest.raises(InputError, match=r"--conditions positions: data set .* has no positions"):
+    with pytest.raises(InputError, match=r"^conditions: found positions, but the data set .* has no positions; use none"):
         SequenceDataset(tmp_path, "train", 4, "positions")
     with pytest.raises(InputError, match="train/1: found 4 frames, expected at least 12; ask for fewer"):
         SequenceDataset(tmp_path, "train", 12)

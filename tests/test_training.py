@@ -275,8 +275,8 @@ def test_refusals(small_config, tmp_path):
         ({"image_width": 128}, "--image_width: found 128, but the frames of .* are 64x64"),
         ({"n_future": 40}, "found 15 frames, expected at least 42"),
         ({"data_root": str(tmp_path)}, r"dataset\.json: not found"),
-        ({"device": "gpu"}, "--device: found 'gpu'"),
-        ({"device": "cuda:77"}, "--device: cuda:77 is not there"),
+        ({"device": "gpu"}, "^device: found 'gpu'"),
+        ({"device": "cuda:77"}, "^device: cuda:77 is not there"),
     ):
         with pytest.raises(InputError, match=expected):
             Training(changed(small_config, **values))
