@@ -98,7 +98,7 @@ def describe(root: Path, samples: list[SplitSample]) -> str:
                 values = sample.conditions[:, column].astype(np.float64)
                 figures = "".join(f"{value:>12.5g}" for value in (values.min(), values.mean(), values.std(), values.max()))
                 lines.append(f"{column_name(info, column):<14}{sample.store.split:<10}{figures}")
-    return "\n".join(lines) + "\n"
+    return clean("\n".join(lines) + "\n")
 
 
 def column_name(info: layout.DatasetInfo, column: int) -> str:

@@ -37,7 +37,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, help="default: 4 and 16 (published and quickstart size), on a GPU 100 and 256")
     parser.add_argument("--n_sample", type=int, default=10, help="sampled futures of each clip (default: %(default)s)")
     parser.add_argument("--compile", action="store_true", help="torch.compile the models")
-    parser.add_argument("--plot", type=Path, default=Path("cost.png"), help="picture that cost draws (default: %(default)s)")
+    parser.add_argument(
+        "--plot", type=Path, default=Path("cost.png"), help="picture that cost draws, PDF, SVG or PNG (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     for name in ("repeats", "batch_size", "n_sample"):
         value = getattr(args, name)
@@ -48,6 +50,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             raise InputError(f"PART: found {part!r}, expected {', '.join(PARTS)}")
     if args.published and not (args.published / "train_svg_lp.py").exists():
         raise InputError(f"--published: no train_svg_lp.py in {args.published}; git clone https://github.com/edenton/svg")
+    if "cost" in args.parts:
+        from svg.drawing import picture_form
+
+        picture_form(args.plot)
     args.parts = args.parts or ["training", "sampling", "scoring", "data"]
     return args
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from data_tools.files import whole_file
 from data_tools.layout import InputError
 
 from .benchmark_data import make_sequence
@@ -284,19 +283,27 @@ def measure_costs(settings: Settings) -> dict[str, dict[str, list[dict]]]:
 
 
 def plot_costs(costs: dict[str, dict[str, list[dict]]], path: Path) -> None:
-    """Time and peak memory over batch size, clip length, image width and number of futures."""
-    from matplotlib.figure import Figure
+    """Draw time and peak memory over batch size, clip length, image width and number of futures, as PDF, SVG or PNG."""
+    from svg.drawing import Drawing, save
+
+    save([Drawing(12, 5.54, lambda figure: _draw_costs(figure, costs))], path)
+
+
+def _draw_costs(figure: Any, costs: dict[str, dict[str, list[dict]]]) -> None:
+    import numpy as np
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 
-    from svg.plotting import COLOURS
+    from svg.drawing import COLOURS, Curve, draw_curves, draw_legend
 
-    figure = Figure(figsize=(13, 6), layout="constrained")
     axes = figure.subplots(2, len(costs), sharex="col")
     for column, (what, sizes) in zip(axes.T, costs.items(), strict=True):
         step = "sampling for a batch" if what == "sampled futures" else "training step"
         for axis, key, label in zip(column, ("seconds", "memory_mb"), (f"{step} (s)", "peak memory (MB)"), strict=True):
-            for colour, (size, points) in zip(COLOURS, sizes.items(), strict=False):
-                axis.plot([p["value"] for p in points], [p[key] for p in points], "o-", color=colour, label=f"{size} size", ms=4)
+            curves = [
+                Curve(*np.array([(p["value"], p[key]) for p in points]).T, {"color": colour, "linestyle": "-", "marker": "o"})
+                for colour, points in zip(COLOURS, sizes.values(), strict=False)
+            ]
+            draw_curves(axis, curves)
             axis.set_ylabel(label)
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
@@ -310,6 +317,5 @@ def plot_costs(costs: dict[str, dict[str, list[dict]]], path: Path) -> None:
         column[1].xaxis.set_major_formatter(ScalarFormatter())
         column[1].xaxis.set_minor_locator(NullLocator())
         column[1].set_xlabel(what)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
-    with whole_file(path) as file:
-        figure.savefig(file, dpi=120, format="png")
+    entries = [curve.entry(f"{size} size") for curve, size in zip(curves, sizes, strict=True)]
+    draw_legend(figure, entries, loc="outside upper center", ncols=2)

@@ -195,9 +195,11 @@ def compare(results: dict[str, Any], folder: Path, name: str) -> None:
 
 def write_tables(stem: Path, tables: list[Any], words: dict[str, str]) -> None:
     """Writes tables, with `words` about them, as Markdown and LaTeX."""
-    notes = "".join(f"- {part}: {line}\n" for part, line in words.items())
+    from svg.tables import latex_comment, one_line
+
+    notes = "".join(f"- {one_line(f'{part}: {line}')}\n" for part, line in words.items())
     write_text(Path(f"{stem}.md"), "\n".join([*(table.markdown() for table in tables), notes]))
-    comments = "".join(f"% {part}: {line}\n" for part, line in words.items())
+    comments = "".join(latex_comment(f"{part}: {line}") for part, line in words.items())
     write_text(Path(f"{stem}.tex"), comments + "\n".join(table.latex() for table in tables))
     print(f"tables: {stem}.md and .tex")
 

@@ -4,7 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_tools.command import OneLineParser, run_command
+from data_tools.command import OneLineParser, run_command, tell
+from data_tools.errors import InputError
+from data_tools.files import folder_in
 
 from .command import label_runs
 
@@ -18,31 +20,69 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="which scores of svg-evaluate are drawn: evaluation/NAME.json (default test)",
         metavar="NAME",
     )
-    parser.add_argument("--out", type=Path, help="folder of the pictures (default: figures of the first run)")
+    parser.add_argument("--only", choices=("training", "frames"), help="draw the curves over epochs or over predicted frames alone")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="one picture of all curves, PDF, SVG or PNG by its ending, or a folder of PNGs (default: figures of the first run)",
+    )
     return parser.parse_args(argv)
+
+
+def is_file(out: Path | None) -> bool:
+    """Return whether `out` names a picture and not a folder. Raises `InputError` for one of an unknown kind."""
+    from svg.drawing import picture_form
+
+    if out is None or out.is_dir() or not out.suffix:
+        return False
+    try:
+        picture_form(out)
+    except InputError as error:
+        raise InputError(f"--out: {error}; a folder with a dot in its name has to be there already") from None
+    return True
 
 
 def plot(args: argparse.Namespace) -> None:
     from svg.checkpoint import FIGURES
+    from svg.drawing import save
     from svg.journal import read_metrics
-    from svg.plotting import plot_frames, plot_training
-    from svg.results import FOLDER, load_evaluation
+    from svg.plotting import frame_curves, training_curves
+    from svg.results import load_evaluation
 
-    folder = args.out or args.runs[0] / FIGURES
+    is_picture = is_file(args.out)
     labels = label_runs(args.runs)
-    metrics = {label: read_metrics(run) for label, run in labels.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    plot_training(metrics, folder / "training.png")
-    print(folder / "training.png")
-    scores = {label: load_evaluation(run, args.scores) for label, run in labels.items()}
-    missing = [str(labels[label]) for label, found in scores.items() if found is None]
-    scores = {label: found for label, found in scores.items() if found is not None}
-    if scores:
-        plot_frames(scores, folder / f"{args.scores}_frames.png")
-        print(folder / f"{args.scores}_frames.png")
-    for run in missing:
-        others = ", ".join(sorted(path.stem for path in (Path(run) / FOLDER).glob("*.json"))) or "nothing"
-        print(f"no curve over predicted frames for {run}: found no evaluation/{args.scores}.json (--scores); there: {others}")
+    drawings, missing = {}, []
+    if args.only != "frames":
+        drawings["training"] = training_curves({label: read_metrics(run) for label, run in labels.items()})
+    if args.only != "training":
+        scores = {label: load_evaluation(run, args.scores) for label, run in labels.items()}
+        missing = [lacking(labels[label], args.scores) for label, found in scores.items() if found is None]
+        scores = {label: found for label, found in scores.items() if found is not None}
+        if scores:
+            drawings[f"{args.scores}_frames"] = frame_curves(scores)
+    if not drawings:
+        raise InputError(missing[0])
+    if is_picture:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        pictures = {args.out: list(drawings.values())}
+    else:
+        folder = args.out or folder_in(args.runs[0], FIGURES)
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures = {folder / f"{name}.png": [drawing] for name, drawing in drawings.items()}
+    for path, shown in pictures.items():
+        save(shown, path)
+        tell(f"{path}")
+    for line in missing:
+        tell(line)
+
+
+def lacking(run: Path, scores: str) -> str:
+    """Return what to say of a run that has no such scores."""
+    from svg.results import FOLDER
+
+    others = ", ".join(sorted(path.stem for path in (run / FOLDER).glob("*.json"))) or "nothing"
+    return f"no curve over predicted frames for {run}: found no evaluation/{scores}.json (--scores); there: {others}"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.command import OneLineParser, run_command
+from data_tools.command import OneLineParser, run_command, tell
+from data_tools.files import folder_in
 from data_tools.layout import InputError
 
 from .command import Run, add_run_arguments, named_sequences, open_run, parse_run_arguments, pose_video
 
 MOST_SAMPLES = 12
+PARTS = ("", "_ref", "_rec", "_pred", "_pose", *(f"_sample_{number + 1}" for number in range(MOST_SAMPLES)))
+"""Endings of the pictures of a sequence."""
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -38,16 +41,23 @@ def choose_sequences(run: Run, batch_size: int, seed: int) -> dict[str, int]:
     return chosen | {"random": int(np.random.default_rng(seed).choice(others))}
 
 
-def predicted_videos(run: Run, number: int, n_sample: int, seed: int) -> dict[str, np.ndarray]:
-    """The videos of one sequence by label, uint8 [T,H,W,3]: ref, rec, pred and `n_sample` samples."""
+def predicted_videos(run: Run, number: int, n_sample: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the videos of one sequence by label, uint8 [T,H,W,3], ref, rec, pred and `n_sample` samples, and their PSNR [T]."""
     from svg.evaluation import predict_sequence
+    from svg.metrics import psnr
     from svg.rendering import to_video
 
-    futures = predict_sequence(run.model, run.dataset, run.protocol, number, run.device, run.config.train.precision, n_sample, seed)
+    protocol = run.protocol
+    futures = predict_sequence(run.model, run.dataset, protocol, number, run.device, run.config.train.precision, n_sample, seed)
     videos = {"ref": futures.truth, "rec": futures.rec, "pred": futures.pred}
     videos |= {f"sample_{number}": future for number, future in enumerate(futures.samples, start=1)}
+    scores = {}
+    for label, future in videos.items():
+        if label != "ref":
+            values = psnr(future, futures.truth, protocol.psnr, protocol.psnr_epsilon).cpu().numpy()
+            scores[label] = np.concatenate([np.full(protocol.n_past, np.nan), values])
     shown = {label: to_video(futures.past, future) for label, future in videos.items()}
-    return shown | ({"pose": pose_video(run, number)} if run.config.model.with_poses else {})
+    return shown | ({"pose": pose_video(run, number)} if run.config.model.with_poses else {}), scores
 
 
 def render(args: argparse.Namespace) -> None:
@@ -57,22 +67,26 @@ def render(args: argparse.Namespace) -> None:
         raise InputError(f"--fps: found {args.fps:g}, expected a number from 0.1 to 50")
 
     from svg.checkpoint import FIGURES
+    from svg.names import file_stems
     from svg.rendering import render_sequence, require_mp4
 
     if args.mp4:
         require_mp4()
     run = open_run(args)
+    names = list(run.dataset.index["sequence"])
     if args.sequences:
+        stems = file_stems(names, PARTS)
         numbers = named_sequences(run.dataset, args.sequences)
-        chosen = {f"sequence_{name.replace('/', '_')}": number for name, number in numbers.items()}
+        chosen = {f"sequence_{stems[name]}": number for name, number in numbers.items()}
     else:
         chosen = choose_sequences(run, args.batch_size, args.seed)
-    folder = args.out or args.run / FIGURES
-    for name, number in chosen.items():
-        videos = predicted_videos(run, number, args.n_sample, args.seed)
-        written = render_sequence(folder, f"{args.split}_{name}", videos, run.protocol.n_past, args.fps, args.mp4)
-        shown = ", ".join(str(path) for path in written if path.stem == f"{args.split}_{name}")
-        print(f"{name}: sequence {run.dataset.index['sequence'].iloc[number]} -> {shown}")
+    folder = args.out or folder_in(args.run, FIGURES)
+    for kind, number in chosen.items():
+        title = f"sequence {names[number]}" if args.sequences else f"{kind}: sequence {names[number]}"
+        videos, scores = predicted_videos(run, number, args.n_sample, args.seed)
+        written = render_sequence(folder, f"{args.split}_{kind}", videos, run.protocol.n_past, args.fps, args.mp4, title, scores)
+        shown = ", ".join(str(path) for path in written if path.stem == f"{args.split}_{kind}")
+        tell(f"{kind}: sequence {names[number]} -> {shown}")
 
 
 def main(argv: list[str] | None = None) -> int:

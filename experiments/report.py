@@ -85,7 +85,7 @@ def shown_sequence(run: Run, evaluation, title: str, number: int, times: list[in
         names = {0: "best", len(order) - 1: "worst"} if len(order) > 1 else {0: "sample"}
         samples = [panel(names.get(rank, f"{rank + 1} of {len(order)}"), found.samples[order[rank]]) for rank in ranks]
     poses = [Panel("pose", pose_video(run, number)[times], [])] if run.config.model.with_poses else []
-    return ShownSequence(title, [truth, *poses, pred, errors, rec, copied], samples)
+    return ShownSequence(title, [truth, pred, errors, *poses, rec, copied], samples)
 
 
 def report(args: argparse.Namespace) -> None:
@@ -95,7 +95,7 @@ def report(args: argparse.Namespace) -> None:
     from data_tools.files import write_text
     from svg.config import flag_values
     from svg.journal import read_metrics
-    from svg.plotting import plot_frames, plot_training
+    from svg.plotting import frame_curves, training_curves
     from svg.report import build_report, figure_svg
     from svg.tables import Table
 
@@ -107,10 +107,12 @@ def report(args: argparse.Namespace) -> None:
     times = shown_times(evaluation.protocol)
     sequences = [shown_sequence(run, evaluation, title, number, times) for title, number in chosen.items()]
     name = args.run.resolve().name
-    figures = {"Scores, with 95 % intervals over sequences": figure_svg(plot_frames, {name: evaluation})}
-    metrics = read_metrics(args.run)
-    if metrics:
-        figures["Training"] = figure_svg(plot_training, {name: metrics})
+    scores, metrics = {name: evaluation}, {name: read_metrics(args.run)}
+    figures = {
+        "Scores, with 95 % intervals over sequences": figure_svg("scores", frame_curves(scores), frame_curves(scores, across=1))
+    }
+    if metrics[name]:
+        figures["Training"] = figure_svg("training", training_curves(metrics), training_curves(metrics, across=1))
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     flags = {**flag_values(run.config), "parameters": f"{parameters:,}"}
     setting = evaluation.setting

@@ -54,9 +54,11 @@ class Rolled:
 class Film:
     """GIF and MP4 of a prediction beside the truth and the poses, as far as there are any; written at the end of the ``with``."""
 
-    def __init__(self, args: argparse.Namespace, stem: Path, total: int, n_past: int, with_truth: bool):
+    def __init__(self, args: argparse.Namespace, stem: Path, name: str, total: int, n_past: int, with_truth: bool):
+        from svg.names import label
         from svg.rendering import Mp4Writer
 
+        self._title = f"sequence {label(name, 30)}"
         self._n_past, self._fps, self._with_truth = n_past, args.fps, with_truth
         self._every = -(-total // MOST_PICTURES)
         self._gif, self._pictures = Path(f"{stem}.gif") if args.gif else None, []
@@ -66,8 +68,8 @@ class Film:
     def __enter__(self) -> "Film":
         return self
 
-    def add(self, stretch: Any) -> None:
-        """The next `svg.rollout.Stretch`. Truth that is not known is grey."""
+    def add(self, stretch: Any, psnr: list[float]) -> None:
+        """The next `svg.rollout.Stretch`, with the PSNR of all predicted frames so far. Truth that is not known is grey."""
         from svg.predictor import as_images
         from svg.rendering import side_by_side, to_video
 
@@ -81,10 +83,16 @@ class Film:
         if stretch.poses is not None:
             poses = as_images(stretch.poses)
             shown["pose"] = to_video(poses, poses[:0])
+        means = np.cumsum(psnr) / np.arange(1, len(psnr) + 1)
         for place in places:
             number = stretch.first + place
             now = {label: video[place : place + 1] for label, video in shown.items()}
-            picture = side_by_side(now, self._n_past, first=number)[0]
+            step = number - self._n_past
+            is_scored = 0 <= step < len(psnr)
+            title = f"{self._title}: mean PSNR so far {means[step]:.2f} dB" if is_scored else self._title
+            scores = {"prediction": np.array([psnr[step] if is_scored else np.nan])} if self._with_truth else {}
+            plain = {label: label for label in now}
+            picture = side_by_side(now, self._n_past, first=number, title=title, scores=scores, above=plain)[0]
             if self._gif is not None and number % self._every == 0:
                 self._pictures.append(picture)
             if self._mp4 is not None:
@@ -141,12 +149,12 @@ def roll_out_sequence(args: argparse.Namespace, run: Run, number: int, total: in
     given = given_frames(dataset, number, n_past)
     seed = args.seed if args.latent == "sampled" else None
     stretches = roll_out(run.model, dataset, number, n_past, total, run.device, run.config.train.precision, seed)
-    rolled = Rolled(total)
+    rolled, name = Rolled(total), dataset.index["sequence"].iloc[number]
     with (
-        Film(args, stem, n_past + total, n_past, with_truth=dataset.lengths[number] > n_past) as film,
+        Film(args, stem, name, n_past + total, n_past, with_truth=dataset.lengths[number] > n_past) as film,
         tqdm(total=total, desc=stem.name, unit="frame", disable=None, leave=False) as bar,
     ):
-        film.add(given)
+        film.add(given, [])
         if submission is not None:
             submission.add(given.predicted)
         began = time.perf_counter()
@@ -155,7 +163,7 @@ def roll_out_sequence(args: argparse.Namespace, run: Run, number: int, total: in
             known = len(stretch.truth)
             rolled.psnr += psnr(stretch.predicted[:known], stretch.truth, epsilon=epsilon).tolist()
             rolled.held += psnr(given.truth[-1:].expand_as(stretch.truth), stretch.truth, epsilon=epsilon).tolist()
-            film.add(stretch)
+            film.add(stretch, rolled.psnr)
             if submission is not None:
                 submission.add(stretch.predicted)
             bar.update(len(stretch.predicted))
@@ -183,6 +191,7 @@ def rollout(args: argparse.Namespace) -> None:
 
     import pandas as pd
 
+    from svg.names import file_stems
     from svg.plotting import plot_rollouts
     from svg.rendering import require_mp4
     from svg.rollout import Submission
@@ -193,6 +202,7 @@ def rollout(args: argparse.Namespace) -> None:
         raise InputError("--submission: is of all sequences as far as they go; leave out --sequences and --n_future")
     run = open_run(args, only_given=True)
     names = list(run.dataset.index["sequence"])
+    stems = file_stems(names)
     numbers = named_sequences(run.dataset, args.sequences or names)
     folder = args.out or args.run / "rollout"
     folder.mkdir(parents=True, exist_ok=True)
@@ -205,7 +215,7 @@ def rollout(args: argparse.Namespace) -> None:
     table = folder / ("submission.csv" if args.split == "test" else f"submission_{args.split}.csv")
     with Submission(table) if args.submission else contextlib.nullcontext() as submission:
         for name, number in numbers.items():
-            stem = folder / f"{args.split}_{name.replace('/', '_')}"
+            stem = folder / f"{args.split}_{stems[name]}"
             rolled = roll_out_sequence(args, run, number, totals[name], stem, submission)
             print(" -> ".join([summary(name, rolled), *([", ".join(map(str, rolled.files))] if rolled.files else [])]))
             found = zip(rolled.psnr, rolled.held, strict=True)

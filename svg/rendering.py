@@ -3,6 +3,8 @@
 Videos are uint8 ``[T,H,W,3]``; frames before `n_past` are given (green border), the rest are predicted (orange border).
 """
 
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from torch import Tensor
 from data_tools.errors import InputError
 from data_tools.files import flush_file, remove, temporary_beside, whole_file
 
+from .names import label
+
 GIVEN, PREDICTED = (0, 158, 115), (213, 94, 0)
 """Green and orange of Okabe & Ito, as in the plots: told apart by the colour-blind too."""
 INK, PAPER = (40, 40, 40), (255, 255, 255)
@@ -21,6 +25,9 @@ MARGIN = 8
 MOST_COLUMNS = 30
 MOST_PALETTE = 60
 """Frames of a strip, and pictures that a palette is made from; of more, evenly spread ones are taken."""
+
+Scores = dict[str, np.ndarray]
+"""PSNR in dB of each frame of some of the videos, by label, [T]; NaN of frames without one, such as given ones."""
 
 
 def to_video(given: Tensor, predicted: Tensor) -> np.ndarray:
@@ -42,53 +49,107 @@ def panel_size(frame: np.ndarray, size: int) -> tuple[int, int]:
     return size + 2 * BORDER, round(size * frame.shape[0] / frame.shape[1]) + 2 * BORDER
 
 
+@cache
 def text_font(size: int) -> ImageFont.FreeTypeFont:
-    """The font of the plots."""
+    """Return the font of the plots."""
     from matplotlib import get_data_path
 
     return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
-def side_by_side(videos: dict[str, np.ndarray], n_past: int, size: int = 192, first: int = 0) -> list[Image.Image]:
-    """One picture for each time step: the videos in a row, each under its label, and the time below.
+def fitted(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Return `text` as one line that is not wider than so many pixels: its middle is left out if need be."""
+    most = 200
+    line = label(text, most)
+    while most > 1 and font.getlength(line) > width:
+        most = min(len(line), most) - 1
+        line = label(text, most)
+    return line
 
-    `first` is the time of the videos' first frames.
+
+def captions(videos: Iterable[str], scores: Scores) -> dict[str, str]:
+    """Return what stands above each of the videos: its label, and the mean of its scores."""
+    known = {name: values[~np.isnan(values)] for name, values in scores.items()}
+    return {name: f"{name}: mean {known[name].mean():.2f} dB" if len(known.get(name, ())) else name for name in videos}
+
+
+def side_by_side(
+    videos: dict[str, np.ndarray],
+    n_past: int,
+    size: int = 192,
+    first: int = 0,
+    title: str = "",
+    scores: Scores | None = None,
+    above: dict[str, str] | None = None,
+) -> list[Image.Image]:
+    """Return a picture for each time step: the videos in a row under their captions, the time below.
+
+    Args:
+        size: width of a frame in pixels.
+        first: the time of the videos' first frames.
+        title: of all pictures, such as the sequence's name.
+        scores: PSNR of the videos' frames, shown below each.
+        above: the captions, by default those of `captions`.
     """
-    font = text_font(15)
-    (cell, height), top, bottom = panel_size(next(iter(videos.values()))[0], size), 26, 24
+    font, middle, small, scores = text_font(15), text_font(14), text_font(13), scores or {}
+    above = above or captions(videos, scores)
+    (cell, height), bottom = panel_size(next(iter(videos.values()))[0], size), 24
+    top = 26 + 24 * bool(title)
+    below = 18 * bool(scores)
     width = len(videos) * (cell + MARGIN) + MARGIN
+    blank = Image.new("RGB", (width, top + height + below + bottom), PAPER)
+    draw = ImageDraw.Draw(blank)
+    draw.text((MARGIN, 18), fitted(title, font, width - 2 * MARGIN), INK, font, anchor="ls")
+    lefts = [MARGIN + column * (cell + MARGIN) for column in range(len(videos))]
+    for left, name in zip(lefts, videos, strict=True):
+        draw.text((left + cell / 2, top - 5), fitted(above[name], middle, cell), INK, middle, anchor="ms")
     pictures = []
     for number in range(len(next(iter(videos.values())))):
-        time = first + number
-        picture = Image.new("RGB", (width, top + height + bottom), PAPER)
+        given = first + number < n_past
+        picture = blank.copy()
         draw = ImageDraw.Draw(picture)
-        for column, (label, video) in enumerate(videos.items()):
-            left = MARGIN + column * (cell + MARGIN)
-            draw.text((left + cell / 2, top - 5), label, INK, font, anchor="ms")
-            picture.paste(panel(video[number], time < n_past, size), (left, top))
-        given = time < n_past
-        text = f"frame {time}, {'given' if given else 'predicted'}"
-        draw.text((MARGIN, top + height + 17), text, GIVEN if given else PREDICTED, font, anchor="ls")
+        for left, (name, video) in zip(lefts, videos.items(), strict=True):
+            picture.paste(panel(video[number], given, size), (left, top))
+            if name in scores and not np.isnan(scores[name][number]):
+                text = f"PSNR {scores[name][number]:.1f} dB"
+                draw.text((left + cell / 2, top + height + 14), text, INK, small, anchor="ms")
+        text = f"frame {first + number}, {'given' if given else 'predicted'}"
+        draw.text((MARGIN, top + height + below + 17), text, GIVEN if given else PREDICTED, font, anchor="ls")
         pictures.append(picture)
     return pictures
 
 
-def strip(videos: dict[str, np.ndarray], n_past: int, size: int = 96) -> Image.Image:
-    """A row for each video and a column for each frame, or for `MOST_COLUMNS` evenly spread ones of a long video."""
-    font = text_font(14)
-    (cell, height), top, gap = panel_size(next(iter(videos.values()))[0], size), 22, 3
-    left = 12 + max(int(font.getlength(label)) for label in videos)
+def strip(videos: dict[str, np.ndarray], n_past: int, size: int = 96, title: str = "", scores: Scores | None = None) -> Image.Image:
+    """Return a row for each video and a column for each frame, or for `MOST_COLUMNS` evenly spread ones of a long video.
+
+    Titles and scores are as in `side_by_side`.
+    """
+    font, small, scores = text_font(14), text_font(12), scores or {}
+    (cell, height), gap = panel_size(next(iter(videos.values()))[0], size), 3
+    means = {name: text.removeprefix(f"{name}: ") for name, text in captions(videos, scores).items() if text != name}
+    names = {name: fitted(name, font, 2 * cell) for name in videos}
+    left = 12 + max(int(font.getlength(name)) for name in names.values())
+    left = max(left, *(12 + int(small.getlength(text)) for text in means.values()), 0)
+    top = 22 + 22 * bool(title)
+    heights = {name: height + gap + 16 * (name in means) for name in videos}
+    tops = dict(zip(videos, np.cumsum([top, *heights.values()]).tolist(), strict=False))
     steps = len(next(iter(videos.values())))
     times = np.unique(np.linspace(0, steps - 1, min(steps, MOST_COLUMNS)).round().astype(int)).tolist()
-    picture = Image.new("RGB", (left + len(times) * (cell + gap), top + len(videos) * (height + gap)), PAPER)
+    width = left + len(times) * (cell + gap)
+    picture = Image.new("RGB", (width, top + sum(heights.values())), PAPER)
     draw = ImageDraw.Draw(picture)
-    for row, label in enumerate(videos):
-        draw.text((4, top + row * (height + gap) + height / 2), label, INK, font, anchor="lm")
+    explained = f"{title}; PSNR of each predicted frame in dB" if means else title
+    draw.text((4, 17), fitted(explained, font, width - 8), INK, font, anchor="ls")
+    for name, y in tops.items():
+        draw.text((4, y + height / 2), names[name], INK, font, anchor="lm")
+        draw.text((4, y + height / 2 + 17), means.get(name, ""), INK, small, anchor="lm")
     for column, time in enumerate(times):
         x = left + column * (cell + gap)
         draw.text((x + cell / 2, top - 5), f"{time}", INK, font, anchor="ms")
-        for row, video in enumerate(videos.values()):
-            picture.paste(panel(video[time], time < n_past, size), (x, top + row * (height + gap)))
+        for name, video in videos.items():
+            picture.paste(panel(video[time], time < n_past, size), (x, tops[name]))
+            if name in means and not np.isnan(scores[name][time]):
+                draw.text((x + cell / 2, tops[name] + height + 12), f"{scores[name][time]:.1f}", INK, small, anchor="ms")
     return picture
 
 
@@ -173,21 +234,32 @@ def save_mp4(pictures: list[Image.Image], path: Path, fps: float) -> None:
 
 
 def render_sequence(
-    folder: Path, name: str, videos: dict[str, np.ndarray], n_past: int, fps: float, mp4: bool = False
+    folder: Path,
+    name: str,
+    videos: dict[str, np.ndarray],
+    n_past: int,
+    fps: float,
+    mp4: bool = False,
+    title: str = "",
+    scores: Scores | None = None,
 ) -> list[Path]:
-    """Writes ``<name>_<label>.gif`` for each video, side by side ``<name>.gif`` (and ``.mp4``), and ``<name>.png``, the strip."""
+    """Write ``<name>_<label>.gif`` for each video, side by side ``<name>.gif`` (and ``.mp4``), and ``<name>.png``, the strip.
+
+    Titles and scores are as in `side_by_side`. Returns the paths.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    texts = {"title": title, "scores": scores}
     written = []
-    for label, video in videos.items():
-        written.append(folder / f"{name}_{label.split()[0]}.gif")
-        save_gif([panel(frame, time < n_past, 192) for time, frame in enumerate(video)], written[-1], fps)
+    for part, video in videos.items():
+        written.append(folder / f"{name}_{part.split()[0]}.gif")
+        save_gif(side_by_side({part: video}, n_past, **texts), written[-1], fps)
     written.append(folder / f"{name}.gif")
-    pictures = side_by_side(videos, n_past)
+    pictures = side_by_side(videos, n_past, **texts)
     save_gif(pictures, written[-1], fps)
     if mp4:
         written.append(folder / f"{name}.mp4")
         save_mp4(pictures, written[-1], fps)
     written.append(folder / f"{name}.png")
     with whole_file(written[-1]) as file:
-        strip(videos, n_past).save(file, "PNG")
+        strip(videos, n_past, **texts).save(file, "PNG")
     return written

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .drawing import Drawing, save
 from .results import Evaluation
-from .tables import Table
+from .tables import Table, one_line
 
 ACROSS = 16
 HEAT_LIMIT = 0.5
@@ -45,12 +46,15 @@ def error_map(video: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return colormaps["inferno"](np.clip(error / HEAT_LIMIT, 0, 1), bytes=True)[..., :3]
 
 
-def figure_svg(draw: Any, *args: Any) -> str:
-    """What a function of `svg.plotting` draws, as an SVG element."""
-    file = io.BytesIO()
-    draw(*args, file, "svg")
-    text = file.getvalue().decode()
-    return text[text.index("<svg") :]
+def figure_svg(name: str, wide: Drawing, narrow: Drawing) -> str:
+    """Return a figure as SVG elements, of which the page shows the `wide` one or, on narrow screens, the `narrow` one."""
+    elements = []
+    for kind, drawing in {"wide": wide, "narrow": narrow}.items():
+        file = io.BytesIO()
+        save([drawing], file, "svg", salt=f"{name} {kind}")
+        text = file.getvalue().decode()
+        elements.append(f'<div class="{kind}">{text[text.index("<svg") :]}</div>')
+    return "".join(elements)
 
 
 def build_report(
@@ -62,35 +66,42 @@ def build_report(
     fps: float,
     times: list[int],
 ) -> str:
-    """The page. `figures` are SVG elements and `tables` details, by their headings; `times` those of the videos' frames."""
+    """Return the page.
+
+    Args:
+        figures: SVG elements, such as those of `figure_svg`, by their headings.
+        tables: details, by their headings.
+        fps: frames a second at normal speed.
+        times: of the videos' frames.
+    """
     protocol = Table(["protocol", ""], [[name, line] for name, line in evaluation.in_words().items()])
     data = {
         "fps": fps,
         "given": evaluation.protocol.n_past,
         "times": times,
         "sequences": [
-            {"title": shown.title, "main": [_panel(p) for p in shown.main], "samples": [_panel(p) for p in shown.samples]}
+            {"title": one_line(shown.title), "main": [_panel(p) for p in shown.main], "samples": [_panel(p) for p in shown.samples]}
             for shown in sequences
         ],
     }
     setting, thinned = evaluation.setting, times != list(range(len(times)))
     parts = {
-        "TITLE": html.escape(title),
-        "LEAD": html.escape(
+        "TITLE": _escaped(title),
+        "LEAD": _escaped(
             f"{setting.scored}, {evaluation.protocol.n_past} frames given, "
             f"{evaluation.protocol.n_future} predicted{f', {len(times)} frames of each are shown' * thinned}. {setting.weights}."
         ),
         "HEAT_LIMIT": f"{HEAT_LIMIT:g}",
-        "SHORT": html.escape(
+        "SHORT": _escaped(
             f"Protocol {evaluation.protocol.name}: {evaluation.protocol.n_sample} futures a sequence; how each score is taken "
             "stands below. In brackets 95 % bootstrap intervals over sequences; gain: PSNR beyond copying the last frame."
         ),
         "SCORES": evaluation.table().html(),
-        "FINDINGS": "".join(f"<li>{html.escape(line)}</li>" for line in evaluation.findings()),
+        "FINDINGS": "".join(f"<li>{_escaped(line)}</li>" for line in evaluation.findings()),
         "PROTOCOL": protocol.html(),
-        "FIGURES": "".join(f"<figure><figcaption>{html.escape(name)}</figcaption>{svg}</figure>" for name, svg in figures.items()),
+        "FIGURES": "".join(f"<figure><figcaption>{_escaped(name)}</figcaption>{svg}</figure>" for name, svg in figures.items()),
         "DETAILS": "".join(
-            f"<details><summary>{html.escape(name)}</summary>{table.html()}</details>" for name, table in tables.items()
+            f"<details><summary>{_escaped(name)}</summary>{table.html()}</details>" for name, table in tables.items()
         ),
         "DATA": json.dumps(data).replace("<", "\\u003c"),
     }
@@ -98,6 +109,10 @@ def build_report(
     for name, value in parts.items():
         page = page.replace(f"<!--{name}-->", value)
     return page
+
+
+def _escaped(text: str) -> str:
+    return html.escape(one_line(text))
 
 
 def _panel(panel: Panel) -> dict[str, Any]:

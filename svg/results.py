@@ -21,9 +21,12 @@ from .tables import Table
 
 FOLDER = "evaluation"
 MOST_BYTES = 2**30  # of a table of scores
+LARGEST = 1e9
+"""No score is larger, infinite ones excepted: sums and squares of larger ones would overflow."""
 SCHEMA_VERSION = 2
 TITLES = {"psnr": "PSNR dB", "ssim": "SSIM", "mse": "MSE", "lpips": "LPIPS", "fvd": "FVD", "kvd": "KVD"}
 FORMATS = {"psnr": ".2f", "ssim": ".4f", "mse": "#.3g", "lpips": ".4f", "fvd": ".1f", "kvd": "#.3g"}
+REQUIRED = ("psnr", "ssim", "mse")
 SAMPLE_COLUMNS = ("pairwise_mse", "error_mse", "rank")
 
 
@@ -331,16 +334,63 @@ def load_evaluation(run: Path, name: str) -> Evaluation | None:
     try:
         protocol, setting = _of_types(Protocol, values["protocol"]), _of_types(Setting, values["setting"])
         tables = []
-        for file, digest in values["files"].items():
+        for number, (file, digest) in enumerate(values["files"].items()):
             path = folder / Path(file).name
             data = read_bytes(path, MOST_BYTES)
             if hashlib.sha256(data).hexdigest() != digest:
                 raise ValueError(f"it is not the one that {name}.json belongs to")
             names = ("sequence", "method")  # texts, whatever they say
             tables.append(parse_csv(data, dict.fromkeys(names, str)))
-        distances = pd.DataFrame.from_dict(values["distances"], orient="index") if values["distances"] else None
+            if number == 0:
+                _check_scores(tables[0], setting.sequences, protocol.n_future)
+            else:
+                _check_values(tables[number], SAMPLE_COLUMNS)
+        path = folder / f"{name}.json"
+        distances = pd.DataFrame.from_dict(dict(values["distances"]), orient="index") if values["distances"] else None
+        if distances is not None:
+            _check_methods(distances.index)
+            _check_values(distances, [*distances.columns])
         evaluation = Evaluation(protocol, setting, tables[0], tables[1] if len(tables) > 1 else None, distances)
         evaluation.report()
         return evaluation
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError) as error:
-        raise InputError(f"{path}: damaged ({str(error)[:120]}); {again}") from None
+        raise InputError(f"{path}: damaged ({str(error)[:200]}); {again}") from None
+
+
+def _check_scores(scores: pd.DataFrame, sequences: int, n_future: int) -> None:
+    """Raise `ValueError` unless each method has a number for each of the sequences, in one order, and each frame from 1 on."""
+    _check_methods(scores["method"].unique())
+    _check_values(scores, [*REQUIRED, *(name for name in FRAME_METRICS if name in scores and name not in REQUIRED)])
+    methods = dict(list(scores.groupby("method", sort=False)))
+    if missing := [method for method in ("copy", "pred") if method not in methods]:
+        raise ValueError(f"found no scores of {missing[0]}")
+    names = methods["copy"]["sequence"].to_numpy()[::n_future]
+    for method, rows in methods.items():
+        expected = sequences * n_future
+        if len(rows) != expected:
+            raise ValueError(
+                f"found {len(rows)} scores of {method}, expected {expected}: {n_future} of each of {sequences} sequences"
+            )
+        is_sorted = (rows["sequence"] == np.repeat(names, n_future)) & (
+            rows["frame"] == np.tile(np.arange(n_future) + 1, sequences)
+        )
+        if not is_sorted.all():
+            raise ValueError(f"row {rows.index[~is_sorted][0] + 2}: not the sequence and frame that {method} has there")
+
+
+def _check_methods(found: Sequence[str]) -> None:
+    for method in found:
+        if method not in METHODS:
+            raise ValueError(f"found the method {method!r}, expected some of {', '.join(METHODS)}")
+
+
+def _check_values(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    for name in columns:
+        if name not in table:
+            raise ValueError(f"found no column {name}")
+        values = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
+        is_wrong = np.isnan(values) | ((np.abs(values) > LARGEST) & np.isfinite(values))
+        if is_wrong.any():
+            place = int(np.argmax(is_wrong))
+            row = f"row {place + 2}" if "sequence" in table else table.index[place]
+            raise ValueError(f"{row}: found {name} {table[name].iloc[place]}, expected a number up to {LARGEST:g} or inf")

@@ -1,13 +1,20 @@
-"""A small table in the forms that people need: terminal, Markdown, LaTeX."""
+"""A small table in the forms that people need: terminal, Markdown, LaTeX, HTML; cells may hold any text."""
 
 import html
 import re
 from dataclasses import dataclass
 
+from data_tools.errors import clean
+
 LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
 }  # fmt: skip
+
+
+def one_line(text: str) -> str:
+    """Return `text` as one line: line breaks become spaces, what cannot be printed is written out."""
+    return clean(" ".join(text.splitlines()))
 
 
 @dataclass(frozen=True)
@@ -17,39 +24,51 @@ class Table:
     header: list[str]
     rows: list[list[str]]
 
+    @property
+    def lines(self) -> list[list[str]]:
+        """The header and the rows, each cell in one line."""
+        return [[one_line(cell) for cell in row] for row in [self.header, *self.rows]]
+
     def text(self) -> str:
-        """Aligned columns for a terminal."""
-        widths = [max(len(row[column]) for row in [self.header, *self.rows]) for column in range(len(self.header))]
+        """Return aligned columns for a terminal."""
+        widths = [max(map(len, column)) for column in zip(*self.lines, strict=True)]
         lines = []
-        for row in [self.header, *self.rows]:
+        for row in self.lines:
             cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
             lines.append("  ".join(cells).rstrip())
         return "\n".join(lines)
 
     def markdown(self) -> str:
-        """A pipe table."""
+        """Return a pipe table."""
         rule = ["---", *["---:"] * (len(self.header) - 1)]
-        rows = [[cell.replace("|", r"\|") for cell in row] for row in [self.header, *self.rows]]
-        return "".join(f"| {' | '.join(row)} |\n" for row in [rows[0], rule, *rows[1:]])
+        header, *rows = [[cell.replace("\\", r"\\").replace("|", r"\|") for cell in row] for row in self.lines]
+        return "".join(f"| {' | '.join(row)} |\n" for row in [header, rule, *rows])
 
     def html(self) -> str:
-        """A table element; of two columns the second is text, which wraps."""
+        """Return a table element; of two columns the second is text, which wraps."""
         words = len(self.header) == 2
 
         def line(row: list[str], kind: str) -> str:
             return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row) + "</tr>"
 
-        body = "".join(line(row, "td") for row in self.rows)
+        header, *rows = self.lines
+        body = "".join(line(row, "td") for row in rows)
         kind = ' class="words"' if words else ""
-        return f'<div class="scroll"><table{kind}><thead>{line(self.header, "th")}</thead><tbody>{body}</tbody></table></div>'
+        return f'<div class="scroll"><table{kind}><thead>{line(header, "th")}</thead><tbody>{body}</tbody></table></div>'
 
     def latex(self) -> str:
-        """A tabular environment."""
+        """Return a tabular environment."""
 
         def line(row: list[str]) -> str:
             cells = ("".join(LATEX.get(sign, sign) for sign in cell) for cell in row)
-            return " & ".join(re.sub(r"(?<!\w)-(?=\d)", "$-$", cell) for cell in cells) + r" \\" + "\n"
+            text = " & ".join(re.sub(r"(?<!\w)-(?=\d)", "$-$", cell) for cell in cells)
+            return ("{}" if text.startswith(("[", "*")) else "") + text + r" \\" + "\n"  # \\ before it would take them
 
-        body = "".join(line(row) for row in self.rows)
+        header, *rows = map(line, self.lines)
         columns = "l" + "r" * (len(self.header) - 1)
-        return f"\\begin{{tabular}}{{{columns}}}\n\\hline\n{line(self.header)}\\hline\n{body}\\hline\n\\end{{tabular}}\n"
+        return f"\\begin{{tabular}}{{{columns}}}\n\\hline\n{header}\\hline\n{''.join(rows)}\\hline\n\\end{{tabular}}\n"
+
+
+def latex_comment(text: str) -> str:
+    """Return comment lines of LaTeX, one for each line of `text`."""
+    return "".join(f"% {clean(line)}\n" for line in text.splitlines())

@@ -16,6 +16,11 @@ from svg.model import VideoPredictor
 torch.set_num_threads(2)
 # A shell has what it runs in the background ignore Ctrl-C, and so would the commands that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+ODD_NAMES = (
+    "$\\frac$", "\\", "{}", "%", "a\nb", "\x1b[31m", "a" * 300, "", "\U0001f600", "_hidden", "]]>", "--><script>&", "a\0\rb",
+    "\ud800",
+)  # fmt: skip
+"""Names that runs, sequences and data sets may have."""
 RECORDINGS = Path(__file__).parent.parent.parent / "shared" / "data"  # real ones, which are not part of the project
 
 

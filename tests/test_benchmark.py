@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_tools.layout import InputError
-from experiments import benchmark, measurement
+from experiments import benchmark, benchmark_model, measurement
 from experiments.measurement import Row
 
 ROOT = Path(__file__).parent.parent
@@ -170,3 +170,13 @@ def test_a_measurement_that_fails_says_why(tmp_path):
 
     with pytest.raises(InputError, match=r"a measurement ended early: .*nowhere"):
         take_turns(1, ("PublishedTraining", {"clone": str(tmp_path / "nowhere"), "batch": 1, "device": "cpu"}))
+
+
+def test_costs_are_drawn_in_the_form_of_the_ending(tmp_path, capsys):
+    points = [{"value": value, "seconds": value / 10, "memory_mb": 100.0 * value} for value in (1, 2, 4)]
+    costs = {what: {"published": points, "quickstart": points} for what in ("batch size", "sampled futures")}
+    for name, magic in {"a.png": b"\x89PNG", "b.pdf": b"%PDF", "c.svg": b"<?xml"}.items():
+        benchmark_model.plot_costs(costs, tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(magic)
+    assert benchmark.main(["cost", "--plot", str(tmp_path / "x.eps")]) == 2  # before anything is measured
+    assert "x.eps: found the ending .eps, expected one of .pdf, .svg, .png" in capsys.readouterr().err

@@ -1,12 +1,13 @@
 """What svg-data check reports, and what it does not; what svg-data show says and draws."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RECORDINGS, moving_square
+from conftest import ODD_NAMES, RECORDINGS, moving_square
 from PIL import Image
 
 from data_tools import __main__ as svg_data
@@ -273,3 +274,12 @@ def test_real_sequences_are_not_doubtful(tmp_path):
     for name in clips:
         write_sequence(tmp_path / "clips" / "train" / name, clips[name], None, None)
     assert problems(tmp_path / "clips") == []
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_show_names_of_all_kinds(name, root, capsys):
+    info = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps(info | {"name": name, "source": name}))
+    assert svg_data.main(["show", str(root), "--sequences", "1"]) == 0
+    text = (root / "overview.txt").read_text()
+    assert text.replace("\n", "").isprintable() and not set(capsys.readouterr().out) & set("\x1b\0")

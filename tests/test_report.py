@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from test_commands import TINY
 from test_results import made_up
 
 from experiments import report, train
-from svg.report import HEAT_LIMIT, Panel, ShownSequence, build_report, error_map
+from svg.plotting import frame_curves
+from svg.report import HEAT_LIMIT, Panel, ShownSequence, build_report, error_map, figure_svg
 from svg.tables import Table
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -86,26 +88,35 @@ window.addEventListener("load", () => setTimeout(() => {
     play.click(); seen.played = state();
     document.body.dispatchEvent(new KeyboardEvent("keydown", { key: " ", bubbles: true })); seen.space = play.textContent;
     seen.errors = errors;
-    const out = document.createElement("pre");
-    out.id = "seen";
-    out.textContent = JSON.stringify(seen);
-    document.body.appendChild(out);
+    parent.postMessage(JSON.stringify(seen), "*");
   }, 70);
 }, 200));
 </script>"""
 
 
+FRAME = """<!doctype html><body style="margin: 0"><iframe src="report.html" style="width: {width}px; height: 900px; border: 0">
+</iframe><pre id="seen"></pre><script>
+window.addEventListener("message", event => {{ document.getElementById("seen").textContent = event.data; }});
+</script></body>"""
+
+
+def browse(page: str, folder: Path, script: str, width: int = 1280) -> dict:
+    """What `script` posts from the page in a frame so many pixels wide: Chromium's own window is never narrower than 500."""
+    (folder / "report.html").write_text(page.replace("</body>", script + "</body>"))
+    path = folder / "frame.html"
+    path.write_text(FRAME.format(width=width))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    command += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'profile'}"]
+    command += ["--window-size=1400,1000", "--virtual-time-budget=4000", "--dump-dom", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr[-2000:]
+    return json.loads(html.unescape(found.group(1)))
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 def test_in_a_browser(page, tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text(page.replace("</body>", SCRIPT + "</body>"))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    command += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--virtual-time-budget=4000", "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    seen = json.loads(html.unescape(found.group(1)))
+    seen = browse(page, tmp_path, SCRIPT)
     assert seen["errors"] == [] and seen["canvases"] == 4 and seen["last"] == FRAMES - 1
     for name, frame in {"start": 2, "slider": 18, "given": 0, "right": 1}.items():
         assert seen[name]["frame"] == frame and seen[name]["pixel"] == list(COLOURS[frame]), name
@@ -114,6 +125,59 @@ def test_in_a_browser(page, tmp_path):
     assert seen["given"]["border"] == "rgb(0, 158, 115)" and seen["slider"]["border"] == "rgb(213, 94, 0)"
     assert seen["button"] == "Pause" and seen["played"]["button"] == "Play" and seen["space"] == "Pause"
     assert seen["played"]["frame"] != 1 and seen["played"]["pixel"] == list(COLOURS[seen["played"]["frame"]])
+
+
+LAYOUT = """
+<script>
+window.addEventListener("load", () => setTimeout(() => {
+  document.querySelectorAll("details").forEach(details => { details.open = true; });
+  setTimeout(() => {
+    const box = element => { const { left, right, top, bottom, width } = element.getBoundingClientRect();
+                             return { left, right, top, bottom, width }; };
+    const shown = element => getComputedStyle(element).display !== "none" && element.getClientRects().length > 0;
+    const texts = Array.from(document.querySelectorAll("svg")).filter(shown).map(svg => svg.getBoundingClientRect().width
+                                                                                        / svg.viewBox.baseVal.width);
+    const seen = {
+      inner: innerWidth, page: document.documentElement.scrollWidth,
+      canvases: Array.from(document.querySelectorAll("canvas")).map(box),
+      scrolls: document.querySelectorAll(".scrolls").length,
+      hints: Array.from(document.querySelectorAll(".hint")).filter(shown).length,
+      sticky: getComputedStyle(document.querySelector(".scroll td")).position,
+      wide: Array.from(document.querySelectorAll(".wide")).filter(shown).length,
+      narrow: Array.from(document.querySelectorAll(".narrow")).filter(shown).length,
+      scales: texts,
+    };
+    parent.postMessage(JSON.stringify(seen), "*");
+  }, 100);
+}, 200));
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+@pytest.mark.parametrize("width", [360, 390, 720, 1280])
+def test_on_screens_of_all_sizes(width, tmp_path):
+    """Nothing is wider than the screen but tables, which say so; truth and prediction stand side by side; curves can be read."""
+    long = "a/very_long/name" * 12
+    sequence = ShownSequence(
+        f"best: {long}", [panel(name) for name in ("truth", "pred", "error", "rec", "copy")], [panel("best")] * 7
+    )
+    tables = {"Configuration": Table(["flag", "value"], [["data_root", long]])}
+    scores = {"a run": made_up()}
+    figures = {"Scores": figure_svg("scores", frame_curves(scores), frame_curves(scores, across=1))}
+    page = build_report(long, made_up(), [sequence], figures, tables, fps=50, times=list(range(FRAMES)))
+    seen = browse(page, tmp_path, LAYOUT, width)
+    truth, prediction = seen["canvases"][:2]
+    assert seen["inner"] == width and seen["page"] <= width
+    assert truth["top"] == prediction["top"] and truth["right"] < prediction["left"]
+    assert all(canvas["left"] >= 0 and canvas["right"] <= width and canvas["width"] >= 90 for canvas in seen["canvases"])
+    assert truth["width"] >= 150
+    is_narrow = width <= 720
+    assert (seen["wide"], seen["narrow"]) == ((0, 1) if is_narrow else (1, 0))
+    assert all(scale >= 0.8 * 96 / 72 for scale in seen["scales"])  # pixels a point: text of 9 points has at least 9.6 pixels
+    if width <= 390:  # only the table of scores
+        assert (seen["scrolls"], seen["hints"], seen["sticky"]) == (1, 1, "sticky")
+    elif width == 1280:
+        assert (seen["scrolls"], seen["hints"], seen["sticky"]) == (0, 0, "static")
 
 
 def test_command(tmp_path, data_root, capsys):

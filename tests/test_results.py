@@ -1,7 +1,9 @@
 """Results on disk and in tables; runs side by side."""
 
 import dataclasses
+import hashlib
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -121,6 +123,68 @@ def test_damaged_results(tmp_path, name, change, expected):
     with pytest.raises(InputError, match=expected) as error:
         load_evaluation(tmp_path, "test")
     assert str(path) in str(error.value) and "svg-evaluate" in str(error.value)
+
+
+def forge(folder, change_table=lambda rows: rows, **changes) -> None:
+    """Writes an evaluation whose table of scores or JSON says something else, with the right checksum."""
+    made_up().save(folder, "test")
+    table, path = folder / "evaluation" / "test.csv", folder / "evaluation" / "test.json"
+    text = "\n".join(",".join(row) for row in change_table([line.split(",") for line in table.read_text().splitlines()])) + "\n"
+    table.write_text(text)
+    values = json.loads(path.read_text())
+    values["files"]["test.csv"] = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps(values | changes))
+
+
+def with_cell(row: int, column: int, text: str):
+    """A change of one cell of a table; row 0 is the header."""
+    return lambda rows: [[*cells[:column], text, *cells[column + 1 :]] if n == row else cells for n, cells in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda rows: [[cell.replace("pred_best", "magic") for cell in row] for row in rows], "found the method 'magic', expected"),
+        (with_cell(3, 3, "1e308"), r"row 4: found psnr 1e\+308, expected a number up to 1e\+09 or inf"),
+        (lambda rows: [rows[0], *([*row[:3], "1e308", "1e308", "-1e308"] for row in rows[1:])], r"row 2: found psnr 1e\+308"),
+        (with_cell(3, 3, "nan"), "row 4: found psnr nan"),
+        (with_cell(2, 4, ""), "row 3: found ssim , expected"),
+        (with_cell(2, 4, "True"), "row 3: found ssim True"),
+        (with_cell(2, 2, "1"), "row 3: not the sequence and frame that copy has there"),
+        (with_cell(30, 0, "00"), "row 31: not the sequence and frame that rec has there"),
+        (lambda rows: [*rows, rows[-1]], "found 19 scores of pred_mean, expected 18: 3 of each of 6 sequences"),
+        (lambda rows: [row for row in rows if row[1] != "copy"], "found no scores of copy"),
+        (lambda rows: rows[:1], "found no scores of copy"),
+        (lambda rows: [[*row[:3], *row[4:]] for row in rows], "found no column psnr"),
+    ],
+)
+def test_scores_that_nobody_could_have_taken(tmp_path, change, expected):
+    forge(tmp_path, change)
+    with warnings.catch_warnings(), pytest.raises(InputError, match=expected) as error:
+        warnings.simplefilter("error")
+        load_evaluation(tmp_path, "test")
+    assert str(tmp_path / "evaluation" / "test.csv") in str(error.value) and "run svg-evaluate again" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"distances": {"magic": {"fvd": 1.0}}}, "found the method 'magic'"),
+        ({"distances": {"pred": {"fvd": 1e308}}}, r"pred: found fvd 1e\+308"),
+        ({"distances": {"pred": {"fvd": None}}}, "pred: found fvd"),
+        ({"distances": [1]}, "damaged"),
+    ],
+)
+def test_distances_that_nobody_could_have_taken(tmp_path, changes, expected):
+    forge(tmp_path, **changes)
+    with pytest.raises(InputError, match=expected) as error:
+        load_evaluation(tmp_path, "test")
+    assert str(tmp_path / "evaluation" / "test.json") in str(error.value)
+
+
+def test_a_forged_table_that_says_the_same_is_taken(tmp_path):
+    forge(tmp_path)
+    assert load_evaluation(tmp_path, "test").report() == made_up().report()
 
 
 def test_comparison():
