@@ -10,7 +10,7 @@ import io
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -122,6 +122,13 @@ class Store(ABC):
         self._read_conditions(sequence, start, conditions)
         return conditions
 
+    def files(self, sequences: Iterable[int]) -> dict[str, list[str]]:
+        """Return the paths of the files that are read for some sequences, in groups; a group is a folder below the data root.
+
+        A table that a sequence lacks is named, too.
+        """
+        return {self.index["path"].iat[sequence]: self._files(sequence) for sequence in sequences}
+
     def _folder(self, sequence: int) -> str:
         """Return the folder of a sequence. Raises `InputError` if it is a link out of the data root."""
         path = self.index["path"].iat[sequence]
@@ -140,6 +147,10 @@ class Store(ABC):
         return int(self.lengths[sequence])
 
     @abstractmethod
+    def _files(self, sequence: int) -> list[str]:
+        """Return the paths of all files that are read for a sequence."""
+
+    @abstractmethod
     def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
         """`read_frames`, of frames that are there."""
 
@@ -155,12 +166,18 @@ class FolderStore(Store):
         super().__init__(root, split, info, index)
         self._tables: tuple[int, list[np.ndarray]] | None = None  # the last ones read: a long sequence is read piece by piece
 
-    def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
-        folder = self._folder(sequence)
-        length = int(self.lengths[sequence])
+    def _files(self, sequence: int) -> list[str]:
+        tables = [f"{self._folder(sequence)}/{name}" for name in (layout.ACTIONS_FILE, layout.POSITIONS_FILE)]
+        return self._frame_files(sequence, 0, int(self.lengths[sequence])) + tables
+
+    def _frame_files(self, sequence: int, start: int, stop: int) -> list[str]:
+        folder, length = self._folder(sequence), int(self.lengths[sequence])
         from_one = not os.path.exists(f"{folder}/0.png") and os.path.exists(f"{folder}/{length}.png")  # or 0.png is lost
-        for time in range(len(frames)):
-            frames[time] = png.read_frame(f"{folder}/{start + from_one + time}.png", self.frame_size, self.root)
+        return [f"{folder}/{time + from_one}.png" for time in range(start, stop)]
+
+    def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
+        for frame, file in zip(frames, self._frame_files(sequence, start, start + len(frames)), strict=True):
+            frame[:] = png.read_frame(file, self.frame_size, self.root)
 
     def _rows(self, sequence: int, columns: slice) -> int:
         selected, ends = range(self.info.condition_dim)[columns], (self.info.action_dim, self.info.condition_dim)
@@ -207,7 +224,11 @@ class PoseStore(Store):
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         super().__init__(root, split, info, index)
-        self._files: dict[int, tuple[list[str], list[str]]] = {}
+        self._listed: dict[int, tuple[list[str], list[str]]] = {}
+
+    def _files(self, sequence: int) -> list[str]:
+        frames, poses = self._list(sequence)
+        return frames + poses
 
     def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
         files, _ = self._list(sequence)
@@ -224,7 +245,7 @@ class PoseStore(Store):
 
     def _list(self, sequence: int) -> tuple[list[str], list[str]]:
         """The sequence's files of frames, and of poses from that of the second frame on."""
-        if sequence not in self._files:
+        if sequence not in self._listed:
             path = self.index["path"].iat[sequence]
             self._folder(sequence)
             self._check_inside(poses.poses_path(path))
@@ -235,8 +256,8 @@ class PoseStore(Store):
                     f"{self.root / path}: found {len(found[0])} frames and {len(found[1])} poses after the first, expected "
                     f"{expected[0]} and {expected[1]}; restore them or run `svg-data index {self.root}` again"
                 )
-            self._files[sequence] = found
-        return self._files[sequence]
+            self._listed[sequence] = found
+        return self._listed[sequence]
 
 
 class PackedStore(Store):
@@ -252,6 +273,12 @@ class PackedStore(Store):
         self._frames = PackedArray(root / split / f"{ARRAYS[0]}.npy", np.uint8, (total, *self.frame_size))
         shape = (total, *self.condition_shape)
         self._conditions = PackedArray(root / split / f"{ARRAYS[1]}.npy", self.condition_type, shape)
+
+    def files(self, sequences: Iterable[int]) -> dict[str, list[str]]:
+        return {self.split: self._files(0)}
+
+    def _files(self, sequence: int) -> list[str]:
+        return [str(self._frames.path), str(self._conditions.path)]
 
     def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
         self._frames.read(int(self._starts[sequence]) + start, frames)

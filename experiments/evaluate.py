@@ -4,8 +4,8 @@ Of several runs one table, with the significance of their paired differences to 
 """
 
 import argparse
-import dataclasses
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool 
     from svg.results import FOLDER
 
     identity = read_identity(path, args.checkpoint)
-    before = saved_evaluation(args, opened, path, identity) if reuse else None
+    digest = opened.dataset.full_digest(args.limit)
+    before = saved_evaluation(args, opened, path, identity, digest) if reuse else None
     if before is not None:
         print(f"taken as it is: {path / FOLDER / result_name(args)}.json")
         return before
@@ -94,12 +95,16 @@ def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool 
         batch_size=args.batch_size, memory=args.memory, compile=args.compile, seed=args.seed, limit=args.limit,
         weights=f"{path}, {args.checkpoint} checkpoint: {identity}", action_tests=True, **open_networks(args, opened),
     )  # fmt: skip
+    result = replace(result, setting=replace(result.setting, data_digest=digest))
     print(f"written: {result.save(path, result_name(args))} and .csv")
     return result
 
 
-def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity: str) -> Any:
-    """What an earlier evaluation of the same weights, data and kind has written, or None."""
+def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity: str, digest: str) -> Any:
+    """What an earlier evaluation of the same weights, data and kind has written, or None.
+
+    Earlier releases noted the first part of the data's `digest` alone.
+    """
     from svg.results import load_evaluation
     from svg.sequences import evaluated
 
@@ -112,10 +117,11 @@ def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity
     dataset = opened.dataset
     total = evaluated(dataset, args.limit)
     if not found.setting.conditions and dataset.future_positions is None:  # earlier releases knew no other way
-        found = dataclasses.replace(found, setting=dataclasses.replace(found.setting, conditions=dataset.given))
-    expected = (opened.protocol, args.split, total, args.seed, dataset.digest(), dataset.given)
+        found = replace(found, setting=replace(found.setting, conditions=dataset.given))
     setting = found.setting
-    kind = (found.protocol, setting.split, setting.sequences, setting.seed, setting.data_digest, setting.conditions)
+    noted = digest if setting.data_digest == digest.partition("-")[0] else setting.data_digest
+    expected = (opened.protocol, args.split, total, args.seed, digest, dataset.given)
+    kind = (found.protocol, setting.split, setting.sequences, setting.seed, noted, setting.conditions)
     is_wanted = setting.weights.endswith(identity) and kind == expected
     return found if is_wanted and set(args.metrics) <= set(found.measured) else None
 

@@ -4,12 +4,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from data_tools.command import tell
 from data_tools.layout import InputError
 
-from . import checkpoint
+from . import checkpoint, fingerprint
 from .checkpoint import Checkpoint
 from .config import Config, ModelConfig, flag_values
 from .distributed import World
+from .fingerprint import Fingerprints, Groups
 
 WITHOUT_EFFECT = {
     "data_root", "workers", "data_device", "log_dir", "init_from", "device", "precision", "keep_checkpoints", "save_minutes",
@@ -47,9 +49,9 @@ def find_last(config: Config, resume: bool, world: World) -> Checkpoint | None:
 
 
 def accept_changes(
-    last: Checkpoint, config: Config, circumstances: dict[str, Any], take_over: bool, tell: bool
+    last: Checkpoint, config: Config, circumstances: dict[str, Any], take_over: bool, is_first: bool
 ) -> dict[str, tuple[Any, Any]]:
-    """What is other than when `last` was written: {name: (was, is)}; with `tell` it is printed.
+    """What is other than when `last` was written: {name: (was, is)}; the first process prints it.
 
     Raises `InputError` for changes that the run cannot be resumed with, another model among them, and without `take_over` for any.
     """
@@ -58,9 +60,30 @@ def accept_changes(
     changed = _changes(noted | last.progress.get("circumstances", {}), flags_with_effect(config) | circumstances, config)
     _check(run, changed, take_over)
     checkpoint.check_model(last, config.model)
-    for name, (was, is_now) in changed.items() if tell else ():
-        print(f"{name}: {was} up to step {last.step}, {is_now} from there on")
+    for name, (was, is_now) in changed.items() if is_first else ():
+        tell(f"{name}: {was} up to step {last.step}, {is_now} from there on")
     return changed
+
+
+def accept_files(run: Path, files: Groups, take_over: bool) -> tuple[list[str], Fingerprints]:
+    """Return those of the data set's `files` that are not as the run has noted them, and the fingerprints as they are now.
+
+    With `take_over` they are printed, without it they raise `InputError`. A run of an earlier release has noted none.
+    """
+    noted = fingerprint.read(run)
+    if noted is None:
+        return [], fingerprint.take(files)
+    changed, now = fingerprint.changed_files(noted, files)
+    if changed:
+        others = f" and {len(changed) - 1} other files of the data set" if len(changed) > 1 else ""
+        told = f"{changed[0]}{others}: not as when {run} was begun"
+        if not take_over:
+            raise InputError(
+                f"{told}: it would end otherwise than if it had never stopped; restore what was changed, or add --take_over to go "
+                "on so knowingly"
+            )
+        tell(f"{told}; it goes on with the data as they are now")
+    return changed, now
 
 
 def score_to_beat(run: Path, changed: dict[str, tuple[Any, Any]]) -> float | None:

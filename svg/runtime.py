@@ -82,6 +82,15 @@ def machine(device: torch.device) -> dict[str, str]:
     }  # fmt: skip
 
 
+def describe(device: torch.device, precision: str) -> str:
+    """Return what computes, and in which numbers: ``cpu (2 threads, bfloat16)`` or ``NVIDIA H200 (float32)``."""
+    numbers = "bfloat16" if uses_bfloat16(device, precision) else "float32"
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({numbers})"
+    threads = torch.get_num_threads()
+    return f"{device.type} ({threads} thread{'s' * (threads > 1)}, {numbers})"
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Autocast to bfloat16 where `uses_bfloat16` says so."""
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(device, precision))

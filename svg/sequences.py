@@ -14,7 +14,7 @@ from data_tools import layout
 from data_tools.layout import InputError
 from data_tools.store import open_store
 
-from . import runtime
+from . import fingerprint, runtime
 from .config import CONDITIONS
 from .positions import FuturePositions
 
@@ -142,10 +142,22 @@ class SequenceDataset(Dataset):
         frames = torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
         return {"frames": frames, "conditions": as_tensor(conditions)}
 
+    def files(self, limit: int = 0) -> dict[str, list[str]]:
+        """Return the paths of the files that are read for the first `limit` sequences, or all, in groups: `Store.files`."""
+        return self.store.files(self._numbers[: limit or None].tolist())
+
     def digest(self) -> str:
-        """Tells data sets apart that lie at the same place one after the other: of the index and the statistics beside it."""
+        """Return what tells data sets apart that lie at the same place one after the other.
+
+        It covers the index and the statistics beside it; `svg.fingerprint` looks at the files.
+        """
         files = (self.root / name for name in (layout.INDEX_FILE, layout.INFO_FILE))
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+    def full_digest(self, limit: int = 0) -> str:
+        """Return `digest` and, after a dash, that of the contents of `files`."""
+        contents = "".join(contents for _, contents in fingerprint.take(self.files(limit)).values())
+        return f"{self.digest()}-{hashlib.sha256(contents.encode()).hexdigest()[:16]}"
 
     @property
     def _needed(self) -> slice:

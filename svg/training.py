@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import multiprocessing
 import signal
@@ -16,10 +17,11 @@ import torch
 from tqdm import tqdm
 
 from data_tools import layout
+from data_tools.command import tell
 from data_tools.layout import InputError
 from data_tools.lock import locked
 
-from . import checkpoint, console, distributed, faults, journal, pretrained, resumption, runtime, schedules
+from . import checkpoint, console, distributed, faults, fingerprint, journal, pretrained, resumption, runtime, schedules
 from .config import Config, validate
 from .evaluation import evaluate
 from .inference import freeze
@@ -76,7 +78,9 @@ class Training:
         last = resumption.find_last(self.config, resume, self.world)
         changed = {}
         if last is not None:
-            changed = resumption.accept_changes(last, self.config, self.circumstances, take_over, tell=self.world.first)
+            changed = resumption.accept_changes(last, self.config, self.circumstances, take_over, self.world.first)
+        if self.world.first:  # before any of them is read
+            changed |= self._look_at_files(last is not None, take_over)
         self._prepare_batches()
         mean, std = self.training_data.condition_mean, self.training_data.condition_std
         self.learner = Learner(self.config, mean, std, self.device, self.world, self.share)
@@ -101,6 +105,20 @@ class Training:
             "threads": torch.get_num_threads() if on_cpu else 0,
         }  # fmt: skip
 
+    def _look_at_files(self, resumed: bool, take_over: bool) -> dict[str, tuple[str, str]]:
+        """Takes the fingerprints of the data set's files and, of a run that is resumed, compares them with those that it noted.
+
+        Returns what `resumption.accept_changes` would return if validation is not as it was. Raises `InputError`.
+        """
+        validation = {} if self.validation_data is None else self.validation_data.files(self.config.train.validate_sequences)
+        files = self.training_data.files() | validation
+        if not resumed:
+            self._fingerprints = fingerprint.take(files)
+            return {}
+        changed, self._fingerprints = resumption.accept_files(self.run, files, take_over)
+        scored = set(itertools.chain.from_iterable(validation.values()))
+        return {"data": ("as noted", "changed")} if scored.intersection(changed) else {}
+
     def _start_from(self, model: str) -> None:
         """Takes over weights. Raises `InputError` unless all processes find the same."""
         try:
@@ -111,9 +129,9 @@ class Training:
         if self.world.agree(number) != number:
             raise InputError(f"--init_from: process {self.world.rank} finds other weights in {model} than the first; share them")
         if self.world.first:
-            print(f"{self.run}: begins with {share:.1%} of its weights from {model}; afresh: {', '.join(afresh) or 'none'}")
+            tell(f"{self.run}: begins with {share:.1%} of its weights from {model}; afresh: {', '.join(afresh) or 'none'}")
             if note := console.unlike_conditions(self.training_data, model, self.learner.model):
-                print(note)
+                tell(note)
 
     def _open_data(self, config: Config) -> None:
         """Looks at the index: no image is opened."""
@@ -167,7 +185,7 @@ class Training:
         total = self.config.train.niter * self.config.train.epoch_size
         if not self._is_work_left(total):
             if self.world.first:
-                tqdm.write(
+                tell(
                     f"{self.run}: nothing left to do after {self.progress['step']} steps and {self.progress['minutes']:.1f} "
                     "minutes; raise --niter or --max_minutes"
                 )
@@ -176,6 +194,9 @@ class Training:
             journal.truncate(self.run, -1 if self._resumed_from is None else self._resumed_from)
             checkpoint.remove_after(self.run, self.progress["step"])
             checkpoint.save_config(self.run, self.config)
+            fingerprint.write(self.run, self._fingerprints)
+            self._tell_start()
+        self._forecast = console.Forecast(total, self.config.train.max_minutes)
         self._look_at_the_clock()
         if self._resumed_from is None and self.config.train.init_from and self.validation_data is not None:
             self._finish_epoch(self._score_or_stop())  # "epoch 0", which the others have to beat
@@ -188,11 +209,20 @@ class Training:
             self._tell_end()
         self.world.wait()
 
+    def _tell_start(self) -> None:
+        """Says with what the training begins, or goes on."""
+        weights = sum(parameter.numel() for parameter in self.learner.model.parameters())
+        device = runtime.describe(self.device, self.config.train.precision)
+        device += f", {self.world.size} processes" if self.world.size > 1 else ""
+        console.tell_all(
+            console.start(self.config, self.training_data, self.validation_data, weights, device, self.progress["step"])
+        )
+
     def _tell_end(self) -> None:
         """Says if the training came to nothing better than what it began with."""
         verdict = console.worse_than_start(self.run, journal.read_metrics(self.run), self.config.train.lr)
         if verdict:
-            print(verdict)
+            tell(verdict)
 
     def _is_work_left(self, total: int) -> bool:
         """Steps, or the scores and the line of an epoch that was stopped before them."""
@@ -280,6 +310,8 @@ class Training:
                 shown = {name: f"{value:.4g}" for name, value in self._means().items()}
                 bar.set_postfix({**shown, "beta": self._beta, "tfr": self._tfr, "frames/s": f"{self._rate:.0f}"})
                 self._look_at_the_clock()
+                if self.world.first:
+                    console.tell_all(self._forecast.after_step(step + 1, self.progress["minutes"]))
                 self._stop_agreed |= self.world.size == 1 and self.stopping.asked is not None
                 if self._out_of_time() or self._stop_agreed:
                     break
@@ -386,7 +418,8 @@ class Training:
         if best:
             checkpoint.save_best(self.run, self.learner.model, progress)
         self._save()
-        tqdm.write(console.epoch_line(epoch, step, progress["minutes"], metrics | timing, best))
+        tell(console.epoch_line(epoch, step, progress["minutes"], metrics | timing, best))
+        console.tell_all(self._forecast.after_epoch(step, progress["minutes"]))
 
 
 def _end_readers(others: set[multiprocessing.Process]) -> None:

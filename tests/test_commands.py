@@ -39,9 +39,10 @@ def test_a_misspelt_flag_is_one_line(capsys):
 def test_train_prints_an_epoch_a_line(data_root, tmp_path):
     command = [sys.executable, "-m", "experiments.train", *TINY.split(), "--data_root", data_root, "--log_dir", tmp_path / "r"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("epoch   1 step      2") and "pred" in lines[0]
-    assert f"svg-evaluate {tmp_path / 'r'}" in lines[1]
+    *start, line, end = done.stdout.splitlines()
+    assert [text.split()[0] for text in start] == ["data", "model", "training", "schedule", "scores"]
+    assert line.startswith("epoch   1 step      2") and "beta 1.0e-04" in line and "pred" in line
+    assert f"svg-evaluate {tmp_path / 'r'}" in end
     assert done.stderr == ""  # no progress bar where there is no terminal
 
 

@@ -44,7 +44,13 @@ def test_it_learns(small_config):
 
 def test_a_run_folder(small_config):
     run = Training(changed(small_config, kl_anneal="monotonic", tfr=1.0, tfr_decay_step=0.5)).fit()
-    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.json", "metrics.jsonl", "timing.jsonl"]
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "data.json",
+        "metrics.jsonl",
+        "timing.jsonl",
+    ]
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     best = json.loads((run / "checkpoints" / "best.json").read_text())
     steps = [json.loads((run / "checkpoints" / f"step-{step:08d}.json").read_text()) for step in (3, 6)]
