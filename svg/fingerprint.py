@@ -9,22 +9,27 @@ nothing is opened. Where it is not, as after a copy, an extraction or ``touch``,
 - of any other file of all its bytes.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
+import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from data_tools.files import open_regular, write_text
+from data_tools.files import write_text
 from data_tools.layout import InputError, read_json
 
 FILE = "data.json"
 SCHEMA_VERSION = 1
 TAIL = 512  # bytes at the end of a PNG; text that some programs write after the pixels fits in, too
 BLOCK, MOST_BYTES = 2**20, 2**30
-THREADS = 16  # files on a network are waited for, not computed on
+THREADS = 8  # files on a network are waited for, not computed on
+_HOW = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe would wait for its other end
 MISSING = "missing."  # as long as a CRC-32 in hexadecimal digits
 
 Groups = dict[str, list[str]]
@@ -35,14 +40,13 @@ Fingerprints = dict[str, tuple[str, str]]
 
 def take(groups: Groups) -> Fingerprints:
     """Return the fingerprints of all files."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        taken = pool.map(lambda files: (_stamp(files), _contents(files)), groups.values())
-        return dict(zip(groups, taken, strict=True))
+    return _of_each(groups, _fingerprint)
 
 
 def changed_files(noted: Fingerprints, groups: Groups) -> tuple[list[str], Fingerprints]:
     """Return the files whose contents are not as noted, and the fingerprints as they are now. New groups are no change."""
-    now = {name: noted[name] for name, stamp in _stamps(groups).items() if name in noted and noted[name][0] == stamp}
+    stamps = _of_each(groups, _stamp)
+    now = {name: noted[name] for name in groups if name in noted and noted[name][0] == stamps[name]}
     now |= take({name: files for name, files in groups.items() if name not in now})
     changed = []
     for name, files in groups.items():
@@ -55,48 +59,68 @@ def _of_file(contents: str, number: int) -> str:
     return contents[8 * number : 8 * number + 8]
 
 
-def _stamps(groups: Groups) -> dict[str, str]:
+def _of_each(groups: Groups, work: Callable[[list[str]], Any]) -> dict[str, Any]:
     with ThreadPoolExecutor(THREADS) as pool:
-        return dict(zip(groups, pool.map(_stamp, groups.values()), strict=True))
+        return dict(zip(groups, pool.map(work, groups.values()), strict=True))
 
 
-def _stamp(files: Iterable[str]) -> str:
-    stamp = hashlib.blake2b(digest_size=8)
-    for file in files:
-        try:
-            status = os.stat(file)
-            stamp.update(b"%d %d " % (status.st_size, status.st_mtime_ns))
-        except OSError:
-            stamp.update(b"none ")
-    return stamp.hexdigest()
+def _fingerprint(files: list[str]) -> tuple[str, str]:
+    times, checksums = zip(*map(_examine, files), strict=True)
+    return _stamp_of(times), "".join(checksums)
 
 
-def _contents(files: Iterable[str]) -> str:
-    return "".join(map(_checksum, files))
+def _stamp(files: list[str]) -> str:
+    return _stamp_of(map(_size_and_time, files))
 
 
-def _checksum(path: str) -> str:
+def _stamp_of(sizes_and_times: Iterable[str]) -> str:
+    return hashlib.blake2b(" ".join(sizes_and_times).encode(), digest_size=8).hexdigest()
+
+
+def _size_and_time(path: str) -> str:
     try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            checksum = zlib.crc32(b"%d" % size)
-            for start, length in _parts(path, size):
-                file.seek(start)
-                checksum = zlib.crc32(file.read(length), checksum)
+        return _in_words(os.stat(path))
     except OSError:
-        return MISSING
-    return f"{checksum:08x}"
+        return "none"
 
 
-def _parts(path: str, size: int) -> Iterator[tuple[int, int]]:
-    """(where it begins, how long it is) of each part of a file that is read."""
+def _in_words(status: os.stat_result) -> str:
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _examine(path: str) -> tuple[str, str]:
+    """Return (size and time, checksum) of a file, which is opened."""
+    try:
+        handle = os.open(path, _HOW)
+    except OSError:
+        return _size_and_time(path), MISSING
+    try:  # by its handle: there may be a million files, and file objects would take twice the time
+        status = os.fstat(handle)
+        return _in_words(status), f"{_checksum(handle, path, status):08x}"
+    except OSError:
+        return _size_and_time(path), MISSING
+    finally:
+        os.close(handle)
+
+
+def _checksum(handle: int, path: str, status: os.stat_result) -> int:
+    """Return the CRC-32 of an open file. Raises `OSError`."""
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    checksum = zlib.crc32(b"%d" % status.st_size)
+    for start, length in _parts(path, status.st_size):
+        os.lseek(handle, start, os.SEEK_SET)
+        checksum = zlib.crc32(os.read(handle, length), checksum)
+    return checksum
+
+
+def _parts(path: str, size: int) -> list[tuple[int, int]]:
+    """Return (where it begins, how long it is) of each part of a file that is read."""
     if path.lower().endswith(".png"):
-        yield max(0, size - TAIL), TAIL
-        return
+        return [(max(0, size - TAIL), TAIL)]
     blocks = -(-size // BLOCK)
     read = min(blocks, MOST_BYTES // BLOCK)
-    for number in range(read):
-        yield number * blocks // read * BLOCK, BLOCK
+    return [(number * blocks // read * BLOCK, BLOCK) for number in range(read)]
 
 
 def write(run: Path, fingerprints: Fingerprints) -> None:
@@ -110,11 +134,16 @@ def read(run: Path) -> Fingerprints | None:
     if not path.exists():
         return None
     advice = "restore it, or remove it to go on without comparing the files of the data set"
-    files = read_json(path, advice).get("files")
+    values = read_json(path, advice)
+    if values.get("schema_version") != SCHEMA_VERSION:
+        found = f"found schema version {values.get('schema_version')!r}, expected {SCHEMA_VERSION}"
+        raise InputError(f"{path}: {found}; use a matching release, or {advice}")
+    files = values.get("files")
     if not isinstance(files, dict) or not all(map(_is_fingerprint, files.values())):
         raise InputError(f"{path}: damaged (found no fingerprints of files); {advice}")
     return {name: tuple(pair) for name, pair in files.items()}
 
 
-def _is_fingerprint(found: object) -> bool:
-    return isinstance(found, list) and len(found) == 2 and all(isinstance(text, str) for text in found)
+def _is_fingerprint(found: Any) -> bool:
+    is_pair = isinstance(found, list) and len(found) == 2 and all(isinstance(text, str) for text in found)
+    return is_pair and bool(re.fullmatch(r"[0-9a-f]{16} ([0-9a-f]{8}|missing\.)*", " ".join(found)))

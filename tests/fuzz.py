@@ -54,7 +54,7 @@ from data_tools.png import read_frame
 from data_tools.store import open_store
 from experiments import evaluate as evaluate_command
 from experiments import train as train_command
-from svg import checkpoint
+from svg import checkpoint, fingerprint
 from svg.journal import read_metrics
 from svg.results import load_evaluation
 from svg.sequences import SequenceDataset
@@ -468,6 +468,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
             optimizer, resume(Training(config, resume=True)), signed("optimizer", spoil_head(tensors_head)), covered=True
         ),
         "optimizer v1": Reader(old / "checkpoints" / "last-00000002.optimizer.pt", resume(old_training)),
+        "fingerprints": Reader(run / "data.json", lambda: fingerprint.read(run), spoil_json(required=False)),
         "metrics": Reader(run / "metrics.jsonl", lambda: read_metrics(run), spoil_json(required=False)),
         "evaluation": Reader(evaluation / "test_n2.json", scores, spoil_json()),
         "scores": Reader(evaluation / "test_n2.csv", scores, covered=True),

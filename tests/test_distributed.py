@@ -18,6 +18,7 @@ from svg import checkpoint
 from svg.checkpoint import load_model
 from svg.config import Config, flag_values
 from svg.distributed import World
+from svg.journal import read_metrics
 from svg.sequences import SequenceDataset, TrainingBatches
 from svg.training import Training
 
@@ -169,6 +170,19 @@ def test_a_signal_to_one_stops_both_after_the_same_step(small_config, tmp_path):
     assert [process.returncode for process in processes] == [143, 143], errors
     step = checkpoint.find(run, "last").step
     assert all(f"svg-train: SIGTERM: stopped after step {step}, all is saved" in text for text in errors)
+
+
+def test_two_processes_begin_with_one_scored_start(small_config, tmp_path):
+    """Epoch 0 has the origin's scores, and the first process alone says so."""
+    origin = Training(changed(small_config, log_dir=str(tmp_path / "origin"), niter=1)).fit()
+    done = train(small_config, tmp_path / "run", 2, init_from=str(origin), niter=1)
+    assert done.returncode == 0, done.stderr
+    words = [line.split()[0] for line in done.stdout.splitlines()[1:-1]]
+    assert words == ["data", "model", "training", "schedule", "scores", "epoch", "epoch"]
+    assert ", 2 processes\n" in done.stdout
+    (own,), (start, line) = read_metrics(origin), read_metrics(tmp_path / "run")
+    assert start == {"epoch": 0, "step": 0} | {name: own[name] for name in own if name.startswith("val_")}
+    assert (line["epoch"], line["step"]) == (1, 3)
 
 
 def test_another_number_of_processes_is_taken_over_knowingly(small_config, tmp_path):

@@ -140,7 +140,7 @@ def test_what_has_kept_its_times_is_not_opened(squares, monkeypatch):
     def refuse(path):
         raise AssertionError(path)
 
-    monkeypatch.setattr(fingerprint, "open_regular", refuse)
+    monkeypatch.setattr(fingerprint, "_examine", refuse)
     Training(squares, resume=True)
 
 
@@ -152,12 +152,17 @@ def test_a_run_of_an_earlier_release_has_noted_no_files(squares):
     assert len(fingerprint.read(run)) == 12 + 5  # from here on
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"files": []}', '{"files": {"train/0": ["a"]}}', '{"files": {"train/0": [1, 2]}}'])
-def test_damaged_notes_are_one_line(squares, text):
-    run = Training(squares).fit()
-    (run / "data.json").write_text(text)
-    with pytest.raises(InputError, match=r"run/data\.json: damaged .*remove it to go on without comparing"):
-        Training(squares, resume=True)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", '{"schema_version": 2}', '{"schema_version": 1}', '{"schema_version": 1, "files": {"train/0": ["a"]}}',
+        '{"schema_version": 1, "files": {"train/0": [1, 2]}}', '{"schema_version": 1, "files": {"train/0": ["12", "3"]}}',
+    ],
+)  # fmt: skip
+def test_damaged_notes_are_one_line(tmp_path, text):
+    (tmp_path / "data.json").write_text(text)
+    with pytest.raises(InputError, match=r"data\.json: (damaged|found schema).*remove it to go on without comparing"):
+        fingerprint.read(tmp_path)
 
 
 def test_checksums_by_hand(tmp_path, monkeypatch):
@@ -168,10 +173,11 @@ def test_checksums_by_hand(tmp_path, monkeypatch):
     monkeypatch.setattr(fingerprint, "BLOCK", 8)
     monkeypatch.setattr(fingerprint, "MOST_BYTES", 16)
     monkeypatch.setattr(fingerprint, "TAIL", 20)
-    files = {"all": list(map(str, (table, large, picture, tmp_path / "none")))}
+    os.mkfifo(tmp_path / "pipe")
+    files = {"all": list(map(str, (table, large, picture, tmp_path / "none", tmp_path / "pipe")))}
     expected = [b"41,2\n", b"40" + bytes(range(8)) + bytes(range(16, 24)), b"100" + bytes(range(80, 100))]
     ((_, contents),) = fingerprint.take(files).values()
-    assert contents == "".join(f"{zlib.crc32(data):08x}" for data in expected) + "missing."
+    assert contents == "".join(f"{zlib.crc32(data):08x}" for data in expected) + 2 * "missing."
 
 
 def test_scores_of_changed_frames_are_taken_anew(squares, capsys):
