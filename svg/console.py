@@ -34,7 +34,8 @@ def start(
     `device` is in words, `step` the one that a resumed run goes on from.
     """
     data, train = config.data, config.train
-    lengths = f"{data.n_past} frames given, {data.n_future} predicted"
+    conditions = f" with {training.given}" if training.condition_dim else ""
+    lengths = f"{data.n_past} frames given{conditions}, {data.n_future} predicted"
     if validation is None:
         sequences, scores = "no validation sequences", "none, as nothing is validated; *: the newest weights, kept as the best"
     else:

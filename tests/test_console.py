@@ -8,12 +8,14 @@ from svg.config import Config
 from svg.console import Forecast, epoch_line, in_words, worse_than_start
 from svg.sequences import SequenceDataset
 
+GIVEN = "actions and true positions of the future"
+
 
 def said(config: Config, step: int = 0) -> dict[str, str]:
     """The lines of the start by their first words."""
     root, data = config.data.data_root, config.data
-    training = SequenceDataset(root, "train", data.n_past + data.n_future)
-    validation = SequenceDataset(root, "validate", data.n_eval)
+    training = SequenceDataset(root, "train", data.n_past + data.n_future, data.conditions)
+    validation = SequenceDataset(root, "validate", data.n_eval, data.conditions)
     lines = console.start(config, training, validation, 1_234_567, "cpu (2 threads, bfloat16)", step)
     return {line[:10].strip(): line[10:] for line in lines}
 
@@ -21,7 +23,7 @@ def said(config: Config, step: int = 0) -> dict[str, str]:
 def test_the_start_says_with_what_it_trains(small_config):
     config = changed(small_config, niter=300, epoch_size=600, batch_size=12)
     assert said(config) == {
-        "data": f"{config.data.data_root}: 12 training, 5 validation sequences; 2 frames given, 4 predicted",
+        "data": f"{config.data.data_root}: 12 training, 5 validation sequences; 2 frames given with {GIVEN}, 4 predicted",
         "model": "1,234,567 weights on cpu (2 threads, bfloat16)",
         "training": "300 epochs of 600 steps of 12 clips",
         "schedule": "beta 0.0001 throughout (no KL annealing); teacher forcing 1 throughout",
@@ -35,9 +37,12 @@ def test_the_start_says_with_what_it_trains(small_config):
 def test_validation_of_other_lengths_is_told(small_config):
     """`--n_eval 10` validates on 8 frames."""
     config = changed(small_config, n_future=10, n_eval=10)
-    expected = "; 2 frames given, 10 predicted; 8 in validation: --n_eval 10 counts the given ones, 12 would predict 10"
+    expected = (
+        f"; 2 frames given with {GIVEN}, 10 predicted; 8 in validation: --n_eval 10 counts the given ones, 12 would predict 10"
+    )
     assert said(config)["data"].endswith(expected)
-    assert said(changed(config, n_eval=12))["data"].endswith("; 2 frames given, 10 predicted")
+    assert said(changed(config, n_eval=12))["data"].endswith(f"; 2 frames given with {GIVEN}, 10 predicted")
+    assert "; 2 frames given, 10 predicted" in said(changed(config, conditions="none"))["data"]
 
 
 def test_without_validation_the_newest_weights_are_the_best(small_config):
