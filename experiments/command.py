@@ -3,7 +3,6 @@
 import argparse
 import re
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ def take_released(name: str, parent: Path = Path()) -> Path:
                 copy = folder / path.relative_to(source)
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, copy)
-        print(f"{run}: the released model; its card is {run / 'README.md'}")
+        tell(f"{run}: the released model; its card is {run / 'README.md'}")
         return run
     from svg.checkpoint import read_identity
 
@@ -168,7 +167,7 @@ def report_left_out(dataset: Any) -> None:
     if dataset.left_out:
         total = dataset.left_out + len(dataset)
         where, frames = dataset.root / dataset.split, dataset.clip_length
-        print(f"{where}: {dataset.left_out} of {total} sequences are shorter than {frames} frames and left out", file=sys.stderr)
+        tell(f"{where}: {dataset.left_out} of {total} sequences are shorter than {frames} frames and left out", error=True)
 
 
 def named_sequences(dataset: Any, names: list[str]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_tools.command import OneLineParser, run_command
+from data_tools.command import OneLineParser, run_command, tell
 from data_tools.files import write_text
 from data_tools.layout import InputError
 from svg.protocols import OWN, PROTOCOLS, SET_METRICS
@@ -88,7 +88,7 @@ def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool 
     digest = opened.dataset.full_digest(args.limit)
     before = saved_evaluation(args, opened, path, identity, digest) if reuse else None
     if before is not None:
-        print(f"taken as it is: {path / FOLDER / result_name(args)}.json")
+        tell(f"taken as it is: {path / FOLDER / result_name(args)}.json")
         return before
     result = evaluate(
         opened.model, opened.dataset, opened.protocol, opened.device, opened.config.train.precision,
@@ -96,7 +96,7 @@ def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool 
         weights=f"{path}, {args.checkpoint} checkpoint: {identity}", action_tests=True, **open_networks(args, opened),
     )  # fmt: skip
     result = replace(result, setting=replace(result.setting, data_digest=digest))
-    print(f"written: {result.save(path, result_name(args))} and .csv")
+    tell(f"written: {result.save(path, result_name(args))} and .csv")
     return result
 
 
@@ -164,7 +164,7 @@ def evaluate(args: argparse.Namespace) -> None:
         compare(results, folder, result_name(args))
         return
     result = results[label]
-    print(f"\n{path} on {result.setting.data}/{result.setting.split}: {result.setting.sequences} sequences\n{result.report()}")
+    tell(f"\n{path} on {result.setting.data}/{result.setting.split}: {result.setting.sequences} sequences\n{result.report()}")
     if args.out:
         write_tables(folder / result_name(args), [result.table()], result.in_words() | {"data": result.setting.scored})
 
@@ -192,7 +192,7 @@ def compare(results: dict[str, Any], folder: Path, name: str) -> None:
         "data": comparison.first.setting.scored,
         "p": "sign-flip test of the differences of the same sequences, corrected after Holm for the number of runs",
     }
-    print(f"\n{listing(words)}\n\n{means.text()}\n\n{differences.text()}\n")
+    tell(f"\n{listing(words)}\n\n{means.text()}\n\n{differences.text()}\n")
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"comparison_{name}"
     write_text(Path(f"{stem}.csv"), comparison.rows.to_csv(index=False, float_format="%.7g"))
@@ -207,7 +207,7 @@ def write_tables(stem: Path, tables: list[Any], words: dict[str, str]) -> None:
     write_text(Path(f"{stem}.md"), "\n".join([*(table.markdown() for table in tables), notes]))
     comments = "".join(latex_comment(f"{part}: {line}") for part, line in words.items())
     write_text(Path(f"{stem}.tex"), comments + "\n".join(table.latex() for table in tables))
-    print(f"tables: {stem}.md and .tex")
+    tell(f"tables: {stem}.md and .tex")
 
 
 def main(argv: list[str] | None = None) -> int:

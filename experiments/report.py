@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_tools.command import OneLineParser, run_command
+from data_tools.command import OneLineParser, run_command, tell
 from data_tools.layout import InputError
 
 from .command import Run, add_run_arguments, named_sequences, open_run, parse_run_arguments, pose_video
@@ -126,7 +126,7 @@ def report(args: argparse.Namespace) -> None:
     page = build_report(f"Video prediction: {name}", evaluation, sequences, figures, tables, args.fps, times)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
-    print(f"written: {out} ({len(page) / 1e6:.1f} MB; opens in any browser, without a network)")
+    tell(f"written: {out} ({len(page) / 1e6:.1f} MB; opens in any browser, without a network)")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -217,21 +217,21 @@ def rollout(args: argparse.Namespace) -> None:
         for name, number in numbers.items():
             stem = folder / f"{args.split}_{stems[name]}"
             rolled = roll_out_sequence(args, run, number, totals[name], stem, submission)
-            print(" -> ".join([summary(name, rolled), *([", ".join(map(str, rolled.files))] if rolled.files else [])]))
+            tell(" -> ".join([summary(name, rolled), *([", ".join(map(str, rolled.files))] if rolled.files else [])]))
             found = zip(rolled.psnr, rolled.held, strict=True)
             rows += [(name, frame, *pair) for frame, pair in enumerate(found, start=run.protocol.n_past)]
             if rolled.psnr:
                 curves[name] = (np.array(rolled.psnr), np.array(rolled.held))
     if args.submission:
-        print(table)
+        tell(table)
     if not curves:
         return
     columns = ["sequence", "frame", "psnr", "held"]
     write_text(scores, pd.DataFrame(rows, columns=columns).to_csv(index=False, float_format="%.5f"))
     plot_rollouts(curves, run.protocol.n_past, scores.with_suffix(".png"))
-    print(f"{scores} and .png")
+    tell(f"{scores} and .png")
     if len(curves) > 1:
-        print(f"mean over {len(curves)} sequences: {np.mean([predicted.mean() for predicted, _ in curves.values()]):.2f} dB")
+        tell(f"mean over {len(curves)} sequences: {np.mean([predicted.mean() for predicted, _ in curves.values()]):.2f} dB")
 
 
 def main(argv: list[str] | None = None) -> int:
