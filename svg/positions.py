@@ -95,7 +95,7 @@ def _approach(start: Tensor, commands: Tensor, target: Target) -> Tensor:
     for command in commands.unbind(-1)[:-1]:
         way = target.low + target.step * command - course[-1]
         course.append(course[-1] + way.clamp(-target.speed, target.speed))
-    return torch.stack(course[: commands.shape[-1]], -1)
+    return torch.stack(course, -1)[..., : commands.shape[-1]]
 
 
 def _floating(name: str, values: np.ndarray | Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def test_kinds_and_shapes():
     assert isinstance(svg.integrate_positions(arrays[0], actions), torch.Tensor)
     whole = svg.integrate_positions([1, 2], [[1, 1], [1, 1]])
     assert whole.dtype == np.float32 and whole.tolist() == [[1, 2], [2, 3]]
-    assert svg.integrate_positions(np.zeros(3), np.zeros((0, 4))).shape == (0, 3)
+    assert svg.integrate_positions(np.zeros(3), np.zeros((0, 4)), targets=[svg.SIMULATED_HEIGHT]).shape == (0, 3)
 
 
 def test_what_cannot_be_integrated():
