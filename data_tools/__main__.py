@@ -12,12 +12,13 @@ COMMANDS = {
     "bair": "convert BAIR TFRecords (softmotion30_44k), index included",
     "rlds": "convert RLDS episodes as TensorFlow Datasets writes them, index included",
     "frames": "take videos, and folders of pictures with tables or without, index included",
+    "resize": "copy an indexed data set with frames of another size, index included",
     "index": "check the sequences under a root and write index.csv and dataset.json",
     "check": "read everything and report damaged and doubtful sequences",
     "show": "draw a contact sheet and print statistics",
     "pack": "pack an indexed data set for fast reading",
 }
-CONTINUING = ("simulate", "simulate_dance", "bair", "rlds", "frames", "pack")
+CONTINUING = ("simulate", "simulate_dance", "bair", "rlds", "frames", "resize", "pack")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

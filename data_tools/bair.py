@@ -1,15 +1,19 @@
 """Converts BAIR robot-pushing TFRecords (softmotion30_44k) into sequences and their index, without TensorFlow.
 
-SOURCE holds train/ and test/ with traj_<a>_to_<b>.tfrecords. Pixels are unchanged; actions and end-effector positions are
-written at full float32 precision. Record n of a shard becomes <split>/<shard>/<n>/. The checksums of every record are compared:
-a damaged one ends the conversion with a line that names shard, record and byte, or, with --skip_damaged, is left out, named on
-the terminal and in left_out.txt. Started again, an interrupted conversion continues.
+SOURCE holds train/ and test/, and val/ if it has one, with traj_<a>_to_<b>.tfrecords. Without val/ the last training shard is for
+validation. Pixels are unchanged; actions and end-effector positions are written at full float32 precision. Record n of a shard
+becomes <split>/<shard>/<n>/. The checksums of every record are compared: a damaged one ends the conversion with a line that names
+shard, record and byte, or, with --skip_damaged, is left out, named on the terminal and in left_out.txt. Started again, an
+interrupted conversion continues.
 """
 
 import argparse
 import contextlib
+import itertools
 import math
+import os
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,39 +21,72 @@ import numpy as np
 
 from .claim import claimed
 from .conversion import RECIPE_FILE, Report, convert_records, gather, print_report
-from .files import natural_key
+from .files import natural_key, walk
 from .index import build_index
-from .layout import InputError
+from .layout import SPLITS, InputError
 from .pool import add_workers_argument, check_workers, in_order
+from .splits import find_splits
 from .tables import hold_last
 from .tfrecord import Feature, some_names
+from .unread import among, list_unread
 
 CAMERAS = {"aux1": ("image_aux1",), "main": ("image_main",), "both": ("image_aux1", "image_main")}
 MOST_RECORDS = 100_000  # that the name of a shard is believed
 
 
-def find_shards(source: Path, validate_shards: int) -> dict[str, list[Path]]:
-    """The shards of each split in natural order; the last `validate_shards` of the training shards are for validation."""
-    if not (source / "train").is_dir() and (source / "softmotion30_44k").is_dir():
-        source = source / "softmotion30_44k"
-    found = {
-        split: sorted(
-            (path for path in source.glob(f"{split}/[!.]*") if path.suffix in (".tfrecord", ".tfrecords")),
-            key=lambda path: natural_key(path.name),
-        )
-        for split in ("train", "test")
-    }
-    if not any(found.values()):
-        found = "found no train/*.tfrecords or test/*.tfrecords" if source.is_dir() else "no such folder"
-        raise InputError(f"{source}: {found}; name the folder softmotion30_44k")
-    train = found["train"]
-    if validate_shards < 0 or (train and validate_shards >= len(train)):
+def find_shards(source: Path, validate_shards: int | None) -> tuple[dict[str, list[Path]], list[str]]:
+    """Return the shards of each split in natural order, and a line for each choice made and for what is not read.
+
+    Splits are folders called train, val, test or the like, at any depth. Of the training shards the last `validate_shards` are
+    for validation; if that is None, the last one unless there is a split for it or no other training shard.
+
+    Raises `InputError` if there are no shards, two of a split have the same name, or so many cannot validate.
+    """
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder; name the folder softmotion30_44k")
+    paths = sorted(_list_shards(source), key=lambda path: natural_key(path.relative_to(source).as_posix()))
+    shards: dict[str, dict[str, Path]] = {split: {} for split in SPLITS}
+    for path, place in zip(paths, find_splits([path.relative_to(source).as_posix() for path in paths]), strict=True):
+        if place:
+            other = shards[place[0]].setdefault(path.name, path)
+            if other is not path:
+                raise InputError(f"{path}: has the same name as {other}, of the same split; rename one or move it away")
+    shards = {split: list(by_name.values()) for split, by_name in shards.items()}
+    read = [path for paths in shards.values() for path in paths]
+    if not read:
+        raise InputError(f"{source}: found no train/*.tfrecords or test/*.tfrecords; name the folder softmotion30_44k")
+    folder = Path(os.path.commonpath([path.parent.parent for path in read]))  # of the splits: OUT may lie beside it
+    unread = itertools.chain(*list_unread(folder, among(read)))
+    count, note = _count_validating(source, shards, validate_shards)
+    if count:
+        shards["validate"] = shards["train"][-count:]
+        shards["train"] = shards["train"][:-count]
+    return shards, [*note, *unread]
+
+
+def _list_shards(source: Path) -> Iterator[Path]:
+    for folder, files in walk(source):
+        yield from (Path(folder, name) for name in files if name[0] != "." and name.endswith((".tfrecord", ".tfrecords")))
+
+
+def _count_validating(source: Path, shards: dict[str, list[Path]], asked: int | None) -> tuple[int, list[str]]:
+    """Return how many training shards validate, and a line if there is no validation split."""
+    available = len(shards["train"])
+    if shards["validate"]:
+        if asked:
+            raise InputError(
+                f"--validate_shards: found {asked}, but {shards['validate'][0].parent} is there to validate; expected 0"
+            )
+        return 0, []
+    if asked is None:
+        asked = 1 if available > 1 else 0
+        note = f"{source}: found one training shard and none to validate with; there is no validation split"
+        return asked, [note] if available == 1 else []
+    if not 0 <= asked <= max(0, available - 1):
         raise InputError(
-            f"--validate_shards: found {validate_shards}, expected 0 to {max(0, len(train) - 1)} "
-            f"as there are {len(train)} training shards"
+            f"--validate_shards: found {asked}, expected 0 to {max(0, available - 1)} as there are {available} training shards"
         )
-    kept = len(train) - validate_shards if train else 0
-    return {"train": train[:kept], "validate": train[kept:], "test": found["test"]}
+    return asked, []
 
 
 def read_recording(features: dict[str, Feature], camera: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -90,22 +127,27 @@ def data_roots(out: Path, camera: str) -> dict[str, Path]:
 
 
 def convert(
-    source: Path, out: Path, camera: str = "aux1", validate_shards: int = 1, workers: int | None = None, skip_damaged: bool = False
+    source: Path,
+    out: Path,
+    camera: str = "aux1",
+    validate_shards: int | None = None,
+    workers: int | None = None,
+    skip_damaged: bool = False,
 ) -> Report:
-    """Converts the shards under `source` into the data root `out`, index included.
+    """Convert the shards under `source` into the data root `out`, index included.
 
     Args:
-        source: folder with ``train/`` and ``test/``.
+        source: folder with ``train/``, ``test/`` and perhaps ``val/``.
         out: data root; with both cameras, the folder of the two data roots ``image_aux1`` and ``image_main``.
         camera: "aux1" (which the predictor papers use), "main" or "both".
-        validate_shards: how many of the training shards, the last ones, are for validation.
+        validate_shards: how many of the training shards, the last ones, are for validation; see `find_shards`.
         workers: processes; as many as there are processors if None.
         skip_damaged: leave damaged records out instead of raising.
 
     Raises `InputError` naming shard, record and byte offset for a record that is damaged or not of BAIR's form.
     """
     workers = check_workers(workers)
-    shards = find_shards(source, validate_shards)
+    shards, notes = find_shards(source, validate_shards)
     jobs = [(split, path) for split, paths in shards.items() for path in paths]
     roots = data_roots(out, camera)
     names = {split: [path.name for path in paths] for split, paths in shards.items()}
@@ -115,6 +157,7 @@ def convert(
             claims.enter_context(claimed(root, RECIPE_FILE, {"converter": "bair", "version": 1, "camera": name, "shards": names}))
         first = next(iter(roots.values()))
         report = gather(in_order(work, jobs, workers, first), out, "bair", len(jobs))
+        report.notes = notes + report.notes
         for root in roots.values():
             build_index(root, f"bair {root.name}" if camera == "both" else "bair", "BAIR robot pushing, softmotion30_44k")
     return report
@@ -137,11 +180,11 @@ def _convert_shard(job: tuple[str, Path], roots: dict[str, Path], skip_damaged: 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="folder softmotion30_44k with train/ and test/")
+    parser.add_argument("source", type=Path, help="folder softmotion30_44k with train/, test/ and perhaps val/")
     parser.add_argument("out", type=Path, help="data root to write; with --camera both, the folder of two data roots")
     parser.add_argument("--camera", choices=list(CAMERAS), default="aux1", help="default: aux1, which the predictor papers use")
     parser.add_argument(
-        "--validate_shards", type=int, default=1, help="training shards, from the end, that validate (default: %(default)s)"
+        "--validate_shards", type=int, help="training shards, from the end, that validate (default: 1, or 0 if there is val/)"
     )
     parser.add_argument("--skip_damaged", action="store_true", help="leave damaged records out and name them")
     add_workers_argument(parser)

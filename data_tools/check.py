@@ -51,6 +51,7 @@ class Report:
     sequences: int
     frames: int
     problems: list[str]  # a line each
+    notes: list[str] = field(default_factory=list)  # of what is no problem
 
 
 def check(root: Path, workers: int | None = None) -> Report:
@@ -58,6 +59,7 @@ def check(root: Path, workers: int | None = None) -> Report:
     workers = check_workers(workers)
     opened_store.cache_clear()
     index, info, problems = _read_metadata(root)
+    notes = []
     packed = info is not None and info.store == "packed"
     if packed:
         jobs = []
@@ -75,7 +77,9 @@ def check(root: Path, workers: int | None = None) -> Report:
             except InputError as error:
                 problems.append(str(error))
         work = partial(_read_folder, root)
-        problems += overlooked(root) if root.is_dir() else []
+        if root.is_dir():
+            slips, notes = overlooked(root)
+            problems += slips
     if not jobs and not problems:
         raise no_sequences(root)
     findings = list(tqdm(in_order(work, jobs, workers), "check", len(jobs), unit="sequence", disable=None))
@@ -87,12 +91,12 @@ def check(root: Path, workers: int | None = None) -> Report:
         problems += _against_index(root, findings, index) if index is not None else []
     if info is not None:
         problems += _against_statistics(root, findings, info)
-    if readable and not packed:
+    if readable and not packed and kind_of(root) is not WITH_POSES:
         problems += row_numbers(root / readable[0].path, readable[0].row["frames"])
     problems += against_signs(root, readable)
     problems += _shared(root, readable)
     frames = sum(finding.row["frames"] for finding in readable)
-    return Report(len(findings), frames, problems)
+    return Report(len(findings), frames, problems, notes)
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -305,6 +309,8 @@ def run(args: argparse.Namespace) -> int:
     report = check(args.root, args.workers)
     for problem in report.problems:
         tell(problem)
+    for note in report.notes:
+        tell(f"note: {note}")
     if not (args.root / layout.INDEX_FILE).exists():
         tell(f"{args.root}: has no index yet; `svg-data index {args.root}` writes it")
     count = len(report.problems)

@@ -14,6 +14,7 @@ from .files import remove_leftovers, walk, write_text
 from .layout import SPLITS, InputError
 from .lock import locked
 from .poses import SPLIT_FOLDERS
+from .splits import split_of
 
 FOLDERS = {*SPLITS, *SPLIT_FOLDERS.values()}  # that hold sequences
 
@@ -45,7 +46,7 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
     if path.exists():
         found = layout.read_json(path, "restore it or write into another root")
         different = [name for name in recipe | found if found.get(name) != recipe.get(name)]
-        if different and any((root / name).exists() for name in FOLDERS):
+        if different and _holds_splits(root):
             name = different[0]
             raise InputError(
                 f"{path}: found {name} {_short(found.get(name))}, expected {_short(recipe.get(name))} as now asked for; nothing "
@@ -53,9 +54,14 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
             )
         if not different:
             return
-    elif any((root / name).exists() for name in FOLDERS):
+    elif _holds_splits(root):
         raise InputError(f"{root}: holds sequences of another origin (no {recipe_file}); write into another root")
     write_text(path, text)
+
+
+def _holds_splits(root: Path) -> bool:
+    """Return whether anything is there that an index would take for a split."""
+    return any(split_of(entry.name) for entry in root.iterdir())
 
 
 def _short(value: object) -> str:

@@ -1,18 +1,22 @@
 """What the converters share: records to sequences, what was left out, splits and their flags."""
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from . import layout
+from .claim import claimed
+from .command import tell
 from .files import write_text
 from .folders import write_sequence
-from .index import describe_index
+from .index import build_index, describe_index
 from .layout import SPLITS, InputError
+from .pool import in_order
 from .tfrecord import Damage, Feature, MissingRecords, Record, parse_example, read_records
 
 RECIPE_FILE = "conversion.json"
@@ -98,16 +102,39 @@ def gather(parts: Iterable[Report], root: Path, name: str, jobs: int) -> Report:
     return report
 
 
+def fill_root(
+    root: Path, recipe: dict, work: Callable[[Any], Report], jobs: Sequence, workers: int, name: str, source: str
+) -> Report:
+    """Claim a data root for a recipe, do all jobs, each of which writes sequences into it, and index it.
+
+    Args:
+        root: the data root.
+        recipe: what decides on the contents, `converter` among it; see `claim.claimed`.
+        work, jobs: ``work(job)`` reports what was done.
+        workers: processes.
+        name, source: of the data set, for ``dataset.json``.
+
+    Raises `InputError` if there is no sequence in the end, and whatever the jobs raise.
+    """
+    with claimed(root, RECIPE_FILE, recipe):
+        report = gather(in_order(work, jobs, workers, root), root, recipe["converter"], len(jobs))
+        if not report.written + report.present:
+            reason = next(iter(report.left_out + report.notes), "there are none")
+            raise InputError(f"{root}: no sequence could be written; {reason}")
+        build_index(root, name, source)
+    return report
+
+
 def print_report(out: Path, roots: Iterable[Path], report: Report) -> None:
     """Says what was done in `out` and what each of its data roots holds now."""
     for line in report.left_out:
-        print(f"left out: {line}")
+        tell(f"left out: {line}")
     for line in report.notes:
-        print(f"note: {line}")
+        tell(f"note: {line}")
     left_out = f", {len(report.left_out)} left out as damaged (see {LEFT_OUT_FILE})" if report.left_out else ""
-    print(f"{out}: {report.written} sequences written, {report.present} were there already{left_out}")
+    tell(f"{out}: {report.written} sequences written, {report.present} were there already{left_out}")
     for root in roots:
-        print(describe_index(root, layout.read_index(root)))
+        tell(describe_index(root, layout.read_index(root)))
 
 
 def add_splits_argument(parser: argparse.ArgumentParser, default: str = "") -> None:

@@ -1,11 +1,15 @@
-"""Takes video files and folders of pictures as sequences, index included.
+"""Takes videos, animations and folders of pictures as sequences, index included.
 
-SOURCE is a video file, or a folder in which every video file and every folder of pictures (of any names and sizes) is one
-recording. actions.csv and endeffector_positions.csv in a folder of pictures, a row for each picture, come along; videos have
-none. Recordings are cut into sequences of --length frames; what is left over at the end is a shorter one. If all recordings lie
-in train/, validate/ and test/, they stay there. Otherwise, with three recordings or more each is dealt to one split as a whole;
-fewer are divided in time: the beginning trains, the end tests. Videos other than GIF are read by ffmpeg, from the package
-imageio-ffmpeg. Started again, an interrupted conversion continues.
+SOURCE is a video, or a folder in which every video, every animation (GIF, WebP, PNG, TIFF of several pages) and every folder of
+pictures (of any names and sizes) is one recording. Tables with a row for each frame come along: actions.csv and
+endeffector_positions.csv in a folder of pictures or beside its only video, or ep1.csv or ep1_actions.csv and
+ep1_endeffector_positions.csv beside ep1.mp4. Recordings are cut into sequences of --length frames; what is left over at the end is
+a shorter one.
+
+Recordings in folders called train, val, test or the like, at any depth, stay in that split. Otherwise, with three or more, each
+is dealt to one split as a whole; fewer are divided in time: the beginning trains, the end tests. Where several cameras filmed
+the same episodes, one is taken. Videos are read by ffmpeg, from the package imageio-ffmpeg. Started again, an interrupted
+conversion continues.
 """
 
 import argparse
@@ -13,64 +17,39 @@ import itertools
 import re
 import subprocess
 import tempfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image
 
-from .claim import claimed
-from .conversion import DEFAULT_SHARES, RECIPE_FILE, Report, add_splits_argument, assign_splits, check_shares, gather, print_report
-from .files import natural_key, walk
-from .folders import read_conditions, write_sequence
-from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture, open_picture
-from .index import SPLIT_ALIASES, TABLES, build_index
+from .conversion import DEFAULT_SHARES, Report, add_splits_argument, assign_splits, check_shares, fill_root, print_report
+from .files import open_regular
+from .folders import write_sequence
+from .images import PICTURES, add_fit_arguments, check_image_width, decode_picture, fit_picture, read_animation
 from .layout import INFO_FILE, SPLITS, InputError
-from .pool import add_workers_argument, check_workers, in_order
-from .tables import name_hint
-
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ogv")
-ANIMATIONS = (".gif",)
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-MIN_FRAMES = 2  # of a sequence: fewer show no motion
+from .pool import add_workers_argument, check_workers
+from .recordings import MIN_FRAMES, Recording, list_pictures, plan_recordings
+from .tables import read_table
 
 
-def find_recordings(source: Path) -> list[Path]:
-    """Video files and folders of pictures at or below `source`, in natural order. Hidden ones are left out."""
-    if source.is_file():
-        return [source]
-    found = set()
-    for folder, files in walk(source):
-        names = [name for name in files if not name.startswith(".")]
-        found |= {Path(folder, name) for name in names if name.lower().endswith(VIDEOS + ANIMATIONS)}
-        if any(name.lower().endswith(PICTURES) for name in names):
-            found.add(Path(folder))
-    if not found:
-        kinds = " ".join(VIDEOS + ANIMATIONS + PICTURES)
-        raise InputError(f"{source}: found neither videos nor pictures ({kinds}); name a video or a folder of them")
-    return sorted(found, key=lambda path: natural_key(path.relative_to(source).as_posix()))
+def read_recording(path: Path, width: int, fit: str, every: int, pictures: Sequence[str] | None = None) -> Iterator[np.ndarray]:
+    """Yield each `every`-th frame of a video, an animation or a folder of pictures, uint8 [width,width,3].
 
-
-def _pictures(folder: Path) -> list[Path]:
-    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith(".")]
-    return sorted(files, key=lambda file: natural_key(file.name))
-
-
-def read_recording(path: Path, width: int, fit: str, every: int) -> Iterator[np.ndarray]:
-    """Each `every`-th frame of a video or a folder of pictures, uint8 [width,width,3]. Raises `InputError` naming the file."""
+    Raises `InputError` naming the file. `pictures` are the names of those in the folder, all of its usual kind if None.
+    """
     if path.is_dir():
-        for file in _pictures(path)[::every]:
+        names = list_pictures(path, [file.name for file in path.iterdir()]) if pictures is None else pictures
+        for name in names[::every]:
             try:
-                yield fit_picture(decode_picture(file), width, fit)
+                yield fit_picture(decode_picture(path / name), width, fit)
             except ValueError as error:
-                raise InputError(f"{file}: {error}; restore or remove it") from None
-    elif path.suffix.lower() in ANIMATIONS:
+                raise InputError(f"{path / name}: {error}; restore or remove it") from None
+    elif path.suffix.lower() in PICTURES:
         try:
-            with open_picture(path, ("GIF",)) as animation:
-                for picture in itertools.islice(ImageSequence.Iterator(animation), 0, None, every):
-                    yield fit_picture(picture.convert("RGB"), width, fit)
+            for picture in itertools.islice(read_animation(path), 0, None, every):
+                yield fit_picture(picture, width, fit)
         except ValueError as error:
             raise InputError(f"{path}: {error}; restore or remove it") from None
     else:
@@ -82,6 +61,10 @@ def _read_video(path: Path, width: int, fit: str, every: int) -> Iterator[np.nda
         from imageio_ffmpeg import get_ffmpeg_exe
     except ImportError:
         raise InputError("imageio-ffmpeg: not installed, and videos need it; run `pip install imageio-ffmpeg`") from None
+    try:
+        open_regular(path).close()  # ffmpeg would wait for the end of a pipe
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); restore or remove it") from None
     crop = "crop=min(iw\\,ih):min(iw\\,ih)," if fit == "crop" else ""
     filters = f"select=not(mod(n\\,{every})),{crop}scale={width}:{width}:flags=lanczos"
     # Only files: a playlist that calls itself a video must not fetch anything.
@@ -124,11 +107,12 @@ def convert(
     shares: tuple[float, float, float] = DEFAULT_SHARES,
     workers: int | None = None,
     skip_damaged: bool = False,
+    camera: str | None = None,
 ) -> Report:
-    """Converts recordings into the data root `out`, index included.
+    """Convert recordings into the data root `out`, index included.
 
     Args:
-        source: a video file, or a folder of videos and folders of pictures.
+        source: a video file, or a folder of videos, animations and folders of pictures.
         out: data root, outside of `source`.
         length: frames of a sequence.
         every: take each so many-th frame.
@@ -136,6 +120,7 @@ def convert(
         shares: of train, validate and test.
         workers: processes; as many as there are processors if None.
         skip_damaged: leave a recording out from where it is damaged on instead of raising.
+        camera: see `recordings.plan_recordings`.
 
     Raises `InputError` naming the file for a recording that is damaged.
     """
@@ -150,86 +135,31 @@ def convert(
     if out.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{out}: lies within {source}, whose pictures are read; name another place")
     if (source / INFO_FILE).exists():
-        raise InputError(f"{source}: is a data set already, with an index; use it as it is, or name a folder of recordings")
-    recordings = name_recordings(source)
-    jobs = list(zip(recordings.values(), recordings, split_recordings(list(recordings), shares), strict=True))
+        raise InputError(
+            f"{source}: is a data set already, with an index; use it as it is, or `svg-data resize {source} {out}` for frames of "
+            "another size"
+        )
+    recordings, notes = plan_recordings(source, shares, camera)
     recipe = {
-        "converter": "frames", "version": 1, "length": length, "every": every, "image_width": image_width, "fit": fit,
-        "splits": shares, "recordings": {name: _extent(path) for name, path in recordings.items()},
+        "converter": "frames", "version": 2, "length": length, "every": every, "image_width": image_width, "fit": fit,
+        "splits": shares, "recordings": {recording.place: recording.fingerprint() for recording in recordings},
+        "split of each": {recording.place: recording.split for recording in recordings},
     }  # fmt: skip
     work = partial(_convert_recording, out, length, every, image_width, fit, shares, skip_damaged)
-    with claimed(out, RECIPE_FILE, recipe):
-        report = gather(in_order(work, jobs, workers, out), out, "frames", len(jobs))
-        report.notes += unread_tables(recordings.values())
-        if not report.written + report.present:
-            raise InputError(f"{source}: no recording can be used; {(report.left_out + report.notes)[0]}")
-        build_index(out, source.resolve().stem, "videos and pictures")
+    report = fill_root(out, recipe, work, recordings, workers, source.resolve().stem, "videos and pictures")
+    report.notes = notes + report.notes
     return report
 
 
-def name_recordings(source: Path) -> dict[str, Path]:
-    """The recordings by the name of their folder in the data root. Raises `InputError` if two would share one."""
-    base = source.parent if source.is_file() else source
-    recordings: dict[str, Path] = {}
-    for path in find_recordings(source):
-        name = path.relative_to(base).as_posix() if path != base else source.resolve().name
-        if not name.isprintable():
-            raise InputError(f"{str(path)!r}: a name with characters that cannot be written; rename it")
-        if name in recordings:
-            raise InputError(f"{path}: has the same name as the recording {recordings[name]}; rename it")
-        recordings[name] = path
-    for name, path in recordings.items():
-        above = next((str(parent) for parent in PurePosixPath(name).parents if str(parent) in recordings), None)
-        if above:
-            raise InputError(f"{recordings[above]}: holds pictures and, below them, {path}; put them into a folder of their own")
-    return recordings
-
-
-def _extent(path: Path) -> list[int]:
-    """Tells a recording from what it was before: bytes of its pictures or its file, checksums of its tables."""
-    files = _pictures(path) if path.is_dir() else [path]
-    tables = [path / name for name in TABLES if (path / name).exists()]
-    return [len(files), sum(file.stat().st_size for file in files), *(zlib.crc32(table.read_bytes()) for table in tables)]
-
-
-def unread_tables(recordings: Iterable[Path]) -> list[str]:
-    """A line for each CSV beside a recording that is not taken along."""
-    recordings, found = set(recordings), []
-    for folder in sorted({path if path.is_dir() else path.parent for path in recordings}):
-        has_pictures = folder in recordings
-        for path in sorted(folder.glob("*.[cC][sS][vV]")):
-            if not has_pictures:
-                found.append(f"{path}: not read; videos have no tables, folders of pictures do")
-            elif path.name not in TABLES:
-                found.append(f"{path}: not read; {name_hint(path.name)}")
-    return found
-
-
-def split_recordings(names: list[str], shares: tuple[float, float, float]) -> list[str | None]:
-    """The split of each recording: that of its folder, or dealt out, or None if there are so few that time divides them.
-
-    Raises `InputError` if some lie in folders that are called like splits and others do not.
-    """
-    folders = [name.split("/")[0] for name in names]
-    odd = [name for name, folder in zip(names, folders, strict=True) if folder not in SPLITS]
-    if not odd:
-        return folders
-    if any(folder.lower() in (*SPLITS, *SPLIT_ALIASES) and "/" in name for name, folder in zip(names, folders, strict=True)):
-        raise InputError(f"{odd[0]}: lies outside of {', '.join(SPLITS)}, where other recordings lie; move it into one or away")
-    return assign_splits(len(names), shares) if len(names) >= len(SPLITS) else [None] * len(names)
-
-
 def _convert_recording(
-    out: Path, length: int, every: int, image_width: int, fit: str, shares: tuple, skip_damaged: bool,
-    job: tuple[Path, str, str | None],
-) -> Report:  # fmt: skip
-    path, name, split = job
-    report, read = Report(), partial(read_recording, path, image_width, fit, every)
+    out: Path, length: int, every: int, image_width: int, fit: str, shares: tuple, skip_damaged: bool, recording: Recording
+) -> Report:
+    report, path, name = Report(), recording.path, recording.name
+    read = partial(read_recording, path, image_width, fit, every, recording.pictures or None)
     try:
-        tables = _read_tables(path, every)
-        if split:
-            target = (out / name) if name.startswith(f"{split}/") else out / split / name
-            targets = (target / str(number) for number in itertools.count())
+        tables = _read_tables(recording, every, read)
+        if recording.split:
+            targets = (out / recording.split / name / str(number) for number in itertools.count())
         else:
             pieces = divide_in_time(count_pieces(sum(1 for _ in read()), length), shares)
             targets = (out / piece / name / str(number) for number, piece in enumerate(pieces))
@@ -254,14 +184,17 @@ def _convert_recording(
     return report
 
 
-def _read_tables(path: Path, every: int) -> dict[str, np.ndarray]:
-    """The tables of a folder of pictures, a row for each picture."""
-    tables = read_conditions(path, len(_pictures(path)), exact=True) if path.is_dir() else {}
-    if tables and every > 1:
+def _read_tables(recording: Recording, every: int, read: Callable[[], Iterator[np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the tables of a recording, a row for each frame. Raises `InputError` if they have more or fewer."""
+    if not recording.tables:
+        return {}
+    if every > 1:
         raise InputError(
-            f"--every: found {every}, but {path} has actions or positions, which are those of neighbouring frames; expected 1"
+            f"--every: found {every}, but {recording.path} has actions or positions, which are those of neighbouring frames; "
+            "expected 1"
         )
-    return tables
+    frames = len(recording.pictures) or sum(1 for _ in read())
+    return {key: read_table(path, frames, exact=True, last_unused=key == "actions") for key, path in recording.tables.items()}
 
 
 def count_pieces(frames: int, length: int) -> int:
@@ -290,6 +223,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length", type=int, default=30, help="frames of a sequence (default: %(default)s)")
     parser.add_argument("--every", type=int, default=1, help="take each so many-th frame (default: %(default)s)")
     add_fit_arguments(parser)
+    parser.add_argument(
+        "--camera", help="which to take of several that filmed an episode, or all (default: the first by name not on the robot)"
+    )
     add_splits_argument(parser)
     parser.add_argument("--skip_damaged", action="store_true", help="leave recordings out from where they are damaged on")
     add_workers_argument(parser)
@@ -298,6 +234,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     report = convert(
         args.source, args.out, args.length, args.every, args.image_width, args.fit, tuple(args.splits), args.workers,
-        args.skip_damaged,
+        args.skip_damaged, args.camera,
     )  # fmt: skip
     print_report(args.out, [args.out], report)

@@ -1,8 +1,9 @@
 """Walks a data root, checks every sequence and writes its index: ``index.csv`` and ``dataset.json``."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,61 +12,93 @@ from tqdm import tqdm
 
 from . import layout, poses
 from .command import tell
-from .files import walk
 from .folders import frame_paths, png_folders, read_conditions
-from .layout import ACTIONS_FILE, POSITIONS_FILE, SPLITS, InputError
+from .layout import SPLITS, InputError
 from .png import read_image_size
-from .tables import name_hint, row_numbers
+from .splits import split_folder, split_of
+from .tables import TABLES, row_numbers
+from .unread import list_unread
 
-SPLIT_ALIASES = ("val", "valid", "validation", "training", "testing", "eval", "evaluation")
-TABLES = (ACTIONS_FILE, POSITIONS_FILE)
+OWN_FILES = (
+    layout.INDEX_FILE, layout.INFO_FILE, "conversion.json", "simulation.json", "left_out.txt", "overview.png", "overview.txt",
+)  # fmt: skip
+"""What commands leave in a data root beside its sequences."""
 
 
 @dataclass(frozen=True)
 class Kind:
     """How sequences lie in folders: where those of a split are, what one is called, and what the index says of it.
 
-    `check` takes the data root and a path and gives the index columns and the tables, float32 [T,A+P].
+    `check` takes the data root and a path and gives the index columns and the tables, float32 [T,A+P]. `files_read` takes the
+    data root, a folder below it and the names of its files and gives the names of those that are read.
     """
 
     store: str
     find: Callable[[Path, str], list[Path]]
     name: Callable[[Path, str, Path], str]
     check: Callable[[Path, str], tuple[dict, np.ndarray]]
+    files_read: Callable[[Path, str, list[str]], Collection[str]]
 
 
 def kind_of(root: Path) -> Kind:
-    """How the sequences below a data root lie."""
+    """Return how the sequences below a data root lie."""
     return WITH_POSES if poses.has_poses(root) else WITH_TABLES
 
 
 def find_sequences(root: Path, split: str) -> list[Path]:
-    """Folders with PNG frames at any depth under ``root/split``, in natural order (2 before 10). Hidden folders are left out."""
-    return png_folders(root / split, root)
+    """Return the folders with PNG frames at any depth below the split's folder, in natural order (2 before 10).
+
+    Hidden folders are left out. Raises `InputError` if there are two folders of the split.
+    """
+    folder = split_folder(root, split)
+    return [] if folder is None else png_folders(folder, root)
 
 
-def overlooked(root: Path) -> Iterator[str]:
-    """A line for each thing that looks as if it was meant to be read, but has another name."""
-    if poses.has_poses(root):
-        names = poses.SPLIT_FOLDERS.values()
-        for entry in sorted(root.iterdir()):
-            if entry.is_dir() and entry.name not in names and entry.name.lower() in (*SPLITS, *SPLIT_ALIASES):
-                yield f"{entry}: not read; the splits of data with poses are called {', '.join(names)}: rename it"
-        for split, name in poses.SPLIT_FOLDERS.items():
-            if (root / name).is_dir() and not poses.frames_root(root, split).is_dir():
-                yield f"{root / name}: not read; expected {name}{poses.FRAMES} and {name}{poses.POSES} in it as in other splits"
-        return
+def overlooked(root: Path) -> tuple[list[str], list[str]]:
+    """Return a line for each thing that was meant to be read, by its looks, and a line that counts the other files and folders."""
+    kind = kind_of(root)
+    folders = [entry for entry in sorted(root.iterdir()) if split_of(entry.name) and entry.is_dir()]
+    slips = list(_slips_of_poses(root, folders) if kind is WITH_POSES else _slips_of_tables(root))
+    tables, others = list_unread(root, partial(kind.files_read, root), folders)
+    return slips + tables, others
+
+
+def _slips_of_poses(root: Path, folders: list[Path]) -> Iterator[str]:
+    names = poses.SPLIT_FOLDERS.values()
+    for folder in folders:
+        if folder.name not in names:
+            yield f"{folder}: not read; the splits of data with poses are called {', '.join(names)}: rename it"
+    for split, name in poses.SPLIT_FOLDERS.items():
+        if (root / name).is_dir() and not poses.frames_root(root, split).is_dir():
+            yield f"{root / name}: not read; expected {name}{poses.FRAMES} and {name}{poses.POSES} in it as in other splits"
+
+
+def _slips_of_tables(root: Path) -> Iterator[str]:
     for entry in sorted(root.iterdir()):
-        if entry.name not in SPLITS and entry.name.lower() in (*SPLITS, *SPLIT_ALIASES):
-            yield f"{entry}: not read; the splits are called {', '.join(SPLITS)}: rename it"
-        elif entry.name in SPLITS and not entry.is_dir():
+        if split_of(entry.name) and not entry.is_dir():
             yield f"{entry}: is a file, expected a folder of sequences; remove it"
-    for split in SPLITS:
-        for folder, files in walk(root / split, root):
-            if "0.png" in files or "1.png" in files:
-                strange = [name for name in files if name.lower().endswith(".csv") and name not in TABLES and name[0] != "."]
-                for name in sorted(strange):
-                    yield f"{Path(folder, name)}: not read; {name_hint(name)}"
+
+
+def _files_with_tables(root: Path, folder: str, files: list[str]) -> Collection[str]:
+    if folder == str(root):
+        return {*OWN_FILES, *filter(split_of, files)}  # a split that is a file is told by itself
+    frames = {name for name in files if name.lower().endswith(".png")}
+    return frames.union(TABLES.values()) if frames else frames
+
+
+def _files_with_poses(root: Path, folder: str, files: list[str]) -> Collection[str]:
+    """A pose that belongs to no folder of frames is not read."""
+    if folder == str(root):
+        return OWN_FILES
+    path, frames = Path(folder).relative_to(root).as_posix(), {name for name in files if name.lower().endswith(".png")}
+    for split in poses.SPLIT_FOLDERS:
+        base = poses.frames_root(root, split).relative_to(root).as_posix()
+        of_poses = poses.poses_path(base)
+        if f"{path}/".startswith(f"{base}/"):
+            return frames
+        if f"{path}/".startswith(f"{of_poses}/") and (root / f"{base}{path.removeprefix(of_poses)}").is_dir():
+            return frames
+    return ()
 
 
 def check_sequence(folder: Path) -> tuple[dict, np.ndarray]:
@@ -103,10 +136,11 @@ def _check_sequence_with_poses(root: Path, path: str) -> tuple[dict, np.ndarray]
 WITH_TABLES = Kind(
     "folders",
     find_sequences,
-    lambda root, split, folder: folder.relative_to(root / split).as_posix(),
+    lambda root, split, folder: Path(*folder.relative_to(root).parts[1:]).as_posix(),
     lambda root, path: check_sequence(root / path),
+    _files_with_tables,
 )
-WITH_POSES = Kind("poses", poses.find_sequences, poses.sequence_name, _check_sequence_with_poses)
+WITH_POSES = Kind("poses", poses.find_sequences, poses.sequence_name, _check_sequence_with_poses, _files_with_poses)
 
 
 def build_index(root: Path, name: str | None = None, source: str | None = None) -> pd.DataFrame:
@@ -121,13 +155,16 @@ def build_index(root: Path, name: str | None = None, source: str | None = None) 
     found = [(split, folder) for split in SPLITS for folder in kind.find(root, split)]
     if not found:
         raise no_sequences(root)
-    rows, moments = [], None
+    rows, moments, folders = [], None, {}
     for split, folder in tqdm(found, desc="index", unit="sequence", disable=None):
         path = folder.relative_to(root).as_posix()
         if not path.isprintable():
             raise InputError(f"{str(folder)!r}: a name with characters that cannot be written; rename it")
         row, conditions = kind.check(root, path)
         row |= {"split": split, "sequence": kind.name(root, split, folder), "path": path}
+        other = folders.setdefault((split, row["sequence"]), folder)
+        if other is not folder:
+            raise InputError(f"{folder}: is called {row['sequence']} in the split {split}, as is {other}; rename one of them")
         if rows:
             _check_agreement(folder, row, root / rows[0]["path"], rows[0])
         rows.append(row)
@@ -163,8 +200,11 @@ def _earlier_name_and_source(root: Path) -> tuple[str, str]:
 def no_sequences(root: Path) -> InputError:
     if not root.is_dir():
         return InputError(f"{root}: no such folder, expected the root of a data set")
-    if root.name in SPLITS:
+    if split_of(root.name):
         return InputError(f"{root}: is a split itself; name the folder above, {root.parent}")
+    below = next((entry.parent for entry in sorted(root.glob("*/*")) if split_of(entry.name) and entry.is_dir()), None)
+    if below:
+        return InputError(f"{root}: found no sequences in {', '.join(SPLITS)}; name the folder with the splits, {below}")
     advice = "`svg-data frames` takes videos and pictures of other names and kinds"
     return InputError(
         f"{root}: found no sequences in {', '.join(SPLITS)}; expected e.g. {root / 'train' / '0' / '0.png'}; {advice}"
@@ -227,6 +267,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     index = build_index(args.root, args.name, args.source)
-    for line in (*overlooked(args.root), *row_numbers(args.root / index["path"][0], index["frames"][0])):
+    slips, others = overlooked(args.root)
+    has_tables = layout.POSES_COLUMN not in index
+    numbered = row_numbers(args.root / index["path"][0], index["frames"][0]) if has_tables else ()
+    for line in (*slips, *others, *numbered, *size_hint(args.root, index)):
         tell(f"note: {line}")
     tell(describe_index(args.root, index))
+
+
+def size_hint(root: Path, index: pd.DataFrame) -> list[str]:
+    """Return a line with a way out if the frames have no size that the models take; those from poses take any."""
+    height, width = index[["height", "width"]].iloc[0]
+    if layout.POSES_COLUMN in index or (height == width and width in layout.MODEL_WIDTHS):
+        return []
+    sizes = " and ".join(f"{width}x{width}" for width in layout.MODEL_WIDTHS)
+    return [
+        f"{root}: the frames are {height}x{width}, the models take {sizes}; `svg-data resize {root} OUT` makes a copy that fits"
+    ]

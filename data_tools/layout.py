@@ -16,6 +16,7 @@ A **data set** is a root folder with ``index.csv`` (one row a sequence) and ``da
 import io
 import json
 import math
+import posixpath
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PureWindowsPath
@@ -45,6 +46,7 @@ INDEX_TYPES = {
 }  # fmt: skip
 POSES_COLUMN = "poses"
 """Index column of data with poses: how many frames after the first one have one."""
+MODEL_WIDTHS = (64, 128)  # of square frames that the predictors take
 MAX_FRAMES, MAX_WIDTH, MAX_PIXELS, MAX_COLUMNS = 10_000_000, 16_384, 2**24, 4_096
 MAX_JSON, MAX_INDEX = 2**26, 2**28  # bytes
 MAX_TABLE_COLUMNS = 64  # of an index or a table of scores
@@ -151,6 +153,23 @@ def _check_index(path: Path, index: "pd.DataFrame") -> None:
         inside = PureWindowsPath(found)  # knows both separators and drive letters
         if not found or "\0" in found or inside.anchor or ".." in inside.parts:
             raise InputError(f"{path} row {row + 2}: found path {found!r}, expected one inside {path.parent}; {AGAIN}")
+    _check_twins(path, index)
+
+
+def _check_twins(path: Path, index: "pd.DataFrame") -> None:
+    """Raise `InputError` if two rows have one path, however it is written, or two of a split have one name."""
+    paths, splits = index["path"], index["split"]
+    joined = "\n".join(["", *paths.tolist(), ""])
+    if any(part in joined for part in ("//", "/./", "\n./", "/\n")):  # parts that say nothing
+        paths = paths.map(posixpath.normpath)
+    for column, keys in (("path", [paths]), ("sequence", [index["sequence"][splits == split] for split in SPLITS])):
+        for key in keys:
+            if len(set(key.tolist())) == len(key):
+                continue
+            last = key.index[key.duplicated()][0]
+            first = key.index[key == key[last]][0]
+            found = repr(index[column][last]) + (f" of {splits[last]}" if column == "sequence" else "")
+            raise InputError(f"{path} rows {first + 2} and {last + 2}: found the {column} {found} twice; remove one, or {AGAIN}")
 
 
 def read_info(root: Path) -> DatasetInfo:

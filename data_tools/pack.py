@@ -59,7 +59,7 @@ def pack(
         index = _with_poses_of_frames(root, index, frames)
     opened_store.cache_clear()
     _check_room(root, out, index)
-    digest, mean, std = _read_tables(root, index, info.condition_dim, name_lost=frames is None)
+    digest, mean, std = read_tables(root, index, info.condition_dim, name_lost=frames is None)
     source = f"{info.name}, {len(index)} sequences, {digest}"
     recipe = {"packer": 1, "sequences": sequences, "frames": frames, "data set": source}
     with claimed(out, RECIPE_FILE, recipe), tqdm(total=len(index), desc="pack", unit="sequence", disable=None) as bar:
@@ -71,7 +71,7 @@ def pack(
     return index
 
 
-def _read_tables(root: Path, index: pd.DataFrame, width: int, name_lost: bool) -> tuple[str, list[float], list[float]]:
+def read_tables(root: Path, index: pd.DataFrame, width: int, name_lost: bool = False) -> tuple[str, list[float], list[float]]:
     """(digest, mean, std): another digest if an index or a table has changed; moments of the training rows that are packed.
 
     With `name_lost`, print which sequences lose rows of tables beyond their frames.

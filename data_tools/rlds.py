@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .cameras import camera_order
 from .claim import claimed
 from .command import tell
 from .conversion import (
@@ -36,12 +37,12 @@ from .images import add_fit_arguments, check_image_width, decode_picture, fit_pi
 from .index import build_index
 from .layout import InputError
 from .pool import add_workers_argument, check_workers, in_order
+from .splits import split_of
 from .tables import hold_last
-from .tfds import FEATURES_FILE, Shard, StepFeature, find_shards, find_version, read_step_features
+from .tfds import FEATURES_FILE, INFO_FILE, Shard, StepFeature, find_shards, find_version, read_step_features
 from .tfrecord import Feature, some_names
+from .unread import among, list_unread
 
-SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validate", "validation"), "validate")
-ON_THE_ROBOT = ("wrist", "hand", "gripper")  # in names of cameras that move along
 CAMERAS = ("picture", "pixels")  # kinds of features
 ACTIONS, STATES = ("action", "actions"), ("observation/state", "endeffector_pos", "state", "states")  # usual names
 EPISODES_A_JOB = 32
@@ -87,9 +88,9 @@ def select(features: dict[str, StepFeature], camera: str | None, action_keys: li
 
 
 def _order(name: str, camera: StepFeature) -> tuple[bool, bool, str]:
-    """Return a key that sorts cameras: those in colour first, and those that stand beside the robot."""
+    """Return a key that sorts cameras: those in colour first, and then as `camera_order`."""
     is_grey = camera.shape[-1] not in (3, 4)
-    return is_grey, any(word in name for word in ON_THE_ROBOT), name
+    return is_grey, *camera_order(name)
 
 
 def read_episode(features: Mapping[str, Feature], steps: dict[str, StepFeature], selection: Selection):
@@ -220,6 +221,8 @@ def convert(
     with claimed(out, RECIPE_FILE, recipe):
         parts = itertools.chain([Report(left_out=absent, notes=found.notes)], in_order(work, jobs, workers, out))
         report = gather(parts, out, "rlds", len(jobs) + 1)
+        files = [folder / FEATURES_FILE, folder / INFO_FILE, *(shard.path for shard in shards)]
+        report.notes += itertools.chain(*list_unread(folder, among(files)))
         build_index(out, found.dataset, f"RLDS, {selection.camera}")
     return selection, report
 
@@ -232,12 +235,12 @@ def _divided(episodes: int) -> list[range]:
 
 def _episode_splits(shards: list[Shard], shares: tuple[float, float, float] | None) -> list[list[str]]:
     """Return for each shard the split of each of its episodes."""
-    known = {SPLIT_NAMES.get(shard.split) for shard in shards}
+    known = {split_of(shard.split) for shard in shards}
     if shares is None and known & {"validate", "test"}:
         if None in known:
             names = sorted({shard.split for shard in shards})
             raise InputError(f"--splits: found splits {', '.join(names)}, which are not all known; give shares, like 0.8 0.1 0.1")
-        return [[SPLIT_NAMES[shard.split]] * shard.episodes for shard in shards]
+        return [[split_of(shard.split)] * shard.episodes for shard in shards]
     shares = shares or DEFAULT_SHARES
     check_shares(shares)
     dealt = iter(assign_splits(sum(shard.episodes for shard in shards), shares))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
-from data_tools.layout import InputError
+from data_tools.layout import MODEL_WIDTHS, InputError
 
 from .flags import add_foreign_flags, names_of
 
@@ -325,8 +325,8 @@ def _validate_model(model: ModelConfig) -> None:
     if model.warp != "none" and not model.blend:
         raise InputError("--warp: expected --blend beside it, which mixes what it moves with what the decoder draws")
     if not model.with_poses:
-        if model.image_width not in (64, 128):
-            raise InputError(f"--image_width: found {model.image_width}, expected 64 or 128")
+        if model.image_width not in MODEL_WIDTHS:
+            raise InputError(f"--image_width: found {model.image_width}, expected {' or '.join(map(str, MODEL_WIDTHS))}")
         if model.grid != defaults.grid and not model.spatial:
             raise InputError(f"--grid: found {model.grid}, which is of --recurrence spatial; name that or --grid {defaults.grid}")
         if model.norm == "group" and not model.spatial and model.g_dim in (1, 4):

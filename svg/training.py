@@ -40,7 +40,10 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
         has, takes = ("poses", "--model pose_cvae") if dataset.info.pose_channels else ("no poses", "--model vgg or dcgan")
         raise InputError(f"--model {model.model}: the data set {dataset.root} has {has}, which {takes} takes")
     if width != size or (height != size and not model.with_poses):
-        raise InputError(f"--image_width: found {size}, but the frames of {dataset.root} are {height}x{width}")
+        takes_them = model.with_poses or (height == width and width in layout.MODEL_WIDTHS)
+        copy = f"make a copy that fits with `svg-data resize {dataset.root} OUT --image_width {size}`"
+        advice = f"give --image_width {width}" if takes_them else copy
+        raise InputError(f"--image_width: found {size}, but the frames of {dataset.root} are {height}x{width}; {advice}")
     model = dataclasses.replace(
         model, channels=channels, condition_dim=dataset.condition_dim, image_height=height if model.with_poses else 0
     )

@@ -97,6 +97,38 @@ def write_version(folder: Path, shards: dict[str, list[int]]) -> Path:
     return folder
 
 
+def write_video(path: Path, frames: np.ndarray) -> None:
+    """Write uint8 frames [T,H,W,3] as a lossless video (.mkv) or as H.264 (.mp4)."""
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codec = {"codec": "ffv1", "pix_fmt_out": "bgr0"} if path.suffix == ".mkv" else {"codec": "libx264"}
+    writer = imageio_ffmpeg.write_frames(str(path), frames.shape[2:0:-1], fps=10, macro_block_size=1, **codec)
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()
+
+
+def shades(count: int) -> list[Image.Image]:
+    """Return pictures of 16x16 pixels, each of a shade of its own: 10, 20, 30 ..."""
+    return [Image.new("RGB", (16, 16), (10 + 10 * number,) * 3) for number in range(count)]
+
+
+def write_animation(path: Path, pictures: list[Image.Image], **options) -> None:
+    """Write an animated GIF, WebP or PNG or a TIFF of several pages."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options |= {".webp": {"lossless": True}, ".apng": {"format": "PNG"}}.get(path.suffix, {})
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], **options)
+
+
+def write_table(path: Path, rows: int, columns: int = 2) -> np.ndarray:
+    """Write a CSV of numbers, float32 [rows,columns], and return them."""
+    table = np.random.default_rng(rows).normal(size=(rows, columns)).astype(np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savetxt(path, table, fmt="%.9g", delimiter=",")
+    return table
+
+
 def write_pictures(folder: Path, count: int, shade: int = 0) -> None:
     folder.mkdir(parents=True)
     for number in range(count):

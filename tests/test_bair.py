@@ -10,6 +10,7 @@ from recordings import (
     bair_sequence,
     contents,
     read_sequence,
+    shared_case,
 )
 
 from data_tools import __main__ as svg_data
@@ -193,3 +194,56 @@ def test_records_of_another_kind_are_told_by_what_they_hold(softmotion, tmp_path
     tfrecords.write_shard(shard, [{f"steps/{name}": np.ones(3, np.float32) for name in ("action", "reward")}] * 3)
     with pytest.raises(InputError, match="no feature 0/image_aux1/encoded, found steps/action, steps/reward;"):
         bair.convert(softmotion, tmp_path / "out", workers=1)
+
+
+def shard_names(root: Path) -> dict[str, set[str]]:
+    """Return the shards that the sequences of each split come from."""
+    index = layout.read_index(root)
+    return {split: {path.split("/")[1] for path in index["path"][index["split"] == split]} for split in index["split"].unique()}
+
+
+def write_shards(source: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        tfrecords.write_shard(source / f"{name}.tfrecords", [tfrecords.bair_features(*bair_sequence(number))])
+    return source
+
+
+def test_the_case_of_a_validation_split(tmp_path):
+    bair.convert(shared_case("bair_with_val"), tmp_path / "out", workers=1)
+    assert shard_names(tmp_path / "out") == {
+        "train": {"traj_0_to_0.tfrecords", "traj_1_to_1.tfrecords"},
+        "validate": {"traj_2_to_2.tfrecords"},
+        "test": {"traj_0_to_0.tfrecords"},
+    }
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validate", "validation", "eval"])
+def test_a_validation_split_is_read_and_nothing_is_taken_from_training(tmp_path, capsys, name):
+    source = write_shards(tmp_path / "s" / "softmotion30_44k", "train/a", "train/b", f"{name}/c", "test/d")
+    assert svg_data.main(["bair", str(tmp_path / "s"), str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert "4 sequences (2 train, 1 validate, 1 test)" in capsys.readouterr().out
+    assert shard_names(tmp_path / "out") == {
+        "train": {"a.tfrecords", "b.tfrecords"}, "validate": {"c.tfrecords"}, "test": {"d.tfrecords"},
+    }  # fmt: skip
+    np.testing.assert_array_equal(read_sequence(tmp_path / "out/validate/c.tfrecords/0"), bair_sequence(2)[0]["image_aux1"])
+    with pytest.raises(InputError, match=rf"--validate_shards: found 1, but {source / name} is there to validate; expected 0"):
+        bair.convert(source, tmp_path / "other", validate_shards=1, workers=1)
+
+
+def test_a_single_training_shard_trains_and_a_note_says_that_nothing_validates(tmp_path, capsys):
+    source = write_shards(tmp_path / "s", "train/a", "test/b")
+    assert svg_data.main(["bair", str(source), str(tmp_path / "out"), "--workers", "1"]) == 0
+    index = f"{tmp_path / 'out' / 'index.csv'}: 2 sequences (1 train, 1 test; no validate), frames 8x8x3, "
+    assert capsys.readouterr().out.splitlines() == [
+        f"note: {source}: found one training shard and none to validate with; there is no validation split",
+        f"{tmp_path / 'out'}: 2 sequences written, 0 were there already",
+        f"{index}4 action and 3 position columns",
+    ]
+    with pytest.raises(InputError, match="--validate_shards: found 1, expected 0 to 0 as there are 1 training shards"):
+        bair.convert(source, tmp_path / "other", validate_shards=1, workers=1)
+
+
+def test_shards_of_one_name_in_a_split_are_refused(tmp_path):
+    source = write_shards(tmp_path / "s", "train/a", "train/more/a", "test/a")
+    with pytest.raises(InputError, match=r"train/more/a.tfrecords: has the same name as .*train/a.tfrecords, of the same split"):
+        bair.convert(source, tmp_path / "out", workers=1)

@@ -182,7 +182,7 @@ def test_statistics_are_compared_column_by_column(root):
 
 def test_a_split_that_the_index_says_otherwise(root):
     index = layout.read_index(root).astype({"split": str})
-    index.loc[1, "split"] = "test"
+    index.loc[1, ["split", "sequence"]] = "test", "from_train"
     layout.write_index(root, index, layout.read_info(root))
     assert any("train/1: found split train, index.csv says test" in line for line in problems(root))
 

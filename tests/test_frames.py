@@ -1,5 +1,6 @@
 """Videos and pictures into sequences."""
 
+import os
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ from recordings import (
     contents,
     read_sequence,
     write_pictures,
+    write_video,
 )
 
 from data_tools import __main__ as svg_data
@@ -39,18 +41,11 @@ def test_one_recording_is_divided_in_time(tmp_path):
 
 def test_videos(tmp_path):
     """A GIF and a lossless MP4 give back their frames."""
-    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
     videos = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 16, 3), np.uint8) // 64 * 64
     first, *rest = (Image.fromarray(frame).quantize(64) for frame in videos[0])
     (tmp_path / "in").mkdir()
     first.save(tmp_path / "in" / "a.gif", save_all=True, append_images=rest)
-    writer = imageio_ffmpeg.write_frames(
-        str(tmp_path / "in" / "b.mkv"), (16, 16), fps=10, codec="ffv1", pix_fmt_out="bgr0", macro_block_size=1
-    )
-    writer.send(None)
-    for frame in videos[1]:
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
+    write_video(tmp_path / "in" / "b.mkv", videos[1])
     frames.convert(tmp_path / "in", tmp_path / "out", image_width=16, shares=(1, 0, 0), workers=1)
     for name, video in zip(("a.gif", "b.mkv"), videos, strict=True):
         np.testing.assert_array_equal(read_sequence(tmp_path / "out" / "train" / name / "0"), video)
@@ -69,6 +64,8 @@ def test_recordings_that_do_not_do(tmp_path):
     write_pictures(tmp_path / "in" / "a", 1)
     with pytest.raises(InputError, match=r"no recording can be used; .*in/a: found fewer than 2 frames"):
         frames.convert(tmp_path / "in", tmp_path / "out1", workers=1)
+    shutil.rmtree(tmp_path / "in" / "a")
+    write_pictures(tmp_path / "in" / "a", 2)
     write_pictures(tmp_path / "in" / "a" / "b", 3)
     with pytest.raises(InputError, match=r"in/a: holds pictures and, below them, .*in/a/b; put"):
         frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
@@ -187,11 +184,10 @@ def test_a_table_that_changed_between_runs_is_refused(tmp_path):
         frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
 
 
-@pytest.mark.parametrize("odd", ["val/x", "cover", "Test/x"])
-def test_recordings_beside_those_that_are_split_are_refused(tmp_path, odd):
-    for name in ("train/a", "test/b", odd):
+def test_recordings_beside_those_that_are_split_are_refused(tmp_path):
+    for name in ("train/a", "test/b", "cover"):
         write_pictures(tmp_path / "in" / name, 3)
-    with pytest.raises(InputError, match=f"{odd}: lies outside of train, validate, test"):
+    with pytest.raises(InputError, match=r"cover: lies outside of train, validate, test, where others lie \(test/b\)"):
         frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
     assert not (tmp_path / "out").exists()
 
@@ -214,4 +210,14 @@ def test_names_in_no_encoding_are_refused_at_once(tmp_path):
     except OSError:
         pytest.skip("this file system has no such names")
     with pytest.raises(InputError, match="a name with characters that cannot be written"):
+        frames.convert(tmp_path / "in", tmp_path / "out", workers=1)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "a.webp"])
+def test_a_pipe_in_the_place_of_a_recording_is_refused_without_waiting(tmp_path, name):
+    if name.endswith("mp4"):
+        pytest.importorskip("imageio_ffmpeg")
+    (tmp_path / "in").mkdir()
+    os.mkfifo(tmp_path / "in" / name)
+    with pytest.raises(InputError, match=rf"in/{name}: .*not a regular file.*; restore or remove it"):
         frames.convert(tmp_path / "in", tmp_path / "out", workers=1)

@@ -202,6 +202,47 @@ def test_unknown_split(tmp_path, sequence):
         layout.read_index(tmp_path, "test")
 
 
+HEADER = "split,sequence,path,frames,height,width,channels,action_dim,position_dim\n"
+
+
+def write_rows(root: Path, rows: str) -> None:
+    """Write an index of sequences "split,name,path", with spaces between them."""
+    (root / "index.csv").write_text(HEADER + "".join(f"{row},5,8,8,3,0,0\n" for row in rows.split()))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("train,a,train/a test,b,test/b test,c,train/a", "rows 2 and 4: found the path 'train/a' twice"),
+        ("train,a,train/a test,c,train//a", "rows 2 and 3: found the path 'train//a' twice"),
+        ("train,a,train/a test,c,./train/a/", "rows 2 and 3: found the path './train/a/' twice"),
+        ("train,b,x train,a,train/a train,a,train/c", "rows 3 and 4: found the sequence 'a' of train twice"),
+    ],
+)
+def test_rows_that_stand_in_an_index_twice_are_refused(tmp_path, rows, message):
+    write_rows(tmp_path, rows)
+    with pytest.raises(InputError, match=rf"index.csv {message}; remove one, or write it again"):
+        layout.read_index(tmp_path)
+
+
+def test_rows_that_only_look_alike_are_taken(tmp_path):
+    write_rows(tmp_path, "train,a,train/a test,a,test/a train,A,train/A train,a_b,train/a_b train,a/b,train/a/b")
+    assert len(layout.read_index(tmp_path)) == 5
+
+
+def test_sequences_of_one_name_are_not_indexed(tmp_path):
+    """Of poses: pictures in train_img itself are called as its folder."""
+    for folder in ("train_img", "train_label", "train_img/train_img", "train_label/train_img"):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (8, 8)).save(tmp_path / "train" / folder / f"{number}.png")
+    with pytest.raises(
+        InputError, match=r"train_img/train_img: is called train_img in the split train, as is .*train/train_img; rename"
+    ):
+        build_index(tmp_path)
+    assert not (tmp_path / "index.csv").exists()
+
+
 NO_MEANS = '{"schema_version": 1, "name": "x", "source": "", "action_dim": 4, "position_dim": 3}'
 
 
@@ -329,14 +370,18 @@ def test_write_sequence_overwrites_nothing(sequence):
 
 def test_things_of_another_name_are_noted(sequence, capsys):
     root = sequence.parent.parent
-    (root / "val").mkdir()
-    (root / "Test").mkdir()
-    (root / "validate").write_text("")
+    (root / "Test").write_text("")
     (sequence / "actions.csv").rename(sequence / "action.csv")
     (root / "notes.txt").write_text("")
     assert svg_data.main(["index", str(root)]) == 0
     lines = capsys.readouterr().out.replace(f"{root}/", "").splitlines()
-    assert [line.split(";")[0].split(":")[1].strip() for line in lines[:-1]] == ["Test", "val", "validate", "train/0/action.csv"]
+    assert lines[:-1] == [
+        "note: Test: is a file, expected a folder of sequences; remove it",
+        "note: train/0/action.csv: not read; the tables are called actions.csv and endeffector_positions.csv: rename it to "
+        "actions.csv or move it away",
+        f"note: {root}: not read: 1 .txt (notes.txt)",
+        f"note: {root}: the frames are 8x8, the models take 64x64 and 128x128; `svg-data resize {root} OUT` makes a copy that fits",
+    ]
     assert lines[-1].startswith("index.csv: 1 sequences (1 train; no validate, no test), frames 8x8x3, 0 action and 1 position")
 
 

@@ -1,0 +1,66 @@
+"""The splits of a data set under the names that people give them, at any depth of a folder."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .errors import InputError
+
+USUAL_NAMES = {
+    "train": ("train", "training"),
+    "validate": ("validate", "val", "valid", "validation", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+_SPLIT_OF = {name: split for split, names in USUAL_NAMES.items() for name in names}
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a folder of this name holds, or None; case does not matter."""
+    return _SPLIT_OF.get(name.lower())
+
+
+def split_folder(root: Path, split: str) -> Path | None:
+    """Return the folder of a split right below a data root, under any of its usual names; None if there is none.
+
+    Raises `InputError` if there are two of them.
+    """
+    if not root.is_dir():
+        return None
+    folders = [entry for entry in sorted(root.iterdir()) if split_of(entry.name) == split and entry.is_dir()]
+    if len(folders) > 1:
+        first, second = folders[:2]
+        raise InputError(f"{second}: found a second folder of the split {split} beside {first.name}; join them")
+    return folders[0] if folders else None
+
+
+def find_splits(names: Sequence[str]) -> list[tuple[str, str] | None]:
+    """Return of each path the split that it lies in and what it is without that split's folder, or None.
+
+    The folder of a split is the outermost one of a usual name that not all paths lie in, or else the innermost one
+    that all lie in: in ``test/{train,val}/0`` these are ``train`` and ``val``. A path that ends with such a name keeps
+    it.
+
+    Args:
+        names: relative paths, with slashes.
+    """
+    paths = [name.split("/") for name in names]
+    shared = _shared_length(paths)
+    found = []
+    for path in paths:
+        places = [place for place, name in enumerate(path) if split_of(name)]
+        place = next((place for place in places if place >= shared), places[-1] if places else None)
+        if place is None:
+            found.append(None)
+            continue
+        rest = path[:place] + path[place + 1 :] if place < len(path) - 1 else path
+        found.append((split_of(path[place]), "/".join(rest)))
+    return found
+
+
+def _shared_length(paths: Iterable[list[str]]) -> int:
+    """Return how many folders at the beginning all paths share."""
+    length = 0
+    for level in zip(*paths, strict=False):
+        if len(set(level)) > 1:
+            break
+        length += 1
+    return length
