@@ -7,9 +7,11 @@ there: so an interrupted one continues, and ends with what an uninterrupted one 
 import contextlib
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from . import layout
+from .command import tell
 from .files import remove_leftovers, walk, write_text
 from .layout import SPLITS, InputError
 from .lock import locked
@@ -32,10 +34,9 @@ def claimed(root: Path, recipe_file: str, recipe: dict) -> Iterator[None]:
     root.mkdir(parents=True, exist_ok=True)
     with locked(root):
         _compare_recipes(root, recipe_file, recipe)
-        remove_leftovers(root)
-        for name in FOLDERS:
-            for folder, _ in walk(root / name, root):
-                remove_leftovers(Path(folder))
+        folders = [root, *(Path(folder) for name in FOLDERS for folder, _ in walk(root / name, root))]
+        for line in chain.from_iterable(map(remove_leftovers, folders)):
+            tell(f"note: {line}", error=True)
         yield
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from .errors import InputError, clean
+from .files import explain_os_error
 
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 """What may follow a flag that is on or off."""
@@ -170,7 +171,7 @@ def _run(name: str, work: Callable[[], int | None], on_interrupt: str) -> int:
     except InputError as error:
         reason = error.line
     except OSError as error:
-        reason = f"{error.filename or 'files'}: {error.strerror or error}; check the path, its rights and the disk"
+        reason = explain_os_error(error)
     except RuntimeError as error:
         on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported for --help
         if str(error).startswith(("InvalidCxxCompiler", "TritonMissing")):

@@ -16,12 +16,35 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 from .errors import InputError
 
 TEMPORARY = ".svg-part"  # how temporary names end
 POINTER, MOST_POINTER = b"version https://git-lfs.github.com/spec/", 1024  # how a Git LFS pointer begins, and its size
 SPARSE_FROM, SPARSE = 2**26, 4  # bytes from which on a file is refused if it is so many times as large as what is stored of it
+OTHER_PLACE = "make it writable, or name another place with --out"
 _NO_FOLLOW, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)  # Windows has neither
+
+
+def explain_os_error(error: OSError) -> str:
+    """Return what could not be done and what to do about it, in one line."""
+    told = f"{error.filename or 'files'}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{told}; make room"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{told}; raise the limit, {open_files_limit()}, or lower --workers"
+    return f"{told}; check the path, its rights and the disk"
+
+
+def open_files_limit() -> str:
+    """Return how many files this process may have open, and where this is set."""
+    if resource is None:
+        return "of open files"
+    return f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]} open files by `ulimit -n`"
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -248,10 +271,38 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove from a folder what interrupted writers left under names of `temporary_beside`."""
-    for leftover in folder.glob(f".*{TEMPORARY}"):
-        remove(leftover)
+def remove_leftovers(folder: Path) -> list[str]:
+    """Remove from a folder what interrupted writers left under names of `temporary_beside`.
+
+    Return a line about each that cannot be removed. It is in nobody's way: other names are drawn for what is written next.
+    """
+    kept = []
+    for leftover in sorted(folder.glob(f".*{TEMPORARY}")):
+        try:
+            remove(leftover)
+        except OSError as error:
+            kept.append(f"{leftover}: left by a writer that was stopped, cannot be removed ({error.strerror}); remove it by hand")
+    return kept
+
+
+def check_writable(folder: Path, advice: str = OTHER_PLACE) -> None:
+    """Make a folder that results are to be written to after hours of work. Raise `InputError` if no file can be written there."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file, expected a folder; {advice}")
+    probe = temporary_beside(folder / "x")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        create(probe).close()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{folder}: no file can be written there ({error.strerror}); {advice}") from None
+
+
+def check_file_writable(path: Path) -> None:
+    """As `check_writable`, of a single file."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected the name of a file; add it")
+    check_writable(path.parent)
 
 
 def remove(path: Path) -> None:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from . import layout, poses
 from .command import tell
+from .files import check_writable
 from .folders import frame_paths, png_folders, read_conditions
 from .layout import SPLITS, InputError
 from .png import read_image_size
@@ -155,6 +156,7 @@ def build_index(root: Path, name: str | None = None, source: str | None = None) 
     found = [(split, folder) for split in SPLITS for folder in kind.find(root, split)]
     if not found:
         raise no_sequences(root)
+    check_writable(root, "make it writable")
     rows, moments, folders = [], None, {}
     for split, folder in tqdm(found, desc="index", unit="sequence", disable=None):
         path = folder.relative_to(root).as_posix()

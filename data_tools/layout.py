@@ -23,10 +23,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
-from .files import open_regular as open_regular
 from .files import read_bytes, write_texts
-from .files import whole_file as whole_file
-from .files import write_text as write_text
 
 if TYPE_CHECKING:
     import pandas as pd

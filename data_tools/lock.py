@@ -14,7 +14,6 @@ except ImportError:  # Windows
 from .layout import InputError
 
 PATIENCE = 5.0  # seconds: what a killed run's last worker may need to notice
-_held: set[int] = set()
 
 
 @contextlib.contextmanager
@@ -27,7 +26,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     handle, deadline = os.open(folder, os.O_RDONLY | os.O_DIRECTORY), time.monotonic() + PATIENCE
-    _held.add(handle)
     try:
         while True:
             try:
@@ -43,7 +41,6 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_SH)  # which the workers share
         yield
     finally:
-        _held.discard(handle)
         os.close(handle)
 
 
@@ -52,13 +49,3 @@ def share_lock(folder: Path) -> None:
     if fcntl is not None:
         with contextlib.suppress(OSError):
             fcntl.flock(os.open(folder, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
-
-
-def _let_go() -> None:
-    """In a forked process, which would hold the lock for as long as it lives."""
-    while _held:
-        os.close(_held.pop())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)

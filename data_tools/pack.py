@@ -23,7 +23,7 @@ from tqdm import tqdm
 from . import layout
 from .claim import claimed
 from .command import tell
-from .files import folder_in, naming, remove
+from .files import check_writable, folder_in, naming, remove
 from .index import Moments
 from .layout import SPLITS, InputError
 from .pool import add_workers_argument, check_workers, in_order
@@ -59,6 +59,7 @@ def pack(
         index = _with_poses_of_frames(root, index, frames)
     opened_store.cache_clear()
     _check_room(root, out, index)
+    check_writable(out, "make it writable, or name another folder")
     digest, mean, std = read_tables(root, index, info.condition_dim, name_lost=frames is None)
     source = f"{info.name}, {len(index)} sequences, {digest}"
     recipe = {"packer": 1, "sequences": sequences, "frames": frames, "data set": source}

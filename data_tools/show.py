@@ -16,7 +16,7 @@ from tqdm import tqdm
 from . import layout
 from .command import tell
 from .errors import clean
-from .files import whole_file, write_text
+from .files import check_file_writable, whole_file, write_text
 from .layout import SPLITS, InputError
 from .store import Store, open_store
 
@@ -167,10 +167,10 @@ def run(args: argparse.Namespace) -> None:
     path = args.out or args.root / "overview.png"
     if path.suffix.lower() != ".png":
         raise InputError(f"--out: found {path.name}, expected a name that ends in .png")
+    check_file_writable(path)
     present = layout.read_index(args.root)["split"].unique()
     samples = [sample_split(open_store(args.root, split), args.sequences) for split in SPLITS if split in present]
     text = describe(args.root, samples)
-    path.parent.mkdir(parents=True, exist_ok=True)
     draw(samples, path)
     write_text(path.with_suffix(".txt"), text)
     tell(f"{text}\n{path} and {path.with_suffix('.txt').name} written")

@@ -10,7 +10,7 @@ import io
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -61,6 +61,19 @@ class Store(ABC):
         """
         self.read_frames(sequence, start, frames)
         self._read_conditions(sequence, start, conditions)
+
+    def read_clips(self, clips: Sequence[tuple[int, int, int]], length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return frames uint8 [B,T,H,W,C] and conditions [B,T,...] of clips (sequence, where it starts, first frame).
+
+        The first frame is mostly that of the start; any other one of the sequence takes its place. Raises as `read`.
+        """
+        frames = np.empty((len(clips), length, *self.frame_size), np.uint8)
+        conditions = np.empty((len(clips), length, *self.condition_shape), self.condition_type)
+        for place, (sequence, start, first) in enumerate(clips):
+            self.read(sequence, start, frames[place], conditions[place])
+            if first != start:
+                self.read_frames(sequence, first, frames[place, :1])
+        return frames, conditions
 
     def read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
         """As `read`, the frames alone."""
@@ -355,6 +368,11 @@ def opened_store(root: Path, split: str) -> Store:
     The data set may change between two such pieces of work: begin with ``opened_store.cache_clear()``.
     """
     return open_store(root, split)
+
+
+def read_clips(root: Path, split: str, length: int, clips: Sequence[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """As `Store.read_clips`, in a worker process."""
+    return opened_store(root, split).read_clips(clips, length)
 
 
 def open_store(root: str | Path, split: str) -> Store:

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from data_tools.command import OneLineParser, run_command, tell
-from data_tools.files import write_text
+from data_tools.files import check_file_writable, write_text
 from data_tools.layout import InputError
 
 from . import measurement
@@ -74,6 +74,8 @@ def benchmark(args: argparse.Namespace) -> None:
     from . import benchmark_data, benchmark_model
 
     before = measurement.load(args.compare) if args.compare else []
+    for path in filter(None, (args.json, args.plot if "cost" in args.parts else None)):
+        check_file_writable(path)
     device = str(runtime.choose_device(args.device))
     here = machine(device)
     tell(", ".join(f"{name} {value}" for name, value in here.items()))

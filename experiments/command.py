@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,18 +68,28 @@ def take_released(name: str, parent: Path = Path()) -> Path:
     except InputError as error:
         raise InputError(f"--pretrained: {error}") from None
     if not run.exists():
-        with whole_folder(run) as folder:
-            for path in (path for path in source.rglob("*") if path.is_file()):
-                copy = folder / path.relative_to(source)
-                copy.parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, copy)
-        tell(f"{run}: the released model; its card is {run / 'README.md'}")
-        return run
+        try:
+            _copy_released(source, run)
+        except OSError:
+            if not run.exists():
+                raise
+            # another command was faster; its copy is compared with the original
+        else:
+            tell(f"{run}: the released model; its card is {run / 'README.md'}")
+            return run
     from svg.checkpoint import read_identity
 
     if read_identity(run, "best") != read_identity(source, "best"):
         raise InputError(f"{run}: found a run with other weights than the released ones; move it away")
     return run
+
+
+def _copy_released(source: Path, run: Path) -> None:
+    with whole_folder(run) as folder:
+        for path in (path for path in source.rglob("*") if path.is_file()):
+            copy = folder / path.relative_to(source)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_bytes(path.read_bytes())  # an error of shutil.copyfile names the original
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from data_tools.command import run_command, tell
+from data_tools.files import check_writable
 from data_tools.layout import InputError
 from svg.config import add_config_arguments
 from svg.flags import FlagParser
@@ -144,6 +145,7 @@ def compare(args: argparse.Namespace) -> None:
         if not runs:
             raise InputError(f"--studies: with these flags {study} has nothing but the base itself; leave it or the flags out")
     SequenceDataset(args.data_root, evaluation.split, config.data.n_eval, config.data.conditions)
+    check_writable(args.out, "make it writable, or name another folder")
 
     for number, (name, arguments) in enumerate(parsed.items(), start=1):
         tell(f"{number}/{len(parsed)}  {name}: {as_flags(wanted[name]) or 'the base'}")

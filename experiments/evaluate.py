@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.command import OneLineParser, run_command, tell
-from data_tools.files import write_text
+from data_tools.files import check_writable, folder_in, write_text
 from data_tools.layout import InputError
 from svg.protocols import OWN, PROTOCOLS, SET_METRICS
 
@@ -79,7 +79,10 @@ def check(args: argparse.Namespace) -> None:
 
 
 def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool = False) -> Any:
-    """The `Evaluation` of the run at `path`, written to its folder; with `reuse` one that is there, if it is of the same kind."""
+    """The `Evaluation` of the run at `path`, written to its folder; with `reuse` one that is there, if it is of the same kind.
+
+    Raises `OSError` if it cannot be written; what it found is printed before.
+    """
     from svg.checkpoint import read_identity
     from svg.evaluation import evaluate
     from svg.results import FOLDER
@@ -90,14 +93,34 @@ def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool 
     if before is not None:
         tell(f"taken as it is: {path / FOLDER / result_name(args)}.json")
         return before
+    check_run_writable(path)
     result = evaluate(
         opened.model, opened.dataset, opened.protocol, opened.device, opened.config.train.precision,
         batch_size=args.batch_size, memory=args.memory, compile=args.compile, seed=args.seed, limit=args.limit,
         weights=f"{path}, {args.checkpoint} checkpoint: {identity}", action_tests=True, **open_networks(args, opened),
     )  # fmt: skip
     result = replace(result, setting=replace(result.setting, data_digest=digest))
-    tell(f"written: {result.save(path, result_name(args))} and .csv")
+    try:
+        written = result.save(path, result_name(args))
+    except OSError:
+        tell(f"\n{headed_report(path, result)}\n")
+        raise
+    tell(f"written: {written} and .csv")
     return result
+
+
+def check_run_writable(run: Path) -> None:
+    """Raise `InputError` if scores of a run could not be written, before they are taken."""
+    from svg.results import FOLDER
+
+    check_writable(run / FOLDER, "make it writable, or copy the run to a place that is")
+    folder_in(run, FOLDER)  # refuses a link
+
+
+def headed_report(path: Path, result: Any) -> str:
+    """What an evaluation of the run at `path` found, as text."""
+    setting = result.setting
+    return f"{path} on {setting.data}/{setting.split}: {setting.sequences} sequences\n{result.report()}"
 
 
 def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity: str, digest: str) -> Any:
@@ -156,7 +179,10 @@ def evaluate(args: argparse.Namespace) -> None:
     labels = label_runs(args.runs)
     check_same_protocol(args, labels)
     folder = args.out or args.runs[0] / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    for path in () if args.reuse else labels.values():
+        check_run_writable(path)
+    if args.out or len(labels) > 1:
+        check_writable(folder)
     results = {}
     for label, path in labels.items():
         results[label] = evaluate_run(args, open_run(args, path), path, args.reuse)
@@ -164,7 +190,7 @@ def evaluate(args: argparse.Namespace) -> None:
         compare(results, folder, result_name(args))
         return
     result = results[label]
-    tell(f"\n{path} on {result.setting.data}/{result.setting.split}: {result.setting.sequences} sequences\n{result.report()}")
+    tell(f"\n{headed_report(path, result)}")
     if args.out:
         write_tables(folder / result_name(args), [result.table()], result.in_words() | {"data": result.setting.scored})
 
@@ -193,7 +219,6 @@ def compare(results: dict[str, Any], folder: Path, name: str) -> None:
         "p": "sign-flip test of the differences of the same sequences, corrected after Holm for the number of runs",
     }
     tell(f"\n{listing(words)}\n\n{means.text()}\n\n{differences.text()}\n")
-    folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"comparison_{name}"
     write_text(Path(f"{stem}.csv"), comparison.rows.to_csv(index=False, float_format="%.7g"))
     write_tables(stem, [means, differences], words)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.command import OneLineParser, run_command, tell
-from data_tools.files import folder_in
+from data_tools.files import check_writable, folder_in
 from data_tools.layout import InputError
 
 from .command import Run, add_run_arguments, named_sequences, open_run, parse_run_arguments, pose_video
@@ -73,6 +73,8 @@ def render(args: argparse.Namespace) -> None:
     if args.mp4:
         require_mp4()
     run = open_run(args)
+    folder = args.out or folder_in(args.run, FIGURES)
+    check_writable(folder)
     names = list(run.dataset.index["sequence"])
     if args.sequences:
         stems = file_stems(names, PARTS)
@@ -80,7 +82,6 @@ def render(args: argparse.Namespace) -> None:
         chosen = {f"sequence_{stems[name]}": number for name, number in numbers.items()}
     else:
         chosen = choose_sequences(run, args.batch_size, args.seed)
-    folder = args.out or folder_in(args.run, FIGURES)
     for kind, number in chosen.items():
         title = f"sequence {names[number]}" if args.sequences else f"{kind}: sequence {names[number]}"
         videos, scores = predicted_videos(run, number, args.n_sample, args.seed)

@@ -92,7 +92,7 @@ def report(args: argparse.Namespace) -> None:
     if not 0.1 <= args.fps <= 50:
         raise InputError("--fps: expected a number from 0.1 to 50")
 
-    from data_tools.files import write_text
+    from data_tools.files import check_file_writable, write_text
     from svg.config import flag_values
     from svg.journal import read_metrics
     from svg.plotting import frame_curves, training_curves
@@ -101,6 +101,9 @@ def report(args: argparse.Namespace) -> None:
 
     check(args)
     run = open_run(args)
+    kind = result_name(args)
+    out = args.out or args.run / ("report.html" if kind == "test" else f"report_{kind}.html")
+    check_file_writable(out)
     named = named_sequences(run.dataset, args.sequences) if args.sequences else None
     evaluation = evaluate_run(args, run, args.run, reuse=True)
     chosen = {f"sequence {name}": number for name, number in named.items()} if named else choose_sequences(run, evaluation)
@@ -121,10 +124,7 @@ def report(args: argparse.Namespace) -> None:
         "Configuration": Table(["flag", "value"], [[name, str(value)] for name, value in flags.items()]),
         "Environment": Table(["", "value"], [[name, str(value)] for name, value in environment.items()]),
     }
-    kind = result_name(args)
-    out = args.out or args.run / ("report.html" if kind == "test" else f"report_{kind}.html")
     page = build_report(f"Video prediction: {name}", evaluation, sequences, figures, tables, args.fps, times)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, page)
     tell(f"written: {out} ({len(page) / 1e6:.1f} MB; opens in any browser, without a network)")
 

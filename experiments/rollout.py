@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_tools.command import OneLineParser, run_command, tell
-from data_tools.files import write_text
+from data_tools.files import check_writable, folder_in, write_text
 from data_tools.layout import InputError
 
 from .command import Run, add_run_arguments, named_sequences, open_run, parse_run_arguments
@@ -204,8 +204,8 @@ def rollout(args: argparse.Namespace) -> None:
     names = list(run.dataset.index["sequence"])
     stems = file_stems(names)
     numbers = named_sequences(run.dataset, args.sequences or names)
-    folder = args.out or args.run / "rollout"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = args.out or folder_in(args.run, "rollout")
+    check_writable(folder)
     totals = plan(args, run, numbers)
     tell(f"conditions: {run.dataset.given}")
     scores, curves = folder / f"{args.split}_psnr.csv", {}
@@ -223,7 +223,7 @@ def rollout(args: argparse.Namespace) -> None:
             if rolled.psnr:
                 curves[name] = (np.array(rolled.psnr), np.array(rolled.held))
     if args.submission:
-        tell(table)
+        tell(f"{table}")
     if not curves:
         return
     columns = ["sequence", "frame", "psnr", "held"]

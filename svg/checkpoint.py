@@ -117,13 +117,18 @@ def _checksum(values: dict[str, Any]) -> str:
 
 def _entries(run: Path, newest: int | None = None) -> list[Path]:
     """The best checkpoint and those to resume from, all or so many."""
-    return [*(run / FOLDER).glob("best.json"), *_steps(run)[:newest]]
+    return [*_files(run, "best.json"), *_steps(run)[:newest]]
 
 
 def _steps(run: Path) -> list[Path]:
     """The checkpoints to resume from, the newest first; that of an earlier release comes last."""
-    steps = [path for path in (run / FOLDER).glob("step-*.json") if _step_of(path) >= 0]
-    return [*sorted(steps, key=_step_of, reverse=True), *(run / FOLDER).glob("last.json")]
+    steps = [path for path in _files(run, "step-*.json") if _step_of(path) >= 0]
+    return [*sorted(steps, key=_step_of, reverse=True), *_files(run, "last.json")]
+
+
+def _files(run: Path, pattern: str) -> list[Path]:
+    """Return the files of the checkpoints' folder, links among them: a folder of such a name is none of ours."""
+    return [path for path in (run / FOLDER).glob(pattern) if path.is_symlink() or not path.is_dir()]
 
 
 def _step_of(path: Path) -> int:
@@ -140,9 +145,12 @@ def _remove_unnamed(run: Path, kept: list[Path]) -> None:
             named |= {Path(name).name for name in read_json(path, "")["files"].values()}
         except (InputError, KeyError, TypeError, AttributeError):
             return  # one that cannot be read: which files are its own is not known
-    others = [path for path in (run / FOLDER).iterdir() if path.name not in named and OURS.fullmatch(path.name)]
+    others = [path for path in _files(run, "*") if path.name not in named and OURS.fullmatch(path.name)]
     for path in sorted(others, key=lambda path: path.suffix != ".json"):
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            tell(f"note: {path}: cannot be removed ({error.strerror}); remove it by hand", error=True)
     flush_names(run / FOLDER)
 
 
@@ -151,8 +159,8 @@ def remove_after(run: Path, step: int) -> None:
     for path in _steps(run):
         if _step_of(path) > step:
             path.unlink()
-    for folder in (run, run / FOLDER):
-        remove_leftovers(folder)
+    for line in [*remove_leftovers(run), *remove_leftovers(run / FOLDER)]:
+        tell(f"note: {line}", error=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -164,7 +172,7 @@ def exists(run: Path, name: str) -> bool:
 
 
 def _candidates(run: Path, name: str) -> list[Path]:
-    return _steps(run) if name == "last" else list((run / FOLDER).glob(f"{name}.json"))
+    return _steps(run) if name == "last" else _files(run, f"{name}.json")
 
 
 def find(run: Path, name: str) -> Checkpoint:

@@ -5,7 +5,6 @@ processes changes nothing but the speed.
 """
 
 import os
-import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
+from data_tools.command import tell
 from data_tools.layout import InputError
 
 BEAT, MISSES, ARRIVAL = 5.0, 6, 60
@@ -144,8 +144,10 @@ class Watch(threading.Thread):
 
     def _end(self, reason: str) -> None:
         if not Watch.ended.is_set():
-            print(f"\nprocess {self._rank}: {reason}; this one ends; svg-train --resume goes on", file=sys.stderr, flush=True)
-            os._exit(1)
+            try:
+                tell(f"process {self._rank}: {reason}; this one ends; svg-train --resume goes on", error=True)
+            finally:
+                os._exit(1)
 
 
 def wrap(model: nn.Module, world: World, device: torch.device) -> nn.Module:

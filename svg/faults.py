@@ -1,6 +1,5 @@
 """Faults of a training: which steps are of no use, what led to them, and what its user can do."""
 
-import errno
 import json
 import math
 from pathlib import Path
@@ -11,7 +10,8 @@ import torch.distributed as dist
 from safetensors.torch import save
 from torch import nn
 
-from data_tools.files import folder_in, whole_file, write_text
+from data_tools.files import explain_os_error, folder_in, whole_file, write_text
+from data_tools.pool import WorkerEnded
 
 from .checkpoint import stored_weights
 from .config import TrainConfig
@@ -50,7 +50,7 @@ def _is_number(value: Any) -> bool:
 def explain(error: Exception, processes: int) -> str | None:
     """What a fault that is not this program's means, and what to do; None for any other error. `processes` train together."""
     text = str(error)
-    first, last = (text.splitlines() or [""])[0], (text.splitlines() or [""])[-1]
+    first = (text.splitlines() or [""])[0]
     on_gpu = (
         isinstance(error, torch.OutOfMemoryError) or "CUDA error: out of memory" in text or "CUBLAS_STATUS_ALLOC_FAILED" in text
     )
@@ -59,15 +59,10 @@ def explain(error: Exception, processes: int) -> str | None:
             f"out of memory {'on the GPU ' if on_gpu else ''}in training; lower --batch_size (and raise --accumulate as much: the "
             "gradients stay those of the whole batch), --n_future, --width or --g_dim"
         )
-    if text.startswith("DataLoader worker"):
-        reason = first.removeprefix("DataLoader worker ").strip(" .")
-        return (
-            f"a process that reads data ended: {reason}; is the memory full? lower --workers, or 0 to read in the training process"
-        )
+    if isinstance(error, WorkerEnded):
+        return f"a process that reads data ended, {error.reason}; lower --workers, or 0 to read in the training process"
     if isinstance(error, OSError):
-        caught = "in DataLoader worker process" in text  # whose words PyTorch packs into one error of the same kind
-        told = last if caught else f"{error.filename or 'files'}: {error.strerror or error}"
-        return f"{told}; make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else f"{told}; mend this"
+        return explain_os_error(error)
     if processes > 1 and (isinstance(error, dist.DistError) or any(words in text for words in OF_CONNECTIONS)):
         return f"the connection to the other processes is lost ({first[:120]}); the message of the one that ended first says why"
     return None

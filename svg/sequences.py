@@ -1,18 +1,20 @@
 """torch Datasets over an index: frames are read when asked for. And the stateless sampler."""
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data_tools import layout
 from data_tools.layout import InputError
-from data_tools.store import open_store
+from data_tools.pool import read_ahead
+from data_tools.store import open_store, read_clips
 
 from . import fingerprint, runtime
 from .config import CONDITIONS
@@ -129,18 +131,27 @@ class SequenceDataset(Dataset):
         return self.info.std[self.columns]
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, np.ndarray]:
-        frames, conditions = self._read([key if isinstance(key, tuple) else (key, 0)])
-        return {"frames": frames[0], "conditions": conditions[0]}
+        number, start = key if isinstance(key, tuple) else (key, 0)
+        frames, conditions = self.store.read_clips([(int(self._numbers[number]), start, start)], self.clip_length)
+        return {"frames": frames[0], "conditions": self._of_clips(conditions)[0]}
 
-    def batch(self, clips: Sequence[tuple[int, int]]) -> Batch:
-        """Clips (sequence, first frame) -> ``{"frames": uint8 [B,T,C,H,W], "conditions": float32 [B,T,D]}``.
+    def batch(self, clips: Sequence[tuple[int, ...]]) -> Batch:
+        """Return ``{"frames": uint8 [B,T,C,H,W], "conditions": float32 [B,T,D]}`` of clips (sequence, start).
 
+        A third number is the frame of the sequence that stands in the place of the first one.
         Poses are uint8 [B,T,C,H,W]. Pictures keep their channels innermost in memory, as they lie on disk and as convolutions like
         them.
         """
-        frames, conditions = self._read(clips)
+        return self.as_batch(*self.store.read_clips(self.in_store(clips), self.clip_length))
+
+    def in_store(self, clips: Sequence[tuple[int, ...]]) -> list[tuple[int, int, int]]:
+        """Return the clips of `batch` as `Store.read_clips` takes them."""
+        return [(int(self._numbers[number]), start, *(first or [start])) for number, start, *first in clips]
+
+    def as_batch(self, frames: np.ndarray, conditions: np.ndarray) -> Batch:
+        """Return what `Store.read_clips` has read as `batch` does."""
         frames = torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
-        return {"frames": frames, "conditions": as_tensor(conditions)}
+        return {"frames": frames, "conditions": as_tensor(self._of_clips(conditions))}
 
     def files(self, limit: int = 0) -> dict[str, list[str]]:
         """Return the paths of the files that are read for the first `limit` sequences, or all, in groups: `Store.files`."""
@@ -191,29 +202,23 @@ class SequenceDataset(Dataset):
         self.store.read_frames(int(self._numbers[number]), start, frames)
         return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
-    def _read(self, clips: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [B,T,H,W,C] and conditions [B,T,...], each clip read straight into its place."""
-        shape, store = (len(clips), self.clip_length), self.store
-        frames = np.empty((*shape, *self.frame_size), np.uint8)
-        conditions = np.empty((*shape, *store.condition_shape), store.condition_type)
-        for place, (sequence, start) in enumerate(clips):
-            store.read(int(self._numbers[sequence]), start, frames[place], conditions[place])
+    def _of_clips(self, conditions: np.ndarray) -> np.ndarray:
+        """Return what a model is given of the conditions [B,T,...] of clips."""
         if self.future_positions is not None:
             conditions = self.future_positions.replace(conditions, self.info)
-        return frames, self._selected(conditions)
+        return self._selected(conditions)
 
     def _selected(self, conditions: np.ndarray) -> np.ndarray:
         """Those columns that condition the model; poses as they are."""
         return conditions if self.info.pose_channels else conditions[..., self.columns]
 
 
-class TrainingBatches(Dataset):
+class TrainingBatches:
     """``batches[step]``: the batch of any training step, a function of the seed and the step alone.
 
     Every pass over the data is a new permutation of its clips: one of each sequence, from a random frame or, with
     ``clip_start="first"``, from 0 on; or all of each, ``sliding`` by one frame or ``disjoint``. Of the share `far` of the clips the
-    first frame is not the one before the second but any of the sequence. An unreadable file is returned as its `InputError`, so
-    that it reaches the training process whole from a worker. `share` is the part of each batch that this process takes.
+    first frame is not the one before the second but any of the sequence. `share` is the part of each batch that this process takes.
     """
 
     def __init__(
@@ -256,24 +261,28 @@ class TrainingBatches(Dataset):
             return int(np.random.default_rng((self.seed, number, 1)).integers(starts))
         return clip * self.dataset.clip_length if self.clip_start == "disjoint" else clip
 
-    def __getitem__(self, step: int) -> Batch | InputError:
-        try:
-            clips = self.clips(step)
-            batch = self.dataset.batch([(sequence, start) for sequence, start, _ in clips])
-            for frames, (sequence, start, first) in zip(batch["frames"], clips, strict=True):
-                if first != start:
-                    frames[0] = self.dataset.read_frames(sequence, first, first + 1)[0]
-            return batch
-        except InputError as error:
-            return error
+    def __getitem__(self, step: int) -> Batch:
+        return self.dataset.batch(self.clips(step))
 
-    def iterate(self, steps: range, workers: int, pin_memory: bool) -> Iterator[Batch]:
-        """The batches of `steps` in order, read ahead by `workers` processes."""
-        loader = DataLoader(self, batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin_memory)
-        for batch in loader:
-            if isinstance(batch, InputError):
-                raise batch
-            yield batch
+    def iterate(self, steps: range, workers: int, pin_memory: bool, hurried: Callable[[], bool] = lambda: False) -> Iterator[Batch]:
+        """Yield the batches of `steps` in order, read ahead by `workers` processes.
+
+        While `hurried` says so none of these is waited for. Raises `InputError` naming a file that cannot be read, and
+        `data_tools.pool.WorkerEnded`.
+        """
+        with contextlib.closing(self._read(steps, workers, hurried)) as batches:
+            for frames, conditions in batches:
+                batch = self.dataset.as_batch(frames, conditions)
+                yield {name: values.pin_memory() for name, values in batch.items()} if pin_memory else batch
+
+    def _read(self, steps: range, workers: int, hurried: Callable[[], bool]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        store, length = self.dataset.store, self.dataset.clip_length
+        jobs = (self.dataset.in_store(self.clips(step)) for step in steps)
+        here = partial(store.read_clips, length=length)
+        if workers:  # without this module, whose import takes them seconds
+            yield from read_ahead(partial(read_clips, store.root, store.split, length), jobs, workers, here, hurried)
+        else:
+            yield from map(here, jobs)
 
 
 class ResidentBatches:

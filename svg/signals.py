@@ -1,16 +1,17 @@
-"""SIGINT and SIGTERM as requests: the work at hand is ended and saved first. A second SIGINT leaves at once."""
+"""Signals as requests to stop: the work at hand is ended and saved first. A second Ctrl-C leaves at once."""
 
 import contextlib
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 
-ASKING = (signal.SIGINT, signal.SIGTERM)
-ENOUGH = 0  # no signal has this number
-_in_use: set["Stopping"] = set()
+from data_tools.command import tell
+
+HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+ASKING = {signal.SIGINT, signal.SIGTERM, HANGUP} - {None}
+"""Ctrl-C; a queue or a machine that shuts down; a terminal that is closed."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -22,10 +23,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stopping:
-    """Within its ``with``, notes the first signal that asks to stop in `asked`.
+    """Within its ``with``, note the first signal that asks to stop in `asked`.
 
     The answer to the terminal comes at once, from a thread: the main one may be within an operation that takes seconds. In
-    another thread than the main one it notes nothing.
+    another thread than the main one nothing is noted. What ``nohup`` has set to be ignored stays so.
     """
 
     def __init__(self) -> None:
@@ -35,10 +36,10 @@ class Stopping:
     def __enter__(self) -> "Stopping":
         self._in_main = threading.current_thread() is threading.main_thread()
         if self._in_main:
+            noted = ASKING - ({HANGUP} if HANGUP and signal.getsignal(HANGUP) is signal.SIG_IGN else set())
             self._reader, self._writer = socket.socketpair()
             self._writer.setblocking(False)
-            _in_use.add(self)
-            self._before = {number: signal.signal(number, self._note) for number in ASKING}
+            self._before = {number: signal.signal(number, self._note) for number in noted}
             self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
             self._answering = threading.Thread(target=self._answer, daemon=True)
             self._answering.start()
@@ -49,10 +50,8 @@ class Stopping:
             signal.set_wakeup_fd(self._wakeup_before)
             for number, handler in self._before.items():
                 signal.signal(number, handler)
-            _in_use.discard(self)
-            self._writer.send(bytes([ENOUGH]))  # forked processes may hold the other end open
+            self._writer.close()  # which ends the thread
             self._answering.join()
-            self._writer.close()
             self._reader.close()
 
     def _note(self, number: int, _: object) -> None:
@@ -62,17 +61,18 @@ class Stopping:
             raise Stopped(self.asked)
 
     def _answer(self) -> None:
-        """Reads the numbers of the signals as they come in."""
+        """Read the numbers of the signals as they come in."""
         interrupts, told = 0, False
-        while (number := self._reader.recv(1)[0]) != ENOUGH:
-            if number not in ASKING:
+        while number := self._reader.recv(1):
+            if ord(number) not in ASKING:
                 continue
-            interrupts += number == signal.SIGINT
+            asked = signal.Signals(ord(number))
+            interrupts += asked == signal.SIGINT
             if interrupts > 1:
                 os._exit(128 + signal.SIGINT)
             if not told:
                 more = "; once more to leave at once" if interrupts else ""
-                print(f"\n{signal.Signals(number).name}: finishing what is at hand, then saving{more}", file=sys.stderr)
+                tell(f"{asked.name}: finishing what is at hand, then saving{more}", error=True)
                 told = True
 
     @contextlib.contextmanager
@@ -85,17 +85,3 @@ class Stopping:
             yield
         finally:
             self._interruptible = False
-
-
-def _leave_to_parent() -> None:
-    """In a forked process, such as one that reads data: what the terminal sends to all is its parent's business."""
-    if _in_use:
-        with contextlib.suppress(ValueError):  # forked by another thread than the main one, and without handlers then
-            signal.set_wakeup_fd(-1)
-            for number in ASKING:
-                signal.signal(number, signal.SIG_IGN)
-        _in_use.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)

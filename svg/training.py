@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import multiprocessing
 import signal
 import time
 from collections import deque
@@ -167,7 +166,9 @@ class Training:
                 stack.enter_context(locked(self.run))
                 self._check_still_last()
             self.stopping = stack.enter_context(Stopping())
-            stack.callback(_end_readers, set(multiprocessing.active_children()))
+            train = self.config.train
+            steps = range(self.progress["step"] * train.accumulate, train.niter * train.epoch_size * train.accumulate)
+            self._ahead = stack.enter_context(contextlib.closing(self.batches_of(steps)))
             try:
                 self._fit()
             except (RuntimeError, OSError) as error:
@@ -284,7 +285,7 @@ class Training:
         pin_memory = self.device.type == "cuda"
         if self.resident is not None:
             return self.resident.iterate(steps, pin_memory)
-        return self.batches.iterate(steps, self.config.data.workers, pin_memory)
+        return self.batches.iterate(steps, self.config.data.workers, pin_memory, lambda: self.stopping.asked is not None)
 
     def _epoch(self) -> None:
         """The steps of the epoch, or of what is left of it; fewer if the time is over or a signal asks to stop."""
@@ -293,34 +294,32 @@ class Training:
         self._beta = train.beta * schedules.kl_annealing(train, epoch)
         self._tfr = schedules.teacher_forcing_ratio(train, epoch)
         last = (epoch + 1) * train.epoch_size
-        batches = self.batches_of(range(first * train.accumulate, last * train.accumulate))
         self.learner.model.train()
         began, frames, self._rate, self._lr = time.monotonic(), 0, 0.0, self._learning_rate(max(first - 1, 0))
         quiet = None if self.world.first else True  # None: where there is no terminal
         bar = tqdm(range(first, last), desc=f"epoch {epoch + 1}", unit="step", disable=quiet, leave=False)
         ahead = deque()  # losses, on a GPU read while it works on the next step
-        with contextlib.closing(batches):  # ends the processes that read ahead
-            for step in bar:
-                self._lr = lr = self._learning_rate(step)
-                some = [next(batches) for _ in range(train.accumulate)]
-                losses = self.learner.step(step, some, lr, self._beta, self._tfr, self.stopping.asked is not None)
-                ahead.append((step, lr, losses))
-                # after a fault at once: the weights are those that led to it
-                self._count(ahead, 1 if self.device.type == "cuda" and not self._skipped else 0)
-                frames += train.batch_size * train.accumulate * self.training_data.clip_length
-                self.progress["step"] = step + 1
-                self._rate = frames / (time.monotonic() - began)
-                shown = {name: f"{value:.4g}" for name, value in self._means().items()}
-                bar.set_postfix({**shown, "beta": self._beta, "tfr": self._tfr, "frames/s": f"{self._rate:.0f}"})
-                self._look_at_the_clock()
-                if self.world.first:
-                    console.tell_all(self._forecast.after_step(step + 1, self.progress["minutes"]))
-                self._stop_agreed |= self.world.size == 1 and self.stopping.asked is not None
-                if self._out_of_time() or self._stop_agreed:
-                    break
-                if self._is_save_due() and step + 1 < last:
-                    self._count(ahead, 0)
-                    self._save()
+        for step in bar:
+            self._lr = lr = self._learning_rate(step)
+            some = [next(self._ahead) for _ in range(train.accumulate)]
+            losses = self.learner.step(step, some, lr, self._beta, self._tfr, self.stopping.asked is not None)
+            ahead.append((step, lr, losses))
+            # after a fault at once: the weights are those that led to it
+            self._count(ahead, 1 if self.device.type == "cuda" and not self._skipped else 0)
+            frames += train.batch_size * train.accumulate * self.training_data.clip_length
+            self.progress["step"] = step + 1
+            self._rate = frames / (time.monotonic() - began)
+            shown = {name: f"{value:.4g}" for name, value in self._means().items()}
+            bar.set_postfix({**shown, "beta": self._beta, "tfr": self._tfr, "frames/s": f"{self._rate:.0f}"})
+            self._look_at_the_clock()
+            if self.world.first:
+                console.tell_all(self._forecast.after_step(step + 1, self.progress["minutes"]))
+            self._stop_agreed |= self.world.size == 1 and self.stopping.asked is not None
+            if self._out_of_time() or self._stop_agreed:
+                break
+            if self._is_save_due() and step + 1 < last:
+                self._count(ahead, 0)
+                self._save()
         self._count(ahead, 0)
 
     def _count(self, ahead: deque, left: int) -> None:
@@ -423,9 +422,3 @@ class Training:
         self._save()
         tell(console.epoch_line(epoch, step, progress["minutes"], metrics | timing, best))
         console.tell_all(self._forecast.after_epoch(step, progress["minutes"]))
-
-
-def _end_readers(others: set[multiprocessing.Process]) -> None:
-    """Ends processes that read data and were started since: one that hangs would keep this one from ending."""
-    for reader in set(multiprocessing.active_children()) - others:
-        reader.kill()

@@ -29,10 +29,23 @@ def test_imports_run_one_way():
     for path in (ROOT / "svg").glob("*.py"):
         assert not [n for n in imported(path) if n.startswith("experiments")], path
         outside = {n for n in imported(path) if n.startswith("data_tools.")}
-        allowed = tuple(f"data_tools.{name}" for name in ("errors", "files", "layout", "store", "command", "lock"))
+        allowed = tuple(f"data_tools.{name}" for name in ("errors", "files", "layout", "store", "command", "lock", "pool"))
         assert all(n.startswith(allowed) for n in outside), path
     for name in ("predictor", "model", "pose_cvae", "models", "backbones", "layers", "recurrent", "losses", "metrics"):
         assert not [n for n in imported(ROOT / "svg" / f"{name}.py") if "training" in n or "evaluation" in n], name
+
+
+def test_there_is_one_printer_and_one_walk():
+    """`command.tell` cleans what it shows and survives closed streams; `files.walk` fails loudly."""
+    printers = {"command.py", "workloads.py"}  # the latter talks to its parent process
+    for path in (path for package in ("data_tools", "svg", "experiments") for path in (ROOT / package).glob("*.py")):
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        names = {call.id for call in calls if isinstance(call, ast.Name)}
+        methods = {
+            (call.value.id, call.attr) for call in calls if isinstance(call, ast.Attribute) and isinstance(call.value, ast.Name)
+        }
+        assert "print" not in names or path.name in printers, path
+        assert not methods & {("os", "walk"), ("tqdm", "write")}, path
 
 
 @pytest.mark.parametrize(
