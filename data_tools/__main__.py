@@ -11,7 +11,7 @@ COMMANDS = {
     "simulate_dance": "simulate a person with the skeleton of every frame, index included",
     "bair": "convert BAIR TFRecords (softmotion30_44k), index included",
     "rlds": "convert RLDS episodes as TensorFlow Datasets writes them, index included",
-    "frames": "take videos, and folders of pictures with tables or without, index included",
+    "frames": "take videos, animations and folders of pictures, with tables or without, index included",
     "resize": "copy an indexed data set with frames of another size, index included",
     "index": "check the sequences under a root and write index.csv and dataset.json",
     "check": "read everything and report damaged and doubtful sequences",

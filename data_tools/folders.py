@@ -72,13 +72,22 @@ def write_sequence(folder: Path, frames: np.ndarray, actions: np.ndarray | None,
     if folder.exists():
         raise InputError(f"{folder}: is there already; remove it or take another number")
     with whole_folder(folder) as temporary:
-        for number, image in enumerate(png.encode_frames(frames)):
-            with open(f"{temporary}/{number}.png", "wb") as file:
-                file.write(image)
+        write_frames(temporary, frames)
         for name, table in tables.items():
-            rows = hold_last(table) if name == ACTIONS_FILE else table
-            lines = (",".join(f"{value:.9g}" for value in row) for row in rows.tolist())
-            (temporary / name).write_text("".join(f"{line}\n" for line in lines))
+            write_table(temporary / name, hold_last(table) if name == ACTIONS_FILE else table)
+
+
+def write_frames(folder: Path, frames: np.ndarray) -> None:
+    """Write uint8 frames [T,H,W,C] as ``0.png, 1.png, ...`` into a folder that is there."""
+    for number, image in enumerate(png.encode_frames(frames)):
+        with open(f"{folder}/{number}.png", "wb") as file:
+            file.write(image)
+
+
+def write_table(path: Path, table: np.ndarray) -> None:
+    """Write numbers [T,columns] as a CSV, with 9 significant digits, which give back every float32 exactly."""
+    lines = (",".join(f"{value:.9g}" for value in row) for row in table.tolist())
+    path.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _check_arrays(folder: Path, frames: np.ndarray, tables: dict[str, np.ndarray]) -> None:

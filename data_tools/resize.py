@@ -5,6 +5,7 @@ with an anti-aliased filter; --fit stretch takes the whole frame. Started again,
 """
 
 import argparse
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -14,12 +15,14 @@ from PIL import Image
 
 from . import layout
 from .conversion import Report, fill_root, print_report
-from .folders import write_sequence
+from .files import open_regular, whole_folder
+from .folders import write_frames, write_table
 from .images import add_fit_arguments, check_image_width, fit_picture
-from .layout import SPLITS, InputError
+from .layout import ACTIONS_FILE, POSITIONS_FILE, SPLITS, InputError
 from .pack import read_tables
 from .pool import add_workers_argument, check_workers
 from .store import opened_store
+from .tables import condition_files
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,21 @@ def _copy(root: Path, width: int, fit: str, job: Job) -> Report:
     if job.folder.is_dir():
         return Report(present=1)
     store = opened_store(root, job.split)
-    frames, tables = [], []
+    frames, conditions = [], []
     for pictures, rows in store.pieces(job.number, int(store.lengths[job.number])):
         frames += [_resize_frame(picture, width, fit) for picture in pictures]
-        tables.append(rows)
-    table, actions = np.concatenate(tables), store.info.action_dim
-    parts = [part if part.shape[1] else None for part in (table[:, :actions], table[:, actions:])]
-    write_sequence(job.folder, np.stack(frames), *parts)
+        conditions.append(rows)
+    with whole_folder(job.folder) as temporary:
+        write_frames(temporary, np.stack(frames))
+        if store.info.store == "packed":
+            table, actions = np.concatenate(conditions), store.info.action_dim
+            for name, part in ((ACTIONS_FILE, table[:, :actions]), (POSITIONS_FILE, table[:, actions:])):
+                if part.shape[1]:
+                    write_table(temporary / name, part)
+        else:  # as they are: they may go on after the last frame
+            for path in condition_files(root / store.index["path"].iat[job.number]).values():
+                with open_regular(path, root) as table, open(temporary / path.name, "wb") as copy:
+                    shutil.copyfileobj(table, copy)
     return Report(written=1)
 
 

@@ -15,6 +15,7 @@ from data_tools.index import build_index
 from data_tools.layout import InputError
 from data_tools.pack import pack
 from data_tools.resize import resize
+from data_tools.store import open_store
 from experiments import train
 from svg.sequences import SequenceDataset
 
@@ -129,6 +130,15 @@ def test_packed_data_give_the_same(root, tmp_path):
     resize(tmp_path / "packed", tmp_path / "b", workers=2)
     a, b = (contents(tmp_path / name) for name in "ab")
     assert a == b
+
+
+def test_rows_of_tables_beyond_the_frames_stay(root, tmp_path):
+    """Actions of a plan, of which the frames are to be predicted."""
+    table = root / "test/0/actions.csv"
+    table.write_text(table.read_text() + "1,2,3,4\n" * 3)
+    resize(root, tmp_path / "copy", workers=1)
+    assert (tmp_path / "copy/test/0/actions.csv").read_bytes() == table.read_bytes()
+    assert open_store(tmp_path / "copy", "test").horizon(0, slice(0, 4)) == 5 + 3
 
 
 def test_splits_are_those_of_the_index(root, tmp_path):
