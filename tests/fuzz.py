@@ -248,7 +248,7 @@ def spoil_flags(data: bytes, chance: random.Random) -> bytes:
         [
             ("n_past", ("0", "-1", "x", "1.5", "nan", "", "9999999999", "'")),
             ("lr", ("0", "-1", "x", "nan", "inf", "1,5", "")),
-            ("model", ("resnet", "", "VGG")),
+            ("model", ("resnet", "", "vgg16")),
             ("batch_size", ("0", "1e3", "two", "0x10")),
             ("image_width", ("63", "0", "-64", "1000000")),
             ("recurrence", ("both", "0")),
