@@ -5,6 +5,7 @@ a table under a noisy camera, which as PNG are about as large as BAIR's.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -200,15 +201,20 @@ def write_linked_index(root: Path, sequences: int, store: str = "folders") -> No
     layout.write_index(root, index, layout.DatasetInfo("benchmark", "", 4, 3, zeros, ones, store))
 
 
-def write_links(root: Path, real: list[Path]) -> None:
-    """Sequence folders that are links to a few real ones."""
+def write_links(root: Path) -> None:
+    """Write sequence folders that are links to eight real ones in the same root."""
+    from data_tools.folders import write_sequence
+
+    real = [root.resolve() / "real" / str(number) for number in range(8)]
+    for number, path in enumerate(real):
+        write_sequence(path, *make_sequence(number))
     for number, path in enumerate(layout.read_index(root)["path"]):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).symlink_to(real[number % len(real)])
 
 
 def write_hollow_arrays(root: Path, sequences: int) -> None:
-    """The files of a packed training split, of full length but without content: the file system stores no zeros."""
+    """Make the files of a packed training split of full length, for which the disk has room but to which nothing is written."""
     from data_tools.store import npy_header
 
     (root / "train").mkdir()
@@ -217,25 +223,26 @@ def write_hollow_arrays(root: Path, sequences: int) -> None:
         header = npy_header(np.dtype(dtype), shape)
         with open(root / "train" / f"{name}.npy", "wb") as file:
             file.write(header)
-            file.truncate(len(header) + int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            file.flush()
+            os.posix_fallocate(file.fileno(), 0, len(header) + int(np.prod(shape)) * np.dtype(dtype).itemsize)
 
 
 def measure_memory(folder: Path) -> list[Row]:
-    """Resident memory of a process that has read 3,000 clips from all over a small and a large data set (on Linux)."""
-    from data_tools.folders import write_sequence
+    """Resident memory of a process that has read 3,000 clips from all over a small and a large data set (on Linux).
 
+    Packed ones are left out for which the disk has no room.
+    """
     if not Path("/proc/self/status").exists():
         return []
-    real = [folder / "real" / str(number) for number in range(8)]
-    for number, path in enumerate(real):
-        write_sequence(path, *make_sequence(number))
     rows = []
     for store in ("folders", "packed"):
         for sequences in MEMORY_SIZES:
             root = folder / f"{store}_{sequences}"
+            if store == "packed" and shutil.disk_usage(folder).free < 2 * sequences * FRAMES * WIDTH * WIDTH * 3:
+                continue
             write_linked_index(root, sequences, store)
             if store == "folders":
-                write_links(root, real)
+                write_links(root)
             else:
                 write_hollow_arrays(root, sequences)
             rows.append(Row.of(f"resident memory, {store}, {sequences:,} sequences, MB", [resident_after_reading(root)]))

@@ -104,7 +104,7 @@ def test_as_far_as_actions_go(squares, runs, tmp_path, capsys):
     with Image.open(tmp_path / "test_longer.gif") as film:
         for frame, known in ((5, True), (6, False)):
             film.seek(frame)
-            truth = np.asarray(film.convert("RGB"))[40:-30, 20:190]
+            truth = np.asarray(film.convert("RGB"))[60:-60, 20:190]
             assert (len(np.unique(truth.reshape(-1, 3), axis=0)) > 1) == known
     assert rolled(runs["actions"], tmp_path, "--n_future", "5", "--no-gif") == 0
     assert "plan: 5 frames" in capsys.readouterr().out

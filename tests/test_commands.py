@@ -58,7 +58,7 @@ def test_resume_takes_its_own_flags_and_new_ones(run, tmp_path):
 def test_evaluate(run, capsys):
     assert evaluate.main([str(run), "--n_sample", "3"]) == 0
     printed = capsys.readouterr().out
-    assert "test: 5 sequences\n" in printed and "frames    2 given, 4 predicted" in printed and "pred (best of 3)" in printed
+    assert "test: 5 sequences\n" in printed and "frames     2 given, 4 predicted" in printed and "pred (best of 3)" in printed
     assert "another sequence's conditions cost" in printed and "another sequence's actions alone cost" in printed
     assert json.loads((run / "evaluation" / "test_n3.json").read_text())["protocol"]["n_sample"] == 3
     assert evaluate.main([str(run), "--split", "validate", "--n_future", "9", "--n_sample", "0", "--checkpoint", "last"]) == 0
@@ -69,7 +69,7 @@ def test_evaluate(run, capsys):
 
 def test_evaluate_under_a_published_protocol(run, capsys):
     assert evaluate.main([str(run), "--protocol", "lab", "--n_future", "4"]) == 0
-    assert "protocol  lab, changed: n_future 4 (finn_eval_seq" in capsys.readouterr().out
+    assert "protocol   lab, changed: n_future 4 (finn_eval_seq" in capsys.readouterr().out
     assert json.loads((run / "evaluation" / "test_lab_4.json").read_text())["protocol"]["ssim_window"] == "gaussian"
 
 

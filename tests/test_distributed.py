@@ -181,7 +181,8 @@ def test_two_processes_begin_with_one_scored_start(small_config, tmp_path):
     assert words == ["data", "model", "training", "schedule", "scores", "epoch", "epoch"]
     assert ", 2 processes\n" in done.stdout
     (own,), (start, line) = read_metrics(origin), read_metrics(tmp_path / "run")
-    assert start == {"epoch": 0, "step": 0} | {name: own[name] for name in own if name.startswith("val_")}
+    expected = {"epoch": 0, "step": 0} | {name: own[name] for name in own if name.startswith("val_")}
+    assert start == pytest.approx(expected, rel=1e-5)  # two processes compute on fewer threads each
     assert (line["epoch"], line["step"]) == (1, 3)
 
 
