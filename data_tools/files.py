@@ -117,7 +117,7 @@ def read_bytes(path: Path | str, most: int, root: Path | str | None = None) -> b
     with open_regular(path, root) as file:
         size = os.fstat(file.fileno()).st_size
         if size <= most:
-            return file.read(most)
+            return file.read(size)
     raise OSError(errno.EFBIG, f"{size} bytes, expected at most {most}", str(path))
 
 

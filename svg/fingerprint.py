@@ -131,7 +131,7 @@ def write(run: Path, fingerprints: Fingerprints) -> None:
 def read(run: Path) -> Fingerprints | None:
     """Return what a run has noted; None of runs of earlier releases. Raises `InputError`."""
     path = run / FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     advice = "restore it, or remove it to go on without comparing the files of the data set"
     values = read_json(path, advice)

@@ -390,14 +390,15 @@ def test_faults_while_others_read(small_config, monkeypatch, fault):
 
 def test_a_reader_that_is_killed(small_config):
     run = Training(changed(small_config, niter=1)).fit()
-    training = Training(changed(small_config, workers=2, epoch_size=3), resume=True)
+    training = Training(changed(small_config, workers=2, epoch_size=3, niter=100), resume=True)
     at_step(training, 4, lambda: [os.kill(child.pid, signal.SIGKILL) for child in multiprocessing.active_children()])
     began = time.monotonic()
     with pytest.raises(
         InputError, match=r"a process that reads data ended, with -9 \(Killed\).*lower --workers.* keeps its last checkpoint"
     ):
         training.fit()
-    assert time.monotonic() - began < 60 and checkpoint.find(run, "last").step == 3
+    step = checkpoint.find(run, "last").step  # of what was read before there are some steps more
+    assert time.monotonic() - began < 60 and 3 <= step < 30 and step % 3 == 0
 
 
 def test_out_of_memory(small_config):

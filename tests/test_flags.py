@@ -380,7 +380,9 @@ def test_flags_files_in_flags_files(tmp_path, monkeypatch, capsys):
     with open(tmp_path / "large", "wb") as file:
         file.truncate(2**33)
     assert "found no file pipe" in refusal(capsys, train.main, "@pipe")
-    assert "flags file: large cannot be read (8589934592 bytes, expected at most" in refusal(capsys, train.main, "@large")
+    assert "flags file: large cannot be read (a sparse file: 8589934592 bytes, of which 0 are stored)" in refusal(
+        capsys, train.main, "@large"
+    )
 
 
 def test_recipes_as_the_documents_name_them():

@@ -134,7 +134,7 @@ def test_a_source_that_disappears(jobs, tmp_path, capsys):
     shutil.copytree(source_of(jobs["bair"]), tmp_path / "in")
     shard = tmp_path / "in" / "train" / "traj_1.tfrecords"
     shard.unlink()
-    shard.symlink_to(tmp_path / "gone")
+    shard.symlink_to(shard.parent / "gone")
     assert svg_data.main(["bair", str(tmp_path / "in"), str(tmp_path / "out"), "--workers", "1"]) == 2
     assert f"{shard}: cannot be read (No such file or directory)" in capsys.readouterr().err
     assert (

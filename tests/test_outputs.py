@@ -66,7 +66,7 @@ def fail(*_: object, **__: object) -> None:
     ("name", "first"),
     [
         ("evaluate", (evaluation, "evaluate")), ("render", (render, "choose_sequences")), ("report", (report, "evaluate_run")),
-        ("rollout", (rollout, "roll_out_sequence")), ("show", (show, "sample_split")), ("pack", (pack, "_read_tables")),
+        ("rollout", (rollout, "roll_out_sequence")), ("show", (show, "sample_split")), ("pack", (pack, "read_tables")),
         ("benchmark", (benchmark_model, "measure")), ("compare", (compare, "train_run")),
     ],
 )  # fmt: skip
