@@ -20,7 +20,7 @@ def data(tmp_path) -> Path:
     """A data set without an index."""
     generator = np.random.default_rng(0)
     for split in ("train", "test"):
-        frames = generator.integers(0, 256, (5, 8, 8, 3), np.uint8)
+        frames = generator.integers(0, 256, (5, 64, 64, 3), np.uint8)
         write_sequence(tmp_path / "data" / split / "0", frames, generator.normal(size=(5, 2)), None)
     return tmp_path / "data"
 
@@ -41,7 +41,7 @@ def test_a_closed_stream_changes_nothing(data, closed):
     done = run(f"index data {closed}", data)
     assert (done.returncode, done.stderr) == (0, "")
     assert (
-        done.stdout == "data/index.csv: 2 sequences (1 train, 1 test; no validate), frames 8x8x3, 2 action and 0 position columns\n"
+        done.stdout == "data/index.csv: 2 sequences (1 train, 1 test; no validate), frames 64x64x3, 2 action and 0 position columns\n"
     )
     assert (data / "index.csv").exists() and json.loads((data / "dataset.json").read_text())["action_dim"] == 2
 
