@@ -93,7 +93,7 @@ def test_files_of_a_rollout(dancer, tmp_path, capsys):
         "submission.csv", "test_0.gif", "test_0.mp4", "test_1.gif", "test_1.mp4", "test_psnr.csv", "test_psnr.png"
     }  # fmt: skip
     with Image.open(out / "test_0.gif") as film:
-        assert film.n_frames == 24 and film.size == (3 * (192 + 8) + 4 * 8, 26 + 96 + 8 + 24)  # truth, prediction, pose
+        assert film.n_frames == 24 and film.size == (3 * (192 + 8) + 4 * 8, 26 + 24 + 96 + 8 + 18 + 24)  # truth, prediction, pose
     rows = list(csv.reader((out / "submission.csv").open()))
     assert rows[0] == ["id", *map(str, range(3 * 16 * 32))]
     table = np.array(rows[1:], np.int64)
