@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 COMMANDS = {
     "svg-quickstart": "experiments.quickstart",
@@ -23,8 +23,11 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=["data_tools", "svg", "experiments"],
-    package_data={"experiments": ["recipes/*.args"], "svg": ["report.html", "released/*/*", "released/*/checkpoints/*"]},
+    packages=find_packages(include=["data_tools*", "svg*", "experiments*"]),
+    package_data={
+        "experiments": ["recipes/*.args"],
+        "svg": ["figures/report.html", "released/*/*", "released/*/checkpoints/*"],
+    },
     install_requires=[
         "torch>=2.11",
         "numpy>=1.26",
@@ -41,7 +44,14 @@ setup(
         "sim": ["mujoco-core>=4"],
         "video": ["imageio-ffmpeg>=0.5"],
         "metrics": ["lpips>=0.1.4"],
-        "dev": ["pytest>=8", "hypothesis>=6.100", "scikit-image>=0.22", "scipy>=1.12", "lpips>=0.1.4", "ruff>=0.6"],
+        "dev": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "scikit-image>=0.22",
+            "scipy>=1.12",
+            "lpips>=0.1.4",
+            "ruff>=0.6",
+        ],
     },
     entry_points={"console_scripts": [f"{command}={module}:main" for command, module in COMMANDS.items()]},
 )

@@ -7,16 +7,22 @@ import sys
 from .command import OneLineParser, run_command
 
 COMMANDS = {
-    "simulate": "simulate robot pushing into a new data set, index included",
-    "simulate_dance": "simulate a person with the skeleton of every frame, index included",
-    "bair": "convert BAIR TFRecords (softmotion30_44k), index included",
-    "rlds": "convert RLDS episodes as TensorFlow Datasets writes them, index included",
-    "frames": "take videos, animations and folders of pictures, with tables or without, index included",
-    "resize": "copy an indexed data set with frames of another size, index included",
-    "index": "check the sequences under a root and write index.csv and dataset.json",
-    "check": "read everything and report damaged and doubtful sequences",
-    "show": "draw a contact sheet and print statistics",
-    "pack": "pack an indexed data set for fast reading",
+    "simulate": ("simulators.push", "simulate robot pushing into a new data set, index included"),
+    "simulate_dance": (
+        "simulators.dance",
+        "simulate a person with the skeleton of every frame, index included",
+    ),
+    "bair": ("converters.bair", "convert BAIR TFRecords (softmotion30_44k), index included"),
+    "rlds": ("converters.rlds", "convert RLDS episodes as TensorFlow Datasets writes them, index included"),
+    "frames": (
+        "converters.videos",
+        "take videos, animations and folders of pictures, with tables or without, index included",
+    ),
+    "resize": ("resize", "copy an indexed data set with frames of another size, index included"),
+    "index": ("index", "check the sequences under a root and write index.csv and dataset.json"),
+    "check": ("check", "read everything and report damaged and doubtful sequences"),
+    "show": ("show", "draw a contact sheet and print statistics"),
+    "pack": ("pack", "pack an indexed data set for fast reading"),
 }
 CONTINUING = ("simulate", "simulate_dance", "bair", "rlds", "frames", "resize", "pack")
 
@@ -24,10 +30,15 @@ CONTINUING = ("simulate", "simulate_dance", "bair", "rlds", "frames", "resize", 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="svg-data", description=__doc__.replace("`", ""))
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in COMMANDS.items():
-        module = importlib.import_module(f".{name}", __package__)  # here, where an interrupt is answered in one line
+    for name, (room, summary) in COMMANDS.items():
+        module = importlib.import_module(
+            f".{room}", __package__
+        )  # here, where an interrupt is answered in one line
         command = commands.add_parser(
-            name, help=summary, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)
@@ -35,7 +46,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> int:
-    on_interrupt = "interrupted; the same command goes on from there" if args.command in CONTINUING else "interrupted"
+    on_interrupt = (
+        "interrupted; the same command goes on from there" if args.command in CONTINUING else "interrupted"
+    )
     return run_command(f"svg-data {args.command}", lambda: args.run(args), on_interrupt)
 
 

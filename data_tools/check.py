@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from . import layout, poses
 from .command import tell
+from .errors import InputError
 from .folders import frame_paths
 from .index import WITH_POSES, Moments, kind_of, no_sequences, overlooked
-from .layout import SPLITS, DatasetInfo, InputError
+from .layout import SPLITS, DatasetInfo
 from .png import read_frame
 from .pool import add_workers_argument, check_workers, in_order
 from .store import opened_store
@@ -107,7 +108,9 @@ def _read_metadata(root: Path) -> tuple[pd.DataFrame | None, DatasetInfo | None,
     found, problems = [], []
     for read in (layout.read_index, layout.read_info):
         found.append(None)
-        if (root / layout.INDEX_FILE).exists() or (root / layout.INFO_FILE).exists():  # one without the other is a problem
+        if (root / layout.INDEX_FILE).exists() or (
+            root / layout.INFO_FILE
+        ).exists():  # one without the other is a problem
             try:
                 found[-1] = read(root)
             except InputError as error:
@@ -124,7 +127,10 @@ def _read_folder(root: Path, job: tuple[str, Path]) -> Finding:
         files, of_poses = poses.list_sequence(root, path) if kind is WITH_POSES else (frame_paths(folder), [])
         size = (row["height"], row["width"], row["channels"])
         pose_size = (*size[:2], row.pop("pose_channels", 0))
-        frames, skeletons = (read_frame(file, size) for file in files), (read_frame(file, pose_size) for file in of_poses)
+        frames, skeletons = (
+            (read_frame(file, size) for file in files),
+            (read_frame(file, pose_size) for file in of_poses),
+        )
         _examine(finding, str(folder), row, conditions, frames, skeletons)
     except InputError as error:
         finding.problems.append(str(error))
@@ -143,7 +149,11 @@ def _read_packed(root: Path, job: tuple[str, int]) -> Finding:
         if not np.isfinite(tables).all():
             raise InputError(f"{name}: conditions that are not finite; pack the data set again")
         frames = (frame for piece, _ in store.pieces(number, row["frames"]) for frame in piece)
-        poses_of = (pose for _, piece in store.pieces(number, row["frames"] - 1) for pose in piece) if with_poses else iter(())
+        poses_of = (
+            (pose for _, piece in store.pieces(number, row["frames"] - 1) for pose in piece)
+            if with_poses
+            else iter(())
+        )
         _examine(finding, name, row, tables, frames, poses_of)
     except InputError as error:
         finding.problems.append(str(error))
@@ -169,7 +179,9 @@ def _examine(
             finding.problems.append(f"{name}: the pose never changes; check how the poses were drawn")
     run = longest_run(repeated)
     if run >= min(FROZEN_RUN, len(repeated)) and run:
-        finding.problems.append(f"{name}: frozen frames, {run + 1} in a row are equal; leave the sequence out or record it again")
+        finding.problems.append(
+            f"{name}: frozen frames, {run + 1} in a row are equal; leave the sequence out or record it again"
+        )
     elif repeated.sum() > REPEATED * len(repeated):
         finding.problems.append(
             f"{name}: {repeated.sum()} of {len(finding.hashes)} frames equal the one before; take fewer frames a second"
@@ -197,7 +209,9 @@ def longest_run(flags: np.ndarray) -> int:
 def _disagreements(root: Path, findings: list[Finding]) -> Iterator[str]:
     """Sequences of another size or with other columns than most have."""
     columns = ["height", "width", "channels", "action_dim", "position_dim"]
-    kinds = pd.Series([tuple(finding.row[column] for column in columns) for finding in findings], dtype=object)
+    kinds = pd.Series(
+        [tuple(finding.row[column] for column in columns) for finding in findings], dtype=object
+    )
     if kinds.empty:
         return
     usual = kinds.value_counts().index[0]
@@ -243,7 +257,9 @@ def against_signs(root: Path, findings: list[Finding]) -> Iterator[str]:
     contradict, that is told once.
     """
     for column in range(min((min(f.row["action_dim"], f.row["position_dim"]) for f in findings), default=0)):
-        shares = [(finding, share) for finding in findings if (share := agreement(finding, column)) is not None]
+        shares = [
+            (finding, share) for finding in findings if (share := agreement(finding, column)) is not None
+        ]
         if len(shares) < LEAST_SEQUENCES:
             continue
         against = [finding for finding, share in shares if share <= 1 - CLEARLY]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from . import layout
 from .command import tell
+from .errors import InputError
 from .files import remove_leftovers, walk, write_text
-from .layout import SPLITS, InputError
+from .layout import SPLITS
 from .lock import locked
 from .poses import SPLIT_FOLDERS
 from .splits import split_of
@@ -56,7 +57,9 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
         if not different:
             return
     elif _holds_splits(root):
-        raise InputError(f"{root}: holds sequences of another origin (no {recipe_file}); write into another root")
+        raise InputError(
+            f"{root}: holds sequences of another origin (no {recipe_file}); write into another root"
+        )
     write_text(path, text)
 
 

@@ -160,7 +160,10 @@ def run_command(name: str, work: Callable[[], int | None], on_interrupt: str = "
         return code
     if isinstance(problem, BrokenPipeError):
         return 128 + 13  # SIGPIPE, which Windows lacks
-    tell(f"{name}: stdout: {problem.strerror}; what was to be printed is lost, the work itself is done", error=True)
+    tell(
+        f"{name}: stdout: {problem.strerror}; what was to be printed is lost, the work itself is done",
+        error=True,
+    )
     return 2
 
 

@@ -1,4 +1,4 @@
-"""What the converters share: records to sequences, what was left out, splits and their flags."""
+"""Fill a data root: run jobs that write sequences, report what was left out, assign splits; shared by converters and simulators."""
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
@@ -12,12 +12,11 @@ from tqdm import tqdm
 from . import layout
 from .claim import claimed
 from .command import tell
+from .errors import InputError
 from .files import write_text
-from .folders import write_sequence
 from .index import build_index, describe_index
-from .layout import SPLITS, InputError
+from .layout import SPLITS
 from .pool import in_order
-from .tfrecord import Damage, Feature, MissingRecords, Record, parse_example, read_records
 
 RECIPE_FILE = "conversion.json"
 LEFT_OUT_FILE = "left_out.txt"
@@ -41,55 +40,6 @@ class Report:
         return self
 
 
-def convert_records(
-    path: Path,
-    folders: Callable[[int], dict[str, Path]],
-    read: Callable[[dict[str, Feature], str], tuple],
-    skip_damaged: bool,
-    expected: int = 0,
-    certain: bool = True,
-) -> Report:
-    """Writes the records of one TFRecord file as sequences.
-
-    Args:
-        path: the file.
-        folders: by camera, the sequence folders that record n becomes; none if it is not wanted. Those that are there stay.
-        read: (frames, actions, positions) of a camera from the record's features; raises `ValueError` with what is wrong.
-        skip_damaged: list damaged records in the report instead of raising `InputError` with file, record and byte offset.
-        expected: the least number of records that the file has.
-        certain: whether that is known; otherwise records that are missing at its end are only noted.
-    """
-    report, present = Report(), set()
-
-    def missing(number: int) -> dict[str, Path]:
-        lacking = {camera: folder for camera, folder in folders(number).items() if not folder.is_dir()}
-        present.update(folder for camera, folder in folders(number).items() if camera not in lacking)
-        return lacking
-
-    for record in read_records(path, lambda number: bool(missing(number)), expected, certain):
-        if isinstance(record, Record):
-            try:
-                features = parse_example(record.data)
-                recordings = [(folder, read(features, camera)) for camera, folder in missing(record.number).items()]
-            except ValueError as error:
-                record = Damage(path, record.number, record.offset, str(error))
-            else:
-                for folder, recording in recordings:
-                    write_sequence(folder, *recording)
-                    report.written += 1
-        if isinstance(record, Damage):
-            last = expected if isinstance(record, MissingRecords) else record.number + 1
-            lost = [number for number in range(record.number, last) if missing(number)]
-            if lost and isinstance(record, MissingRecords) and not certain:
-                report.notes.append(str(record))
-            elif lost and skip_damaged:
-                report.left_out.append(str(record))
-            elif lost:
-                raise InputError(f"{record}; restore this file, or leave such records out with --skip_damaged")
-    report.present = len(present)
-    return report
-
-
 def gather(parts: Iterable[Report], root: Path, name: str, jobs: int) -> Report:
     """The sum of the reports as they come, with a progress bar; what was left out is listed in ``<root>/left_out.txt``."""
     report = Report()
@@ -103,7 +53,13 @@ def gather(parts: Iterable[Report], root: Path, name: str, jobs: int) -> Report:
 
 
 def fill_root(
-    root: Path, recipe: dict, work: Callable[[Any], Report], jobs: Sequence, workers: int, name: str, source: str
+    root: Path,
+    recipe: dict,
+    work: Callable[[Any], Report],
+    jobs: Sequence,
+    workers: int,
+    name: str,
+    source: str,
 ) -> Report:
     """Claim a data root for a recipe, do all jobs, each of which writes sequences into it, and index it.
 
@@ -131,7 +87,9 @@ def print_report(out: Path, roots: Iterable[Path], report: Report) -> None:
         tell(f"left out: {line}")
     for line in report.notes:
         tell(f"note: {line}")
-    left_out = f", {len(report.left_out)} left out as damaged (see {LEFT_OUT_FILE})" if report.left_out else ""
+    left_out = (
+        f", {len(report.left_out)} left out as damaged (see {LEFT_OUT_FILE})" if report.left_out else ""
+    )
     tell(f"{out}: {report.written} sequences written, {report.present} were there already{left_out}")
     for root in roots:
         tell(describe_index(root, layout.read_index(root)))
@@ -147,9 +105,15 @@ def add_splits_argument(parser: argparse.ArgumentParser, default: str = "") -> N
 
 def check_shares(shares: tuple[float, ...]) -> None:
     """Raises `InputError` unless --splits are three shares that add up to 1."""
-    if len(shares) != len(SPLITS) or not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+    if (
+        len(shares) != len(SPLITS)
+        or not all(0 <= share <= 1 for share in shares)
+        or abs(sum(shares) - 1) > 1e-6
+    ):
         found = " ".join(str(share) for share in shares)
-        raise InputError(f"--splits: found {found}, expected the shares of {', '.join(SPLITS)}, adding up to 1, like 0.8 0.1 0.1")
+        raise InputError(
+            f"--splits: found {found}, expected the shares of {', '.join(SPLITS)}, adding up to 1, like 0.8 0.1 0.1"
+        )
 
 
 def assign_splits(sequences: int, shares: tuple[float, float, float]) -> list[str]:

@@ -12,7 +12,9 @@ class InputError(ValueError):
         self.argument = argument
         if argument:
             message = f"{argument}: {message}"
-        line = " ".join(line.strip() for line in message.splitlines())  # other libraries' errors have several lines
+        line = " ".join(
+            line.strip() for line in message.splitlines()
+        )  # other libraries' errors have several lines
         super().__init__(clean(line))
 
     @property
@@ -28,4 +30,6 @@ def clean(text: str) -> str:
     """
     if text.replace("\n", "").isprintable():  # nearly always
         return text
-    return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text
+    )

@@ -24,8 +24,14 @@ except ImportError:  # Windows
 from .errors import InputError
 
 TEMPORARY = ".svg-part"  # how temporary names end
-POINTER, MOST_POINTER = b"version https://git-lfs.github.com/spec/", 1024  # how a Git LFS pointer begins, and its size
-SPARSE_FROM, SPARSE = 2**26, 4  # bytes from which on a file is refused if it is so many times as large as what is stored of it
+POINTER, MOST_POINTER = (
+    b"version https://git-lfs.github.com/spec/",
+    1024,
+)  # how a Git LFS pointer begins, and its size
+SPARSE_FROM, SPARSE = (
+    2**26,
+    4,
+)  # bytes from which on a file is refused if it is so many times as large as what is stored of it
 OTHER_PLACE = "make it writable, or name another place with --out"
 _NO_FOLLOW, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)  # Windows has neither
 
@@ -75,7 +81,10 @@ def _unreadable(file: BinaryIO) -> str | None:
         return "not a regular file"
     if status.st_size <= MOST_POINTER and file.peek(len(POINTER)).startswith(POINTER):
         return "a Git LFS pointer instead of the file: run `git lfs pull`"
-    if status.st_size > SPARSE_FROM and getattr(status, "st_blocks", status.st_size) * 512 * SPARSE < status.st_size:
+    if (
+        status.st_size > SPARSE_FROM
+        and getattr(status, "st_blocks", status.st_size) * 512 * SPARSE < status.st_size
+    ):
         stored = _stored_bytes(file.fileno(), status.st_size)
         if stored * SPARSE < status.st_size:
             return f"a sparse file: {status.st_size} bytes, of which {stored} are stored"
@@ -132,7 +141,10 @@ def _is_above(folder: str, other: str) -> bool:
 
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Return a key that sorts frame2 before frame10."""
-    return [(int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in re.split(r"([0-9]+)", name)]
+    return [
+        (int(part), "") if part.isdecimal() and part.isascii() else (-1, part)
+        for part in re.split(r"([0-9]+)", name)
+    ]
 
 
 def walk(root: Path | str, within: Path | str | None = None) -> Iterator[tuple[str, list[str]]]:
@@ -143,7 +155,9 @@ def walk(root: Path | str, within: Path | str | None = None) -> Iterator[tuple[s
     link: trees of such links can be endless.
     """
     within = os.path.realpath(root if within is None else within)
-    reached: dict[tuple[int, int], tuple[str, bool]] = {}  # by device and inode: path, and whether a link led there
+    reached: dict[
+        tuple[int, int], tuple[str, bool]
+    ] = {}  # by device and inode: path, and whether a link led there
     pending = [(os.fspath(root), False)]
     while pending:
         folder, linked = pending.pop()
@@ -158,7 +172,9 @@ def walk(root: Path | str, within: Path | str | None = None) -> Iterator[tuple[s
                 return
             raise InputError(f"{folder}: was removed while it was read; run this again") from None
         except OSError as error:
-            raise InputError(f"{folder}: cannot be listed ({error.strerror}); get the rights to it or move it away") from None
+            raise InputError(
+                f"{folder}: cannot be listed ({error.strerror}); get the rights to it or move it away"
+            ) from None
         first, first_linked = reached.setdefault((status.st_dev, status.st_ino), (folder, linked))
         if first != folder and (linked or first_linked):
             raise InputError(f"{folder}: is the same folder as {first} (a link); remove one of them")
@@ -170,7 +186,9 @@ def walk(root: Path | str, within: Path | str | None = None) -> Iterator[tuple[s
             if is_link:
                 target = os.path.realpath(entry.path)
                 if not _is_above(within, target):
-                    raise InputError(f"{entry.path}: a link out of {within}, to {target}; copy what it points to (`cp -rL` does)")
+                    raise InputError(
+                        f"{entry.path}: a link out of {within}, to {target}; copy what it points to (`cp -rL` does)"
+                    )
                 if is_folder and _is_above(target, os.path.realpath(folder)):
                     continue
             if is_folder:
@@ -191,7 +209,9 @@ def folder_in(parent: Path, name: str) -> Path:
     """
     folder = parent / name
     if folder.is_symlink():
-        raise InputError(f"{folder}: is a link, expected a folder of its own; remove the link, or copy what it points to")
+        raise InputError(
+            f"{folder}: is a link, expected a folder of its own; remove the link, or copy what it points to"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -281,7 +301,9 @@ def remove_leftovers(folder: Path) -> list[str]:
         try:
             remove(leftover)
         except OSError as error:
-            kept.append(f"{leftover}: left by a writer that was stopped, cannot be removed ({error.strerror}); remove it by hand")
+            kept.append(
+                f"{leftover}: left by a writer that was stopped, cannot be removed ({error.strerror}); remove it by hand"
+            )
     return kept
 
 
@@ -347,4 +369,6 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         other = error.filename and TEMPORARY not in str(error.filename)
-        raise OSError(error.errno, error.strerror or str(error), str(error.filename if other else path)) from None
+        raise OSError(
+            error.errno, error.strerror or str(error), str(error.filename if other else path)
+        ) from None

@@ -10,8 +10,6 @@ from .errors import InputError
 from .files import natural_key, walk, whole_folder
 from .layout import ACTIONS_FILE, POSITIONS_FILE
 from .tables import finite_float32, hold_last
-from .tables import read_conditions as read_conditions
-from .tables import read_table as read_table
 
 
 def png_folders(base: Path, root: Path) -> list[Path]:
@@ -19,7 +17,11 @@ def png_folders(base: Path, root: Path) -> list[Path]:
 
     Hidden folders are left out. Raises `InputError` as `walk` does.
     """
-    found = [Path(folder) for folder, files in walk(base, root) if any(name.lower().endswith(".png") for name in files)]
+    found = [
+        Path(folder)
+        for folder, files in walk(base, root)
+        if any(name.lower().endswith(".png") for name in files)
+    ]
     return sorted(found, key=lambda folder: natural_key(folder.relative_to(base).as_posix()))
 
 
@@ -40,7 +42,9 @@ def frame_paths(folder: Path) -> list[Path]:
         raise InputError(f"{folder}: found no frames, expected 0.png, 1.png, ...")
     first = numbers[0]
     if first not in (0, 1):
-        raise InputError(f"{folder / '0.png'}: missing frame; the first one found is {first}.png, expected 0.png or 1.png")
+        raise InputError(
+            f"{folder / '0.png'}: missing frame; the first one found is {first}.png, expected 0.png or 1.png"
+        )
     for expected, number in enumerate(numbers, start=first):
         if number != expected:
             raise InputError(
@@ -50,7 +54,9 @@ def frame_paths(folder: Path) -> list[Path]:
     return [folder / f"{number}.png" for number in numbers]
 
 
-def write_sequence(folder: Path, frames: np.ndarray, actions: np.ndarray | None, positions: np.ndarray | None) -> None:
+def write_sequence(
+    folder: Path, frames: np.ndarray, actions: np.ndarray | None, positions: np.ndarray | None
+) -> None:
     """Write frames and tables as a sequence folder that is not there yet.
 
     All of it is written to a temporary folder beside `folder`, which is renamed at the end: a folder under its final name
@@ -96,7 +102,12 @@ def _check_arrays(folder: Path, frames: np.ndarray, tables: dict[str, np.ndarray
         found = f"{frames.dtype} {list(frames.shape)}"
         raise InputError(f"{folder}: found frames {found}, expected uint8 [T,H,W,3] or [T,H,W,1], 0 to 255")
     for name, table in tables.items():
-        if table.dtype.kind not in "fiub" or table.ndim != 2 or len(table) != len(frames) or not table.shape[1]:
+        if (
+            table.dtype.kind not in "fiub"
+            or table.ndim != 2
+            or len(table) != len(frames)
+            or not table.shape[1]
+        ):
             raise InputError(
                 f"{folder / name}: found {table.dtype} {list(table.shape)}, expected numbers [{len(frames)},columns], a row for "
                 "each frame (nothing follows the last frame: repeat the last action)"

@@ -12,12 +12,13 @@ from tqdm import tqdm
 
 from . import layout, poses
 from .command import tell
+from .errors import InputError
 from .files import check_writable
-from .folders import frame_paths, png_folders, read_conditions
-from .layout import SPLITS, InputError
+from .folders import frame_paths, png_folders
+from .layout import SPLITS
 from .png import read_image_size
 from .splits import split_folder, split_of
-from .tables import TABLES, row_numbers
+from .tables import TABLES, read_conditions, row_numbers
 from .unread import list_unread
 
 OWN_FILES = (
@@ -91,7 +92,10 @@ def _files_with_poses(root: Path, folder: str, files: list[str]) -> Collection[s
     """A pose that belongs to no folder of frames is not read."""
     if folder == str(root):
         return OWN_FILES
-    path, frames = Path(folder).relative_to(root).as_posix(), {name for name in files if name.lower().endswith(".png")}
+    path, frames = (
+        Path(folder).relative_to(root).as_posix(),
+        {name for name in files if name.lower().endswith(".png")},
+    )
     for split in poses.SPLIT_FOLDERS:
         base = poses.frames_root(root, split).relative_to(root).as_posix()
         of_poses = poses.poses_path(base)
@@ -124,7 +128,9 @@ def check_sequence(folder: Path) -> tuple[dict, np.ndarray]:
     row["position_dim"] = tables["positions"].shape[1] if "positions" in tables else 0
     for column, (_, most) in layout.INDEX_RANGES.items():
         if row.get(column, 0) > most:
-            raise InputError(f"{folder}: found {column} {row[column]}, expected at most {most}; divide or convert this sequence")
+            raise InputError(
+                f"{folder}: found {column} {row[column]}, expected at most {most}; divide or convert this sequence"
+            )
     conditions = np.concatenate([np.empty((len(paths), 0), np.float32), *tables.values()], axis=1)
     return row, conditions
 
@@ -141,7 +147,9 @@ WITH_TABLES = Kind(
     lambda root, path: check_sequence(root / path),
     _files_with_tables,
 )
-WITH_POSES = Kind("poses", poses.find_sequences, poses.sequence_name, _check_sequence_with_poses, _files_with_poses)
+WITH_POSES = Kind(
+    "poses", poses.find_sequences, poses.sequence_name, _check_sequence_with_poses, _files_with_poses
+)
 
 
 def build_index(root: Path, name: str | None = None, source: str | None = None) -> pd.DataFrame:
@@ -166,7 +174,9 @@ def build_index(root: Path, name: str | None = None, source: str | None = None) 
         row |= {"split": split, "sequence": kind.name(root, split, folder), "path": path}
         other = folders.setdefault((split, row["sequence"]), folder)
         if other is not folder:
-            raise InputError(f"{folder}: is called {row['sequence']} in the split {split}, as is {other}; rename one of them")
+            raise InputError(
+                f"{folder}: is called {row['sequence']} in the split {split}, as is {other}; rename one of them"
+            )
         if rows:
             _check_agreement(folder, row, root / rows[0]["path"], rows[0])
         rows.append(row)
@@ -204,9 +214,13 @@ def no_sequences(root: Path) -> InputError:
         return InputError(f"{root}: no such folder, expected the root of a data set")
     if split_of(root.name):
         return InputError(f"{root}: is a split itself; name the folder above, {root.parent}")
-    below = next((entry.parent for entry in sorted(root.glob("*/*")) if split_of(entry.name) and entry.is_dir()), None)
+    below = next(
+        (entry.parent for entry in sorted(root.glob("*/*")) if split_of(entry.name) and entry.is_dir()), None
+    )
     if below:
-        return InputError(f"{root}: found no sequences in {', '.join(SPLITS)}; name the folder with the splits, {below}")
+        return InputError(
+            f"{root}: found no sequences in {', '.join(SPLITS)}; name the folder with the splits, {below}"
+        )
     advice = "`svg-data frames` takes videos and pictures of other names and kinds"
     return InputError(
         f"{root}: found no sequences in {', '.join(SPLITS)}; expected e.g. {root / 'train' / '0' / '0.png'}; {advice}"
@@ -264,7 +278,9 @@ class Moments:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, help="data root with train/, validate/ and test/")
     parser.add_argument("--name", help="name of the data set (default: as before, or the folder's)")
-    parser.add_argument("--source", help="where the data come from, kept in dataset.json (default: as before)")
+    parser.add_argument(
+        "--source", help="where the data come from, kept in dataset.json (default: as before)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:

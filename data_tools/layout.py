@@ -137,11 +137,15 @@ def _check_index(path: Path, index: "pd.DataFrame") -> None:
         wrong = index.index[(index[column] < least) | (index[column] > most)]
         if len(wrong):
             found = index[column].iloc[wrong[0]]
-            raise InputError(f"{path} row {wrong[0] + 2}: found {column} {found}, expected {least} to {most}; {AGAIN}")
+            raise InputError(
+                f"{path} row {wrong[0] + 2}: found {column} {found}, expected {least} to {most}; {AGAIN}"
+            )
     large = index.index[index["height"].astype("int64") * index["width"] > MAX_PIXELS]
     if len(large):
         row, size = large[0], "x".join(str(index[name].iloc[large[0]]) for name in ("height", "width"))
-        raise InputError(f"{path} row {row + 2}: found frames of {size}, expected at most {MAX_PIXELS} pixels; {AGAIN}")
+        raise InputError(
+            f"{path} row {row + 2}: found frames of {size}, expected at most {MAX_PIXELS} pixels; {AGAIN}"
+        )
     names = index["path"].str
     suspects = names.startswith("/") | (index["path"] == "")
     for part in ("..", "\\", ":", "\0"):
@@ -149,7 +153,9 @@ def _check_index(path: Path, index: "pd.DataFrame") -> None:
     for row, found in index["path"][suspects].items():
         inside = PureWindowsPath(found)  # knows both separators and drive letters
         if not found or "\0" in found or inside.anchor or ".." in inside.parts:
-            raise InputError(f"{path} row {row + 2}: found path {found!r}, expected one inside {path.parent}; {AGAIN}")
+            raise InputError(
+                f"{path} row {row + 2}: found path {found!r}, expected one inside {path.parent}; {AGAIN}"
+            )
     _check_twins(path, index)
 
 
@@ -159,14 +165,19 @@ def _check_twins(path: Path, index: "pd.DataFrame") -> None:
     joined = "\n".join(["", *paths.tolist(), ""])
     if any(part in joined for part in ("//", "/./", "\n./", "/\n")):  # parts that say nothing
         paths = paths.map(posixpath.normpath)
-    for column, keys in (("path", [paths]), ("sequence", [index["sequence"][splits == split] for split in SPLITS])):
+    for column, keys in (
+        ("path", [paths]),
+        ("sequence", [index["sequence"][splits == split] for split in SPLITS]),
+    ):
         for key in keys:
             if len(set(key.tolist())) == len(key):
                 continue
             last = key.index[key.duplicated()][0]
             first = key.index[key == key[last]][0]
             found = repr(index[column][last]) + (f" of {splits[last]}" if column == "sequence" else "")
-            raise InputError(f"{path} rows {first + 2} and {last + 2}: found the {column} {found} twice; remove one, or {AGAIN}")
+            raise InputError(
+                f"{path} rows {first + 2} and {last + 2}: found the {column} {found} twice; remove one, or {AGAIN}"
+            )
 
 
 def read_info(root: Path) -> DatasetInfo:
@@ -220,12 +231,18 @@ def _check_info(info: DatasetInfo) -> None:
     if not all(type(dim) is int and 0 <= dim <= MAX_COLUMNS for dim in (info.action_dim, info.position_dim)):
         raise TypeError(f"action_dim {info.action_dim!r}, position_dim {info.position_dim!r}")
     if not len(info.mean) == len(info.std) == info.condition_dim:
-        raise TypeError(f"{len(info.mean)} means and {len(info.std)} deviations for {info.condition_dim} columns")
+        raise TypeError(
+            f"{len(info.mean)} means and {len(info.std)} deviations for {info.condition_dim} columns"
+        )
     if not all(type(value) in (int, float) and math.isfinite(value) for value in (*info.mean, *info.std)):
         raise TypeError("mean and std are finite numbers")
     if info.store not in STORES:
         raise TypeError(f"store {info.store!r}, expected {' or '.join(STORES)}")
-    if type(info.pose_channels) is not int or not 0 <= info.pose_channels <= 3 or (info.pose_channels and info.condition_dim):
+    if (
+        type(info.pose_channels) is not int
+        or not 0 <= info.pose_channels <= 3
+        or (info.pose_channels and info.condition_dim)
+    ):
         raise TypeError(f"pose_channels {info.pose_channels!r} beside {info.condition_dim} columns")
     if info.store != "packed" and (info.store == "poses") != bool(info.pose_channels):
         raise TypeError(f"store {info.store!r} with pose_channels {info.pose_channels}")

@@ -11,7 +11,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-from .layout import InputError
+from .errors import InputError
 
 PATIENCE = 5.0  # seconds: what a killed run's last worker may need to notice
 
@@ -33,7 +33,9 @@ def locked(folder: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise InputError(f"{folder}: another process is writing there; wait for it or name another folder") from None
+                    raise InputError(
+                        f"{folder}: another process is writing there; wait for it or name another folder"
+                    ) from None
                 time.sleep(0.05)
             except OSError:  # a file system without locks
                 break

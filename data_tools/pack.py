@@ -23,9 +23,10 @@ from tqdm import tqdm
 from . import layout
 from .claim import claimed
 from .command import tell
+from .errors import InputError
 from .files import check_writable, folder_in, naming, remove
 from .index import Moments
-from .layout import SPLITS, InputError
+from .layout import SPLITS
 from .pool import add_workers_argument, check_workers, in_order
 from .store import ARRAYS, PackedArray, npy_header, opened_store
 
@@ -54,7 +55,9 @@ def pack(
         raise InputError(f"{out}: lies within the data set that is packed; name another folder")
     info, index = layout.read_info(root), layout.read_index(root)
     index["number"] = index.groupby("split", observed=True).cumcount()  # in its split's store
-    index = pd.concat([_bounded(index[index["split"] == split], sequences, frames) for split in SPLITS], ignore_index=True)
+    index = pd.concat(
+        [_bounded(index[index["split"] == split], sequences, frames) for split in SPLITS], ignore_index=True
+    )
     if info.pose_channels:
         index = _with_poses_of_frames(root, index, frames)
     opened_store.cache_clear()
@@ -63,7 +66,10 @@ def pack(
     digest, mean, std = read_tables(root, index, info.condition_dim, name_lost=frames is None)
     source = f"{info.name}, {len(index)} sequences, {digest}"
     recipe = {"packer": 1, "sequences": sequences, "frames": frames, "data set": source}
-    with claimed(out, RECIPE_FILE, recipe), tqdm(total=len(index), desc="pack", unit="sequence", disable=None) as bar:
+    with (
+        claimed(out, RECIPE_FILE, recipe),
+        tqdm(total=len(index), desc="pack", unit="sequence", disable=None) as bar,
+    ):
         for split in SPLITS:
             rows = index[index["split"] == split].reset_index(drop=True)
             if len(rows):
@@ -72,12 +78,17 @@ def pack(
     return index
 
 
-def read_tables(root: Path, index: pd.DataFrame, width: int, name_lost: bool = False) -> tuple[str, list[float], list[float]]:
+def read_tables(
+    root: Path, index: pd.DataFrame, width: int, name_lost: bool = False
+) -> tuple[str, list[float], list[float]]:
     """(digest, mean, std): another digest if an index or a table has changed; moments of the training rows that are packed.
 
     With `name_lost`, print which sequences lose rows of tables beyond their frames.
     """
-    digest, moments = hashlib.sha256(index[list(layout.INDEX_TYPES)].to_csv(index=False).encode()), Moments(width)
+    digest, moments = (
+        hashlib.sha256(index[list(layout.INDEX_TYPES)].to_csv(index=False).encode()),
+        Moments(width),
+    )
     if not width:
         return digest.hexdigest()[:12], *moments.result()
     for split, rows in index.groupby("split", observed=True, sort=False):
@@ -85,7 +96,9 @@ def read_tables(root: Path, index: pd.DataFrame, width: int, name_lost: bool = F
         for number, (path, length) in enumerate(zip(rows["path"], rows["frames"], strict=True)):
             beyond = store.count_conditions(number) - int(store.lengths[number])
             if beyond and name_lost:
-                tell(f"note: {root / path}: a packed data set has no place for the {beyond} rows of tables beyond its frames")
+                tell(
+                    f"note: {root / path}: a packed data set has no place for the {beyond} rows of tables beyond its frames"
+                )
             table = store.read_conditions(number)
             digest.update(table.tobytes())
             if split == "train":
@@ -98,7 +111,9 @@ def _with_poses_of_frames(root: Path, index: pd.DataFrame, frames: int | None) -
     beyond = index[layout.POSES_COLUMN] - (index["frames"] - 1)
     for row, path in index["path"][beyond > 0].items() if frames is None else ():
         left_out = "left out, " if index["frames"][row] < 2 else ""
-        tell(f"note: {root / path}: {left_out}a packed data set has no place for the {beyond[row]} poses beyond its frames")
+        tell(
+            f"note: {root / path}: {left_out}a packed data set has no place for the {beyond[row]} poses beyond its frames"
+        )
     index = index[index["frames"] > 1]
     if index.empty:
         raise InputError(f"{root}: found no sequence with two frames or more (--frames); nothing to pack")
@@ -116,7 +131,10 @@ def _pack_split(root: Path, out: Path, split: str, rows: pd.DataFrame, workers: 
     What an interrupted run has appended is kept up to its last whole sequence.
     """
     store = opened_store(root, split)
-    ends = [0, *np.cumsum(rows["frames"].to_numpy(), dtype=np.int64).tolist()]  # in frames, after so many sequences
+    ends = [
+        0,
+        *np.cumsum(rows["frames"].to_numpy(), dtype=np.int64).tolist(),
+    ]  # in frames, after so many sequences
     shapes = [(ends[-1], *store.frame_size), (ends[-1], *store.condition_shape)]
     files = [out / split / f"{name}.npy" for name in ARRAYS]
     arrays = list(zip(files, (np.uint8, store.condition_type), shapes, strict=True))
@@ -135,7 +153,9 @@ def _pack_split(root: Path, out: Path, split: str, rows: pd.DataFrame, workers: 
             for row in rows.iloc[done:].itertuples()
             for start, count in store.stretches(int(row.frames))
         ]
-        for (_, start, _), piece in zip(jobs, in_order(partial(_read_piece, root, split), jobs, workers, out), strict=True):
+        for (_, start, _), piece in zip(
+            jobs, in_order(partial(_read_piece, root, split), jobs, workers, out), strict=True
+        ):
             for array, values in zip(growing, piece, strict=True):
                 array.append(values)
             bar.update(start == 0)
@@ -162,7 +182,10 @@ def _read_piece(root: Path, split: str, job: tuple[int, int, int]) -> tuple[np.n
 
 def _check_room(root: Path, out: Path, index: pd.DataFrame) -> None:
     """Raise `InputError` if the packed frames do not fit on the disk: a small folder can hold a million names of one file."""
-    needed = sum(int(rows["frames"].sum()) * opened_store(root, split).frame_bytes for split, rows in index.groupby("split"))
+    needed = sum(
+        int(rows["frames"].sum()) * opened_store(root, split).frame_bytes
+        for split, rows in index.groupby("split")
+    )
     there = sum(path.stat().st_size for split in SPLITS for path in (out / split).glob("*.npy*"))
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
@@ -186,7 +209,10 @@ class _GrowingArray:
 
     def __init__(self, path: Path, dtype: type, shape: tuple[int, ...]):
         self._path, self._growing = path, path.with_name(f".{path.name}.part")
-        self._header, self._row_bytes = npy_header(np.dtype(dtype), shape), math.prod(shape[1:]) * np.dtype(dtype).itemsize
+        self._header, self._row_bytes = (
+            npy_header(np.dtype(dtype), shape),
+            math.prod(shape[1:]) * np.dtype(dtype).itemsize,
+        )
         self._length = shape[0]
         if path.exists():  # finished before its twin was, or damaged since
             os.replace(path, self._growing)

@@ -22,7 +22,10 @@ except ImportError:  # a platform without a wheel of it
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_BYTES = 33  # signature and IHDR chunk
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # colour type -> channels after `read_frame`
-_PLAIN = {1: b"\x08\x00\x00\x00\x00", 3: b"\x08\x02\x00\x00\x00"}  # 8-bit grey or RGB, neither palette nor interlace
+_PLAIN = {
+    1: b"\x08\x00\x00\x00\x00",
+    3: b"\x08\x02\x00\x00\x00",
+}  # 8-bit grey or RGB, neither palette nor interlace
 _MOST_OVERHEAD = 2**20  # bytes of a file beside its pixels: colour profiles and the like
 _SUB = 1  # filter type: each byte minus that of the pixel to its left
 
@@ -39,10 +42,14 @@ def read_image_size(path: Path) -> tuple[int, int, int]:
 def _size(path: Path | str, head: bytes) -> tuple[int, int, int]:
     if len(head) < _HEADER_BYTES or head[:8] != _SIGNATURE or head[12:16] != b"IHDR":
         found = None if head[:8] == _SIGNATURE else kind_of(head)
-        raise InputError(f"{path}: not a PNG image ({found or f'{os.path.getsize(path)} bytes'}); convert or restore this frame")
+        raise InputError(
+            f"{path}: not a PNG image ({found or f'{os.path.getsize(path)} bytes'}); convert or restore this frame"
+        )
     width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
     if depth > 8 or colour not in _CHANNELS:
-        raise InputError(f"{path}: found a PNG of {depth} bits a channel, expected 8-bit grey or RGB; convert this frame")
+        raise InputError(
+            f"{path}: found a PNG of {depth} bits a channel, expected 8-bit grey or RGB; convert this frame"
+        )
     if not (0 < height <= MAX_WIDTH and 0 < width <= MAX_WIDTH and height * width <= MAX_PIXELS):
         raise InputError(
             f"{path}: found {height}x{width} pixels, expected at most {MAX_PIXELS} and sides up to {MAX_WIDTH}; convert it"
@@ -58,7 +65,9 @@ def read_frame(path: Path | str, size: tuple[int, int, int], root: Path | None =
     try:
         data = read_bytes(path, _MOST_OVERHEAD + 8 * size[0] * size[1], root)
     except FileNotFoundError:
-        raise InputError(f"{path}: missing frame, though the index lists it; restore it or run `svg-data index` again") from None
+        raise InputError(
+            f"{path}: missing frame, though the index lists it; restore it or run `svg-data index` again"
+        ) from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); restore this frame") from None
     height, width, _ = _size(path, data[:_HEADER_BYTES])
@@ -68,8 +77,12 @@ def read_frame(path: Path | str, size: tuple[int, int, int], root: Path | None =
         if decode_image_png_u8 is not None and data[24:29] == _PLAIN[size[2]]:
             return decode_image_png_u8(data, size[:2], "mono" if size[2] == 1 else "rgb")
         return _decode_with_pillow(data, size[2]).reshape(size)
-    except Exception as error:  # kornia-rs raises Exception itself; Pillow OSError, SyntaxError, ValueError, zlib.error ...
-        raise InputError(f"{path}: unreadable PNG ({error or type(error).__name__}); restore this frame") from None
+    except (
+        Exception
+    ) as error:  # kornia-rs raises Exception itself; Pillow OSError, SyntaxError, ValueError, zlib.error ...
+        raise InputError(
+            f"{path}: unreadable PNG ({error or type(error).__name__}); restore this frame"
+        ) from None
 
 
 def _decode_with_pillow(data: bytes, channels: int) -> np.ndarray:

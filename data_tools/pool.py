@@ -41,7 +41,10 @@ class WorkerEnded(RuntimeError):
     def __init__(self, exit_code: int | None):
         of_signal = exit_code is not None and exit_code < 0
         name = f" ({signal.strsignal(-exit_code)})" if of_signal else ""
-        likely = {-9: "; out of memory?", 1: "; a script that calls this without `if __name__ == '__main__':`?"}.get(exit_code, "")
+        likely = {
+            -9: "; out of memory?",
+            1: "; a script that calls this without `if __name__ == '__main__':`?",
+        }.get(exit_code, "")
         self.reason = f"with {exit_code}{name}{likely}"
         super().__init__(f"a worker process ended early, {self.reason}")
 
@@ -60,7 +63,9 @@ def in_order(work: Callable, jobs: Sequence, workers: int, root: Path | None = N
     try:
         yield from _spread(work, jobs, workers, root)
     except WorkerEnded as ended:
-        raise InputError(f"--workers: {ended}; the sequences written so far stay: run again with fewer workers") from None
+        raise InputError(
+            f"--workers: {ended}; the sequences written so far stay: run again with fewer workers"
+        ) from None
 
 
 def read_ahead(
@@ -75,7 +80,12 @@ def read_ahead(
 
 
 def _spread(
-    work: Callable, jobs: Iterable, workers: int, root: Path | None, here: Callable | None = None, hurried: Callable | None = None
+    work: Callable,
+    jobs: Iterable,
+    workers: int,
+    root: Path | None,
+    here: Callable | None = None,
+    hurried: Callable | None = None,
 ) -> Iterator:
     pool: list[_Worker] = []
     idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -128,7 +138,11 @@ def _start(pool: list["_Worker"], work: Callable, workers: int, root: Path | Non
             for spare in [os.open(os.devnull, os.O_RDONLY) for _ in range(SPARE)]:
                 os.close(spare)
     except OSError as error:
-        limits = {errno.EMFILE: open_files_limit(), errno.ENFILE: "of the system's open files", errno.EAGAIN: "`ulimit -u`"}
+        limits = {
+            errno.EMFILE: open_files_limit(),
+            errno.ENFILE: "of the system's open files",
+            errno.EAGAIN: "`ulimit -u`",
+        }
         if error.errno not in limits:
             raise
         raise InputError(

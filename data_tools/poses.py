@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from . import png
+from .errors import InputError
 from .files import whole_folder
 from .folders import png_folders
-from .layout import InputError
 
 SPLIT_FOLDERS = {"train": "train", "validate": "val", "test": "test"}
 FRAMES, POSES = "_img", "_label"
@@ -44,7 +44,9 @@ def poses_path(path: str) -> str:
     """
     split, frames, *rest = [*path.split("/"), ""]
     if not frames.endswith(FRAMES):
-        raise InputError(f"{path}: found a path to frames that is not like train/train{FRAMES}; run `svg-data index` again")
+        raise InputError(
+            f"{path}: found a path to frames that is not like train/train{FRAMES}; run `svg-data index` again"
+        )
     return "/".join([split, frames.removesuffix(FRAMES) + POSES, *rest[:-1]])
 
 
@@ -56,7 +58,9 @@ def find_sequences(root: Path, split: str) -> list[Path]:
     base = frames_root(root, split)
     found = png_folders(base, root)
     if not found and base.is_dir():
-        raise InputError(f"{base}: found no PNG in it or below; convert its pictures to PNG, or remove the folder")
+        raise InputError(
+            f"{base}: found no PNG in it or below; convert its pictures to PNG, or remove the folder"
+        )
     return found
 
 
@@ -81,16 +85,22 @@ def list_sequence(root: Path, path: str) -> tuple[list[str], list[str]]:
     ):
         for number in range(least, last + 1):
             if number not in files:
-                raise InputError(f"{Path(root) / folder}: found no {kind} number {number}, expected {least} to {last}; restore it")
+                raise InputError(
+                    f"{Path(root) / folder}: found no {kind} number {number}, expected {least} to {last}; restore it"
+                )
     return list(frames.values()), list(poses.values())
 
 
 def _numbered(folder: Path) -> dict[int, str]:
     """The PNG files of a folder by the number in their names, ascending. Raises `InputError`."""
     try:
-        names = [name for name in os.listdir(folder) if name.lower().endswith(".png") and not name.startswith(".")]
+        names = [
+            name for name in os.listdir(folder) if name.lower().endswith(".png") and not name.startswith(".")
+        ]
     except OSError as error:
-        raise InputError(f"{folder}: cannot be read ({error.strerror}); expected the pictures of a sequence here") from None
+        raise InputError(
+            f"{folder}: cannot be read ({error.strerror}); expected the pictures of a sequence here"
+        ) from None
     files = {}
     for name in names:
         digits = re.fullmatch(r"[^0-9]*([0-9]{1,18})\.png", name, re.IGNORECASE)
@@ -100,7 +110,9 @@ def _numbered(folder: Path) -> dict[int, str]:
             )
         number = int(digits[1])
         if number in files:
-            raise InputError(f"{folder / name}: has the same number as {Path(files[number]).name}; remove one of them")
+            raise InputError(
+                f"{folder / name}: has the same number as {Path(files[number]).name}; remove one of them"
+            )
         files[number] = f"{folder}/{name}"
     if not files:
         raise InputError(f"{folder}: found no pictures, expected 0.png, 1.png, ...")
@@ -115,7 +127,9 @@ def check_sequence(root: Path, path: str) -> dict:
     frames, poses = list_sequence(root, path)
     size = png.read_image_size(Path(frames[0]))
     if not poses:
-        raise InputError(f"{Path(root) / poses_path(path)}: found no pose after the first frame's; nothing could be predicted")
+        raise InputError(
+            f"{Path(root) / poses_path(path)}: found no pose after the first frame's; nothing could be predicted"
+        )
     pose_size = (*size[:2], png.read_image_size(Path(poses[0]))[2])
     for file, expected in (*((file, size) for file in frames), *((file, pose_size) for file in poses)):
         found = png.read_image_size(Path(file))
@@ -125,7 +139,13 @@ def check_sequence(root: Path, path: str) -> dict:
                 f"{expected[2]}; frames and poses agree in size: convert this picture"
             )
     row = dict(zip(("height", "width", "channels"), size, strict=True))
-    return row | {"frames": len(frames), "action_dim": 0, "position_dim": 0, "poses": len(poses), "pose_channels": pose_size[2]}
+    return row | {
+        "frames": len(frames),
+        "action_dim": 0,
+        "position_dim": 0,
+        "poses": len(poses),
+        "pose_channels": pose_size[2],
+    }
 
 
 def write_sequence(root: Path, split: str, name: str, frames: np.ndarray, poses: np.ndarray) -> None:

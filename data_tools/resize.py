@@ -15,10 +15,11 @@ from PIL import Image
 
 from . import layout
 from .conversion import Report, fill_root, print_report
+from .converters.images import add_fit_arguments, check_image_width, fit_picture
+from .errors import InputError
 from .files import open_regular, whole_folder
 from .folders import write_frames, write_table
-from .images import add_fit_arguments, check_image_width, fit_picture
-from .layout import ACTIONS_FILE, POSITIONS_FILE, SPLITS, InputError
+from .layout import ACTIONS_FILE, POSITIONS_FILE, SPLITS
 from .pack import read_tables
 from .pool import add_workers_argument, check_workers
 from .store import opened_store
@@ -34,7 +35,9 @@ class Job:
     folder: Path
 
 
-def resize(root: Path, out: Path, image_width: int = 64, fit: str = "crop", workers: int | None = None) -> Report:
+def resize(
+    root: Path, out: Path, image_width: int = 64, fit: str = "crop", workers: int | None = None
+) -> Report:
     """Copy the data set `root` into the data root `out` with frames of ``image_width`` pixels in width and height.
 
     Args:
@@ -51,7 +54,9 @@ def resize(root: Path, out: Path, image_width: int = 64, fit: str = "crop", work
         raise InputError(f"{out}: lies within the data set that is copied; name another folder")
     info, index = layout.read_info(root), layout.read_index(root)
     if info.pose_channels:
-        raise InputError(f"{root}: has poses, and `svg-data resize` takes frames alone; --model pose_cvae takes any size as it is")
+        raise InputError(
+            f"{root}: has poses, and `svg-data resize` takes frames alone; --model pose_cvae takes any size as it is"
+        )
     opened_store.cache_clear()
     jobs = []
     for split in SPLITS:
@@ -69,7 +74,9 @@ def _folder(out: Path, split: str, name: str) -> Path:
     """Return the folder of a sequence in the copy. Raises `InputError` for a name that leads out of it."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
-        raise InputError(f"{out / split}: found a sequence called {name!r}, which leads out of it; index the data set again")
+        raise InputError(
+            f"{out / split}: found a sequence called {name!r}, which leads out of it; index the data set again"
+        )
     return out / split / path
 
 
@@ -79,7 +86,9 @@ def _check_nesting(root: Path, jobs: list[Job]) -> None:
     for job in jobs:
         above = next((folder for folder in job.folder.parents if folder in folders), None)
         if above:
-            raise InputError(f"{root}: the sequence {job.folder.name} lies within {above.name} ({job.split}); move it out of it")
+            raise InputError(
+                f"{root}: the sequence {job.folder.name} lies within {above.name} ({job.split}); move it out of it"
+            )
 
 
 def _copy(root: Path, width: int, fit: str, job: Job) -> Report:

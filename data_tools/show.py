@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from . import layout
 from .command import tell
-from .errors import clean
+from .errors import InputError, clean
 from .files import check_file_writable, whole_file, write_text
-from .layout import SPLITS, InputError
+from .layout import SPLITS
 from .store import Store, open_store
 
 ROWS, COLUMNS = 3, 10  # of the contact sheet: sequences of each split, frames of a sequence
@@ -46,7 +46,11 @@ def sample_split(store: Store, sequences: int) -> SplitSample:
     """Reads so many sequences of a split, evenly spread."""
     total = len(store.index)
     numbers = np.unique(np.linspace(0, total - 1, min(sequences, total)).round().astype(int))
-    shown = set(numbers[np.unique(np.linspace(0, len(numbers) - 1, min(ROWS, len(numbers))).round().astype(int))].tolist())
+    shown = set(
+        numbers[
+            np.unique(np.linspace(0, len(numbers) - 1, min(ROWS, len(numbers))).round().astype(int))
+        ].tolist()
+    )
     rows, conditions, brightness, motion = [], [], [], []
     for number in tqdm(numbers.tolist(), desc=store.split, unit="sequence", disable=None):
         length = int(store.lengths[number])
@@ -80,7 +84,11 @@ def describe(root: Path, samples: list[SplitSample]) -> str:
     lines = [
         f"{info.name}: {info.source or 'source unknown'} ({root}, {info.store})",
         f"frames {size[0]}x{size[1]}x{size[2]}, "
-        + ("with poses" if info.pose_channels else f"{info.action_dim} action and {info.position_dim} position columns"),
+        + (
+            "with poses"
+            if info.pose_channels
+            else f"{info.action_dim} action and {info.position_dim} position columns"
+        ),
         "",
         f"{'split':<10}{'sequences':>10}{'frames':>10}{'length':>12}{'read':>8}{'brightness':>12}{'motion':>8}",
     ]
@@ -96,7 +104,9 @@ def describe(root: Path, samples: list[SplitSample]) -> str:
         for column in range(info.condition_dim):
             for sample in samples:
                 values = sample.conditions[:, column].astype(np.float64)
-                figures = "".join(f"{value:>12.5g}" for value in (values.min(), values.mean(), values.std(), values.max()))
+                figures = "".join(
+                    f"{value:>12.5g}" for value in (values.min(), values.mean(), values.std(), values.max())
+                )
                 lines.append(f"{column_name(info, column):<14}{sample.store.split:<10}{figures}")
     return clean("\n".join(lines) + "\n")
 
@@ -121,9 +131,13 @@ def draw(samples: list[SplitSample], path: Path) -> None:
     height, width, _ = samples[0].store.frame_size
     rows = len(sheet) * (0.45 + 0.75 * height / width)
     heights = [rows, below * 1.5] if below else [rows]
-    figure = plt.figure(figsize=(max(columns, HISTOGRAMS_ACROSS) * 1.05, sum(heights) + 0.5), layout="constrained")
+    figure = plt.figure(
+        figsize=(max(columns, HISTOGRAMS_ACROSS) * 1.05, sum(heights) + 0.5), layout="constrained"
+    )
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    title = clean(f"{info.name}: {info.source}" if info.source else info.name)  # matplotlib draws no names in no encoding
+    title = clean(
+        f"{info.name}: {info.source}" if info.source else info.name
+    )  # matplotlib draws no names in no encoding
     parts[0].suptitle(title, fontsize=10, parse_math=False)
     axes = parts[0].subplots(len(sheet), columns, squeeze=False)
     for row, (split, name, times, frames) in zip(axes, sheet, strict=True):
@@ -133,7 +147,9 @@ def draw(samples: list[SplitSample], path: Path) -> None:
                 axis.imshow(frames[place], cmap="gray", vmin=0, vmax=255)
                 axis.set_title(f"\nt = {times[place]}", fontsize=6, loc="left", pad=2)
         offset = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        above = row[0].annotate(clean(f"{split} {name}"), (0, 1), (0, 9), fontsize=6, parse_math=False, **offset)
+        above = row[0].annotate(
+            clean(f"{split} {name}"), (0, 1), (0, 9), fontsize=6, parse_math=False, **offset
+        )
         above.set_in_layout(False)  # as long as it is: nothing makes room for it
     if below:
         for column, axis in enumerate(parts[1].subplots(below, HISTOGRAMS_ACROSS, squeeze=False).flat):
@@ -157,8 +173,12 @@ def draw(samples: list[SplitSample], path: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, help="root of an indexed data set")
-    parser.add_argument("--out", type=Path, help="picture to write, the text beside it (default: ROOT/overview.png)")
-    parser.add_argument("--sequences", type=int, default=200, help="of each split at most (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, help="picture to write, the text beside it (default: ROOT/overview.png)"
+    )
+    parser.add_argument(
+        "--sequences", type=int, default=200, help="of each split at most (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -169,7 +189,9 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--out: found {path.name}, expected a name that ends in .png")
     check_file_writable(path)
     present = layout.read_index(args.root)["split"].unique()
-    samples = [sample_split(open_store(args.root, split), args.sequences) for split in SPLITS if split in present]
+    samples = [
+        sample_split(open_store(args.root, split), args.sequences) for split in SPLITS if split in present
+    ]
     text = describe(args.root, samples)
     draw(samples, path)
     write_text(path.with_suffix(".txt"), text)

@@ -28,7 +28,9 @@ def split_folder(root: Path, split: str) -> Path | None:
     folders = [entry for entry in sorted(root.iterdir()) if split_of(entry.name) == split and entry.is_dir()]
     if len(folders) > 1:
         first, second = folders[:2]
-        raise InputError(f"{second}: found a second folder of the split {split} beside {first.name}; join them")
+        raise InputError(
+            f"{second}: found a second folder of the split {split} beside {first.name}; join them"
+        )
     return folders[0] if folders else None
 
 

@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 
 from . import layout, png, poses
+from .errors import InputError
 from .files import is_inside, open_regular
-from .folders import read_conditions
-from .layout import DatasetInfo, InputError
+from .layout import DatasetInfo
+from .tables import read_conditions
 
 ARRAYS = ("frames", "conditions")
 PIECE = 2**26  # bytes of frames that are read at a time where a whole sequence is read
@@ -38,10 +39,16 @@ class Store(ABC):
         self.root, self.split, self.info, self.index = root, split, info, index
         self._inside: set[int] = set()  # sequences whose folders are known to lie below the root
         self.lengths = index["frames"].to_numpy()  # of the sequences, in frames
-        self.frame_size = tuple(int(index[name].iloc[0]) for name in ("height", "width", "channels"))  # (H,W,C) of all
+        self.frame_size = tuple(
+            int(index[name].iloc[0]) for name in ("height", "width", "channels")
+        )  # (H,W,C) of all
         if info.pose_channels and layout.POSES_COLUMN not in index:
-            raise InputError(f"{root / layout.INDEX_FILE}: found no column {layout.POSES_COLUMN}; {layout.AGAIN}")
-        self.condition_shape = (*self.frame_size[:2], info.pose_channels) if info.pose_channels else (info.condition_dim,)
+            raise InputError(
+                f"{root / layout.INDEX_FILE}: found no column {layout.POSES_COLUMN}; {layout.AGAIN}"
+            )
+        self.condition_shape = (
+            (*self.frame_size[:2], info.pose_channels) if info.pose_channels else (info.condition_dim,)
+        )
         self.condition_type = np.uint8 if info.pose_channels else np.float32
         expected = dict(zip(("height", "width", "channels"), self.frame_size, strict=True))
         expected |= {"action_dim": info.action_dim, "position_dim": info.position_dim}
@@ -78,7 +85,9 @@ class Store(ABC):
     def read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
         """As `read`, the frames alone."""
         if not 0 <= start <= self.lengths[sequence] - len(frames):
-            raise IndexError(f"frames {start} to {start + len(frames) - 1} of a sequence of {self.lengths[sequence]}")
+            raise IndexError(
+                f"frames {start} to {start + len(frames) - 1} of a sequence of {self.lengths[sequence]}"
+            )
         self._read_frames(sequence, start, frames)
 
     def pieces(self, sequence: int, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -100,7 +109,10 @@ class Store(ABC):
     @property
     def frame_bytes(self) -> int:
         """What one frame and its condition take in memory, and in a packed store."""
-        return math.prod(self.frame_size) + math.prod(self.condition_shape) * np.dtype(self.condition_type).itemsize
+        return (
+            math.prod(self.frame_size)
+            + math.prod(self.condition_shape) * np.dtype(self.condition_type).itemsize
+        )
 
     def horizon(self, sequence: int, columns: slice = slice(None)) -> int | None:
         """Return how many frames after a sequence's first one have a condition, and so can be predicted.
@@ -153,7 +165,9 @@ class Store(ABC):
     def _check_inside(self, path: str) -> None:
         folder = f"{self.root}/{path}"
         if not is_inside(folder, self.root):
-            raise InputError(f"{folder}: a link out of {self.root}, to {os.path.realpath(folder)}; copy what it points to")
+            raise InputError(
+                f"{folder}: a link out of {self.root}, to {os.path.realpath(folder)}; copy what it points to"
+            )
 
     def count_conditions(self, sequence: int) -> int:
         """Return how many conditions there are, those beyond the last frame included."""
@@ -177,7 +191,9 @@ class FolderStore(Store):
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         super().__init__(root, split, info, index)
-        self._tables: tuple[int, list[np.ndarray]] | None = None  # the last ones read: a long sequence is read piece by piece
+        self._tables: tuple[int, list[np.ndarray]] | None = (
+            None  # the last ones read: a long sequence is read piece by piece
+        )
 
     def _files(self, sequence: int) -> list[str]:
         tables = [f"{self._folder(sequence)}/{name}" for name in (layout.ACTIONS_FILE, layout.POSITIONS_FILE)]
@@ -185,7 +201,9 @@ class FolderStore(Store):
 
     def _frame_files(self, sequence: int, start: int, stop: int) -> list[str]:
         folder, length = self._folder(sequence), int(self.lengths[sequence])
-        from_one = not os.path.exists(f"{folder}/0.png") and os.path.exists(f"{folder}/{length}.png")  # or 0.png is lost
+        from_one = not os.path.exists(f"{folder}/0.png") and os.path.exists(
+            f"{folder}/{length}.png"
+        )  # or 0.png is lost
         return [f"{folder}/{time + from_one}.png" for time in range(start, stop)]
 
     def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
@@ -193,7 +211,10 @@ class FolderStore(Store):
             frame[:] = png.read_frame(file, self.frame_size, self.root)
 
     def _rows(self, sequence: int, columns: slice) -> int:
-        selected, ends = range(self.info.condition_dim)[columns], (self.info.action_dim, self.info.condition_dim)
+        selected, ends = (
+            range(self.info.condition_dim)[columns],
+            (self.info.action_dim, self.info.condition_dim),
+        )
         needed = selected.start < ends[0], selected.stop > ends[0]
         tables = self._read_tables(sequence)
         return min(len(table) for table, is_needed in zip(tables, needed, strict=True) if is_needed)
@@ -280,7 +301,9 @@ class PackedStore(Store):
         super().__init__(root, split, info, index)
         self._check_inside(split)
         if info.pose_channels and (index[layout.POSES_COLUMN] > self.lengths - 1).any():
-            raise InputError(f"{root / layout.INDEX_FILE}: found more poses than frames; pack the data set again")
+            raise InputError(
+                f"{root / layout.INDEX_FILE}: found more poses than frames; pack the data set again"
+            )
         ends = np.cumsum(self.lengths, dtype=np.int64)
         self._starts, total = ends - self.lengths, int(ends[-1])
         self._frames = PackedArray(root / split / f"{ARRAYS[0]}.npy", np.uint8, (total, *self.frame_size))
@@ -346,7 +369,9 @@ def _check_header(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> int:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); pack the data set again") from None
     if found != expected:
-        raise InputError(f"{path}: found no array of {dtype} {list(shape)} as the index says; pack the data set again")
+        raise InputError(
+            f"{path}: found no array of {dtype} {list(shape)} as the index says; pack the data set again"
+        )
     total = len(expected) + math.prod(shape) * dtype.itemsize
     if size != total:
         raise InputError(f"{path}: found {size} bytes, expected {total}; pack the data set again")
@@ -370,7 +395,9 @@ def opened_store(root: Path, split: str) -> Store:
     return open_store(root, split)
 
 
-def read_clips(root: Path, split: str, length: int, clips: Sequence[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray]:
+def read_clips(
+    root: Path, split: str, length: int, clips: Sequence[tuple[int, int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
     """As `Store.read_clips`, in a worker process."""
     return opened_store(root, split).read_clips(clips, length)
 

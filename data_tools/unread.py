@@ -29,7 +29,10 @@ def among(paths: Iterable[Path]) -> FilesRead:
 
 
 def list_unread(
-    root: Path, files_read: FilesRead, folders: Collection[Path] | None = None, table_hint: Callable[[str], str] = name_hint
+    root: Path,
+    files_read: FilesRead,
+    folders: Collection[Path] | None = None,
+    table_hint: Callable[[str], str] = name_hint,
 ) -> tuple[list[str], list[str]]:
     """Compare the files at and below a folder with those that are read. Hidden files and folders are passed over.
 
@@ -69,7 +72,9 @@ def list_unread(
 
 def _unread_beside(root: Path, files_read: FilesRead, folders: Collection[Path]) -> list[Path]:
     """Return the unread files in `root` itself and the folders in it that are not among `folders`."""
-    entries = [entry for entry in sorted(root.iterdir()) if not entry.name.startswith(".") and entry not in folders]
+    entries = [
+        entry for entry in sorted(root.iterdir()) if not entry.name.startswith(".") and entry not in folders
+    ]
     read = files_read(str(root), [entry.name for entry in entries])
     return [entry for entry in entries if entry.name not in read]
 

@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 
 from data_tools.command import OneLineParser, run_command, tell
+from data_tools.errors import InputError
 from data_tools.files import check_file_writable, write_text
-from data_tools.layout import InputError
 
-from . import measurement
+from .benchmarks import measurement
 
 PARTS = ("training", "sampling", "scoring", "poses", "data", "cost")
 
@@ -28,17 +28,32 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="training, sampling, scoring, data (by default); poses: the predictor of persons; cost: a sweep over sizes, with a "
         "plot",
     )
-    parser.add_argument("--repeats", type=int, default=9, help="repetitions of each measurement (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="where its data are written for a while (default: the system's)")
+    parser.add_argument(
+        "--repeats", type=int, default=9, help="repetitions of each measurement (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where its data are written for a while (default: the system's)"
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     parser.add_argument("--compare", type=Path, help="show the figures of this earlier file beside")
-    parser.add_argument("--published", type=Path, help="a clone of github.com/edenton/svg, to be measured in turns with ours")
+    parser.add_argument(
+        "--published", type=Path, help="a clone of github.com/edenton/svg, to be measured in turns with ours"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--batch_size", type=int, help="default: 4 and 16 (published and quickstart size), on a GPU 100 and 256")
-    parser.add_argument("--n_sample", type=int, default=10, help="sampled futures of each clip (default: %(default)s)")
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        help="default: 4 and 16 (published and quickstart size), on a GPU 100 and 256",
+    )
+    parser.add_argument(
+        "--n_sample", type=int, default=10, help="sampled futures of each clip (default: %(default)s)"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile the models")
     parser.add_argument(
-        "--plot", type=Path, default=Path("cost.png"), help="picture that cost draws, PDF, SVG or PNG (default: %(default)s)"
+        "--plot",
+        type=Path,
+        default=Path("cost.png"),
+        help="picture that cost draws, PDF, SVG or PNG (default: %(default)s)",
     )
     args = parser.parse_args(argv)
     for name in ("repeats", "batch_size", "n_sample"):
@@ -49,9 +64,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         if part not in PARTS:
             raise InputError(f"PART: found {part!r}, expected {', '.join(PARTS)}")
     if args.published and not (args.published / "train_svg_lp.py").exists():
-        raise InputError(f"--published: no train_svg_lp.py in {args.published}; git clone https://github.com/edenton/svg")
+        raise InputError(
+            f"--published: no train_svg_lp.py in {args.published}; git clone https://github.com/edenton/svg"
+        )
     if "cost" in args.parts:
-        from svg.drawing import picture_form
+        from svg.figures.drawing import picture_form
 
         picture_form(args.plot)
     args.parts = args.parts or ["training", "sampling", "scoring", "data"]
@@ -71,7 +88,7 @@ def machine(device: str) -> dict[str, str]:
 def benchmark(args: argparse.Namespace) -> None:
     from svg import runtime
 
-    from . import benchmark_data, benchmark_model
+    from .benchmarks import data, model
 
     before = measurement.load(args.compare) if args.compare else []
     for path in filter(None, (args.json, args.plot if "cost" in args.parts else None)):
@@ -81,16 +98,16 @@ def benchmark(args: argparse.Namespace) -> None:
     tell(", ".join(f"{name} {value}" for name, value in here.items()))
     folder = Path(tempfile.mkdtemp(prefix="svg-benchmark-", dir=args.folder)).resolve()
     published = args.published.resolve() if args.published else None
-    settings = benchmark_model.Settings(
+    settings = model.Settings(
         folder / "model", args.repeats, device, args.batch_size, args.n_sample, args.compile, published
     )
     rows, costs = [], None
     try:
-        rows += benchmark_model.measure(settings, args.parts)
+        rows += model.measure(settings, args.parts)
         if "cost" in args.parts:
-            costs = benchmark_model.measure_costs(settings)
+            costs = model.measure_costs(settings)
         if "data" in args.parts:  # the last: it keeps this process on one core
-            rows += benchmark_data.measure(folder / "data", args.repeats)
+            rows += data.measure(folder / "data", args.repeats)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if rows:
@@ -98,8 +115,10 @@ def benchmark(args: argparse.Namespace) -> None:
     if args.json:
         measurement.save(args.json, here, rows)
     if costs:
-        benchmark_model.plot_costs(costs, args.plot)
-        write_text(args.plot.with_suffix(".json"), json.dumps({"machine": here, "costs": costs}, indent=2) + "\n")
+        model.plot_costs(costs, args.plot)
+        write_text(
+            args.plot.with_suffix(".json"), json.dumps({"machine": here, "costs": costs}, indent=2) + "\n"
+        )
         tell(f"{args.plot} and {args.plot.with_suffix('.json').name}")
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.command import tell
+from data_tools.errors import InputError
 from data_tools.files import whole_folder
-from data_tools.layout import SPLITS, InputError
-from svg import pretrained
+from data_tools.layout import SPLITS
 from svg.config import POSITIONS, DataConfig
-from svg.protocols import OWN, Protocol, get_protocol
+from svg.evaluation.protocols import OWN, Protocol, get_protocol
+from svg.runs import pretrained
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, whole: bool = False) -> None:
@@ -26,7 +27,11 @@ def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, wh
     )  # fmt: skip
     parser.add_argument("--split", default="test", choices=SPLITS, help="default test")
     parser.add_argument("--data_root", help="another data set than the run was trained on")
-    usual = "as far as conditions go, without any to the end of the recording" if whole else "n_eval - n_past of the run"
+    usual = (
+        "as far as conditions go, without any to the end of the recording"
+        if whole
+        else "n_eval - n_past of the run"
+    )
     parser.add_argument("--n_future", type=int, help=f"frames to predict (default: {usual})")
     parser.add_argument(
         "--positions", choices=POSITIONS, default="true",
@@ -38,11 +43,15 @@ def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, wh
         help="with --positions integrated: which action column moves which position column, counted from 0 (default: 0:0 1:1, and "
         "the height of svg-data simulate's hand)",
     )  # fmt: skip
-    parser.add_argument("--checkpoint", default="best", choices=("best", "last"), help="which weights (default best)")
+    parser.add_argument(
+        "--checkpoint", default="best", choices=("best", "last"), help="which weights (default best)"
+    )
     if not whole:
         parser.add_argument("--batch_size", type=int, default=16, help="sequences at a time (default 16)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the model; the first predictions take minutes")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile the model; the first predictions take minutes"
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of the sampled futures (default 1)")
 
 
@@ -52,10 +61,14 @@ def parse_run_arguments(parser: argparse.ArgumentParser, argv: list[str] | None)
     runs = args.runs if "runs" in args else [args.run] if args.run else []
     if args.pretrained:
         if "run" in args and runs:
-            raise InputError(f"--pretrained {args.pretrained}: found the run {runs[0]} beside it; leave one out")
+            raise InputError(
+                f"--pretrained {args.pretrained}: found the run {runs[0]} beside it; leave one out"
+            )
         runs.append(take_released(args.pretrained))
     if not runs:
-        raise InputError(f"expected a run folder that svg-train has written, or --pretrained {' or '.join(pretrained.names())}")
+        raise InputError(
+            f"expected a run folder that svg-train has written, or --pretrained {' or '.join(pretrained.names())}"
+        )
     if "run" in args:
         args.run = runs[0]
     return args
@@ -77,7 +90,7 @@ def take_released(name: str, parent: Path = Path()) -> Path:
         else:
             tell(f"{run}: the released model; its card is {run / 'README.md'}")
             return run
-    from svg.checkpoint import read_identity
+    from svg.runs.checkpoint import read_identity
 
     if read_identity(run, "best") != read_identity(source, "best"):
         raise InputError(f"{run}: found a run with other weights than the released ones; move it away")
@@ -106,7 +119,9 @@ class Run:
 def resolve_protocol(args: argparse.Namespace, data: DataConfig) -> Protocol:
     """The `Protocol` of the flags for a run: ``args.protocol``, else this project's own, with what other flags change of it."""
     names = ("n_future", "n_sample", "ssim_window", "lpips") if "protocol" in args else ("n_future",)
-    protocol = get_protocol(getattr(args, "protocol", OWN)).changed(**{name: getattr(args, name) for name in names})
+    protocol = get_protocol(getattr(args, "protocol", OWN)).changed(
+        **{name: getattr(args, name) for name in names}
+    )
     return protocol.for_run(data.n_past, data.n_eval - data.n_past)
 
 
@@ -117,9 +132,13 @@ def future_positions(args: argparse.Namespace, n_past: int) -> Any:
     how, displacements = getattr(args, "positions", "true"), getattr(args, "displacements", [])
     pairs = [re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", text) for text in displacements]
     if None in pairs:
-        raise InputError(f"--displacements: found {displacements[pairs.index(None)]!r}, expected ACTION:POSITION such as 0:0")
+        raise InputError(
+            f"--displacements: found {displacements[pairs.index(None)]!r}, expected ACTION:POSITION such as 0:0"
+        )
     if pairs and how != "integrated":
-        raise InputError(f"--displacements: are of --positions integrated, found {how}; leave them out or add that")
+        raise InputError(
+            f"--displacements: are of --positions integrated, found {how}; leave them out or add that"
+        )
     if how == "true":
         return None
     return FuturePositions(how, n_past, tuple((int(pair[1]), int(pair[2])) for pair in pairs))
@@ -131,8 +150,8 @@ def open_run(args: argparse.Namespace, run: Path | None = None, only_given: bool
     With `only_given` the dataset's clips are the given frames alone: of what comes after them the conditions are enough.
     """
     from svg import runtime
-    from svg.checkpoint import load_config, load_model
-    from svg.inference import freeze
+    from svg.models.freezing import freeze
+    from svg.runs.checkpoint import load_config, load_model
     from svg.sequences import SequenceDataset
 
     run = run or args.run
@@ -144,18 +163,30 @@ def open_run(args: argparse.Namespace, run: Path | None = None, only_given: bool
     data, protocol = config.data, resolve_protocol(args, config.data)
     clip = protocol.n_past + (0 if only_given else protocol.n_future)
     if args.data_root is None and not Path(data.data_root).is_dir():
-        raise InputError(f"{data.data_root}: not found from here; {run} was trained on it: name its place with --data_root")
+        raise InputError(
+            f"{data.data_root}: not found from here; {run} was trained on it: name its place with --data_root"
+        )
     given = future_positions(args, protocol.n_past)
     dataset = SequenceDataset(args.data_root or data.data_root, args.split, clip, data.conditions, given)
     if given is not None and dataset.future_positions is None:
         tell(f"note: {run} is given no positions; --positions {given.how} changes nothing", error=True)
     report_left_out(dataset)
     found = (*dataset.frame_size, bool(dataset.info.pose_channels), dataset.condition_dim)
-    expected = (*config.model.frame_size, config.model.channels, config.model.with_poses, config.model.condition_dim)
+    expected = (
+        *config.model.frame_size,
+        config.model.channels,
+        config.model.with_poses,
+        config.model.condition_dim,
+    )
     if found != expected:
         told = "{}x{}x{} and {} ({})"
-        shown = [told.format(*some[:3], "poses" if some[3] else "condition columns", some[4]) for some in (found, expected)]
-        raise InputError(f"{dataset.root}: found frames {shown[0]}, expected {shown[1]}, on which {run} was trained")
+        shown = [
+            told.format(*some[:3], "poses" if some[3] else "condition columns", some[4])
+            for some in (found, expected)
+        ]
+        raise InputError(
+            f"{dataset.root}: found frames {shown[0]}, expected {shown[1]}, on which {run} was trained"
+        )
     device = runtime.choose_device(args.device)
     runtime.prepare(device)
     model, _ = load_model(run, args.checkpoint, device)
@@ -165,7 +196,9 @@ def open_run(args: argparse.Namespace, run: Path | None = None, only_given: bool
 def label_runs(runs: list[Path]) -> dict[str, Path]:
     """The runs by the names that tables and legends give them: their folders' names, or paths where these are not enough."""
     names = [run.resolve().name for run in runs]
-    labels = {str(run) if len(set(names)) < len(names) else name: run for name, run in zip(names, runs, strict=True)}
+    labels = {
+        str(run) if len(set(names)) < len(names) else name: run for name, run in zip(names, runs, strict=True)
+    }
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError(f"found {' '.join(map(str, runs))}, expected each run once")
     return labels
@@ -176,7 +209,10 @@ def report_left_out(dataset: Any) -> None:
     if dataset.left_out:
         total = dataset.left_out + len(dataset)
         where, frames = dataset.root / dataset.split, dataset.clip_length
-        tell(f"{where}: {dataset.left_out} of {total} sequences are shorter than {frames} frames and left out", error=True)
+        tell(
+            f"{where}: {dataset.left_out} of {total} sequences are shorter than {frames} frames and left out",
+            error=True,
+        )
 
 
 def named_sequences(dataset: Any, names: list[str]) -> dict[str, int]:
@@ -184,13 +220,17 @@ def named_sequences(dataset: Any, names: list[str]) -> dict[str, int]:
     numbers = {name: number for number, name in enumerate(dataset.index["sequence"])}
     for name in names:
         if name not in numbers:
-            raise InputError(f"--sequences: found no sequence {name!r} in split {dataset.split} of {dataset.root}")
+            raise InputError(
+                f"--sequences: found no sequence {name!r} in split {dataset.split} of {dataset.root}"
+            )
     return {name: numbers[name] for name in names}
 
 
 def pose_video(run: Run, number: int) -> Any:
     """The poses of a sequence's clip, uint8 [T,H,W,3]; that of the first frame, which nobody needs, is empty."""
-    from svg.rendering import to_video
+    from svg.figures.rendering import to_video
 
-    poses = run.dataset.read_conditions(number, 0, run.protocol.n_past + run.protocol.n_future - 1).float() / 255
+    poses = (
+        run.dataset.read_conditions(number, 0, run.protocol.n_past + run.protocol.n_future - 1).float() / 255
+    )
     return to_video(poses.new_ones(1, *poses.shape[1:]), poses)

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from data_tools.command import run_command, tell
+from data_tools.errors import InputError
 from data_tools.files import check_writable
-from data_tools.layout import InputError
 from svg.config import add_config_arguments
 from svg.flags import FlagParser
 
@@ -45,13 +45,19 @@ def studies(args: argparse.Namespace) -> dict[str, dict[str, dict[str, str | int
         },
         "tfr": {
             "tfr_1": {"tfr": 1.0, "tfr_decay_step": 0.0},
-            "tfr_falling": {"tfr": 1.0, "tfr_start_decay_epoch": niter // 4, "tfr_decay_step": round(2 / niter, 6)},
+            "tfr_falling": {
+                "tfr": 1.0,
+                "tfr_start_decay_epoch": niter // 4,
+                "tfr_decay_step": round(2 / niter, 6),
+            },
             "tfr_0": {"tfr": 0.0, "tfr_decay_step": 0.0},
         },
         "prior": {"prior_learned": {"prior": "learned"}, "prior_fixed": {"prior": "fixed"}},
         "form": {"spatial": SPATIAL},
         "grid": {"grid_8": {"grid": 8}, "grid_16": {"grid": 16}},
-        "clip": {f"clip_{frames}": {"n_future": frames, "epoch_size": size} for frames, size in steps.items()},
+        "clip": {
+            f"clip_{frames}": {"n_future": frames, "epoch_size": size} for frames, size in steps.items()
+        },
         "blend": {
             "no_blend": {"blend": False, "warp": "none"},
             "blend": {"blend": True, "warp": "none"},
@@ -84,66 +90,83 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def training_arguments(args: argparse.Namespace, name: str, changes: dict) -> argparse.Namespace:
     """What svg-train gets for a run: the recipe with the flags given here, and the run's own."""
-    return argparse.Namespace(**vars(args) | changes | {"log_dir": str(args.out / name), "resume": False, "take_over": False})
+    return argparse.Namespace(
+        **vars(args) | changes | {"log_dir": str(args.out / name), "resume": False, "take_over": False}
+    )
 
 
 def changed_runs(args: argparse.Namespace, runs: dict[str, dict]) -> dict[str, dict]:
     """Those of a study's runs that are not the base itself."""
-    return {name: changes for name, changes in runs.items() if any(getattr(args, flag) != changes[flag] for flag in changes)}
+    return {
+        name: changes
+        for name, changes in runs.items()
+        if any(getattr(args, flag) != changes[flag] for flag in changes)
+    }
 
 
 def as_flags(changes: dict[str, str | int | float]) -> str:
     """Changed flags as they would be written."""
     words = (
-        f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}" for flag, value in changes.items()
+        f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}"
+        for flag, value in changes.items()
     )
     return " ".join(words)
 
 
 def train_run(wanted: argparse.Namespace) -> None:
     """Trains one run to its end, from where it is. Raises `InputError` if its folder holds another."""
-    from svg.checkpoint import exists, load_config
     from svg.config import config_from_arguments, flag_values
-    from svg.journal import last_step
-    from svg.resumption import WITHOUT_EFFECT
+    from svg.runs.checkpoint import exists, load_config
+    from svg.runs.metrics_log import last_step
+    from svg.training.resumption import WITHOUT_EFFECT
 
     run = Path(wanted.log_dir)
     wanted.resume = exists(run, "last")
     if wanted.resume:
         before, now = flag_values(load_config(run)), flag_values(config_from_arguments(wanted))
-        before["data_root"], now["data_root"] = (Path(flags["data_root"]).resolve() for flags in (before, now))
+        before["data_root"], now["data_root"] = (
+            Path(flags["data_root"]).resolve() for flags in (before, now)
+        )
         for flag in (flag for flag in now if now[flag] != before[flag] and flag not in WITHOUT_EFFECT):
-            raise InputError(f"--{flag}: found {now[flag]}, but {run} was begun with {before[flag]}; choose another folder")
+            raise InputError(
+                f"--{flag}: found {now[flag]}, but {run} was begun with {before[flag]}; choose another folder"
+            )
         if last_step(run) >= wanted.niter * wanted.epoch_size:
             return
     train.train(wanted)
 
 
 def compare(args: argparse.Namespace) -> None:
-    from svg.checkpoint import FIGURES
     from svg.config import config_from_arguments
-    from svg.journal import read_metrics
-    from svg.plotting import plot_frames, plot_training
+    from svg.figures.plotting import plot_frames, plot_training
+    from svg.runs.checkpoint import FIGURES
+    from svg.runs.metrics_log import read_metrics
     from svg.sequences import SequenceDataset
 
     if args.init_from:
         raise InputError("--init_from: what is compared begins afresh; leave it out")
     if not args.data_root:
-        raise InputError("--data_root: not given; expected the root of a data set (svg-data simulate makes one)")
+        raise InputError(
+            "--data_root: not given; expected the root of a data set (svg-data simulate makes one)"
+        )
     config = config_from_arguments(args)
     train.tell_notes(args, config)
     train.index_if_new(Path(args.data_root))
     chosen = {name: changed_runs(args, runs) for name, runs in studies(args).items() if name in args.studies}
     wanted = {BASE: {}} | {run: changes for runs in chosen.values() for run, changes in runs.items()}
     parsed = {name: training_arguments(args, name, changes) for name, changes in wanted.items()}
-    evaluation = evaluate.parse([str(args.out / BASE), "--n_sample", str(args.n_sample), "--device", args.device])
+    evaluation = evaluate.parse(
+        [str(args.out / BASE), "--n_sample", str(args.n_sample), "--device", args.device]
+    )
     # whatever can be found wrong before hours of work
     evaluate.check(evaluation)
     for arguments in parsed.values():
         config_from_arguments(arguments)
     for study, runs in chosen.items():
         if not runs:
-            raise InputError(f"--studies: with these flags {study} has nothing but the base itself; leave it or the flags out")
+            raise InputError(
+                f"--studies: with these flags {study} has nothing but the base itself; leave it or the flags out"
+            )
     SequenceDataset(args.data_root, evaluation.split, config.data.n_eval, config.data.conditions)
     check_writable(args.out, "make it writable, or name another folder")
 
@@ -155,7 +178,9 @@ def compare(args: argparse.Namespace) -> None:
             tell("svg-compare: the same command goes on from there")
             raise
     results = {
-        name: evaluate.evaluate_run(evaluation, open_run(evaluation, args.out / name), args.out / name, reuse=True)
+        name: evaluate.evaluate_run(
+            evaluation, open_run(evaluation, args.out / name), args.out / name, reuse=True
+        )
         for name in parsed
     }
     evaluate.compare(results, args.out, evaluate.result_name(evaluation))

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.command import OneLineParser, run_command, tell
+from data_tools.errors import InputError
 from data_tools.files import check_writable, folder_in, write_text
-from data_tools.layout import InputError
-from svg.protocols import OWN, PROTOCOLS, SET_METRICS
+from svg.evaluation.protocols import OWN, PROTOCOLS, SET_METRICS
 
 from .command import Run, add_run_arguments, label_runs, open_run, parse_run_arguments, resolve_protocol
 
@@ -21,25 +21,51 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="svg-evaluate", description=__doc__.replace("`", ""))
     add_run_arguments(parser, several=True)
     add_evaluation_arguments(parser)
-    parser.add_argument("--reuse", action="store_true", help="take scores that an evaluation of the same kind has written before")
     parser.add_argument(
-        "--out", type=Path, help="folder of tables in Markdown and LaTeX (of several runs by default: evaluation in the first one)"
+        "--reuse",
+        action="store_true",
+        help="take scores that an evaluation of the same kind has written before",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder of tables in Markdown and LaTeX (of several runs by default: evaluation in the first one)",
     )
     return parse_run_arguments(parser, argv)
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that decide what is scored and how."""
-    parser.add_argument("--protocol", default=OWN, metavar="NAME", help=f"{', '.join(PROTOCOLS)} (default {OWN})")
-    parser.add_argument("--n_sample", type=int, help="futures sampled for each sequence (default: the protocol's; own: 100)")
-    parser.add_argument("--ssim_window", choices=("uniform", "gaussian"), help="7x7 uniform or 11x11 Gaussian (own: uniform)")
     parser.add_argument(
-        "--metrics", nargs="*", default=[], choices=("lpips", *SET_METRICS), help="besides PSNR, SSIM and MSE; they need --weights"
+        "--protocol", default=OWN, metavar="NAME", help=f"{', '.join(PROTOCOLS)} (default {OWN})"
     )
-    parser.add_argument("--lpips", choices=("alex", "vgg"), help="network of LPIPS (default: the protocol's; own: alex)")
-    parser.add_argument("--weights", type=Path, metavar="PATH", help="folder with the weights of the networks behind --metrics")
     parser.add_argument(
-        "--memory", type=float, default=0.0, help="GB for sampled futures (default: 1 on a CPU, half of what is free on a GPU)"
+        "--n_sample", type=int, help="futures sampled for each sequence (default: the protocol's; own: 100)"
+    )
+    parser.add_argument(
+        "--ssim_window", choices=("uniform", "gaussian"), help="7x7 uniform or 11x11 Gaussian (own: uniform)"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="*",
+        default=[],
+        choices=("lpips", *SET_METRICS),
+        help="besides PSNR, SSIM and MSE; they need --weights",
+    )
+    parser.add_argument(
+        "--lpips", choices=("alex", "vgg"), help="network of LPIPS (default: the protocol's; own: alex)"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="folder with the weights of the networks behind --metrics",
+    )
+    parser.add_argument(
+        "--memory",
+        type=float,
+        default=0.0,
+        help="GB for sampled futures (default: 1 on a CPU, half of what is free on a GPU)",
     )
     parser.add_argument("--limit", type=int, default=0, help="score the first sequences only; 0: all")
 
@@ -75,7 +101,9 @@ def check(args: argparse.Namespace) -> None:
             f"--metrics {asked}: expected --weights with the networks behind them; docs/evaluation.md says where they are"
         )
     if args.lpips and "lpips" not in args.metrics:
-        raise InputError("--lpips: chooses the network of --metrics lpips, which is not asked for; leave one out or add the other")
+        raise InputError(
+            "--lpips: chooses the network of --metrics lpips, which is not asked for; leave one out or add the other"
+        )
 
 
 def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool = False) -> Any:
@@ -83,9 +111,9 @@ def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool 
 
     Raises `OSError` if it cannot be written; what it found is printed before.
     """
-    from svg.checkpoint import read_identity
-    from svg.evaluation import evaluate
-    from svg.results import FOLDER
+    from svg.evaluation.results import FOLDER
+    from svg.evaluation.scoring import evaluate
+    from svg.runs.checkpoint import read_identity
 
     identity = read_identity(path, args.checkpoint)
     digest = opened.dataset.full_digest(args.limit)
@@ -111,7 +139,7 @@ def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool 
 
 def check_run_writable(run: Path) -> None:
     """Raise `InputError` if scores of a run could not be written, before they are taken."""
-    from svg.results import FOLDER
+    from svg.evaluation.results import FOLDER
 
     check_writable(run / FOLDER, "make it writable, or copy the run to a place that is")
     folder_in(run, FOLDER)  # refuses a link
@@ -128,7 +156,7 @@ def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity
 
     Earlier releases noted the first part of the data's `digest` alone.
     """
-    from svg.results import load_evaluation
+    from svg.evaluation.results import load_evaluation
     from svg.sequences import evaluated
 
     try:
@@ -139,7 +167,9 @@ def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity
         return None
     dataset = opened.dataset
     total = evaluated(dataset, args.limit)
-    if not found.setting.conditions and dataset.future_positions is None:  # earlier releases knew no other way
+    if (
+        not found.setting.conditions and dataset.future_positions is None
+    ):  # earlier releases knew no other way
         found = replace(found, setting=replace(found.setting, conditions=dataset.given))
     setting = found.setting
     noted = digest if setting.data_digest == digest.partition("-")[0] else setting.data_digest
@@ -153,12 +183,14 @@ def open_networks(args: argparse.Namespace, run: Run) -> dict[str, Any]:
     """The networks behind ``args.metrics``, as `svg.evaluation.evaluate` takes them."""
     if not args.metrics:
         return {}
-    from svg.perceptual import I3D_FRAMES, load_lpips, load_video_features
+    from svg.evaluation.perceptual import I3D_FRAMES, load_lpips, load_video_features
     from svg.sequences import evaluated
 
     channels = run.dataset.frame_size[2]
     if channels not in (1, 3):
-        raise InputError(f"--metrics: found frames of {channels} channels, expected 1 or 3: the networks see grey or colour")
+        raise InputError(
+            f"--metrics: found frames of {channels} channels, expected 1 or 3: the networks see grey or colour"
+        )
     networks = {"distances": tuple(metric for metric in SET_METRICS if metric in args.metrics)}
     if "lpips" in args.metrics:
         networks["lpips"] = load_lpips(run.protocol.lpips, args.weights, run.device)
@@ -173,7 +205,7 @@ def open_networks(args: argparse.Namespace, run: Run) -> dict[str, Any]:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    from svg.results import FOLDER
+    from svg.evaluation.results import FOLDER
 
     check(args)
     labels = label_runs(args.runs)
@@ -192,13 +224,15 @@ def evaluate(args: argparse.Namespace) -> None:
     result = results[label]
     tell(f"\n{headed_report(path, result)}")
     if args.out:
-        write_tables(folder / result_name(args), [result.table()], result.in_words() | {"data": result.setting.scored})
+        write_tables(
+            folder / result_name(args), [result.table()], result.in_words() | {"data": result.setting.scored}
+        )
 
 
 def check_same_protocol(args: argparse.Namespace, runs: dict[str, Path]) -> None:
     """Refuses runs that the flags do not bring under one protocol, before hours of work."""
-    from svg.checkpoint import load_config
-    from svg.comparison import what_differs
+    from svg.evaluation.comparison import what_differs
+    from svg.runs.checkpoint import load_config
 
     protocols = {label: resolve_protocol(args, load_config(path).data) for label, path in runs.items()}
     (first, expected), *others = protocols.items()
@@ -209,8 +243,8 @@ def check_same_protocol(args: argparse.Namespace, runs: dict[str, Path]) -> None
 
 def compare(results: dict[str, Any], folder: Path, name: str) -> None:
     """Prints the table of several runs and writes it to ``folder/comparison_<name>`` as CSV, Markdown and LaTeX."""
-    from svg.comparison import Comparison
-    from svg.results import listing
+    from svg.evaluation.comparison import Comparison
+    from svg.evaluation.results import listing
 
     comparison = Comparison(results)
     means, differences = comparison.tables()
@@ -226,7 +260,7 @@ def compare(results: dict[str, Any], folder: Path, name: str) -> None:
 
 def write_tables(stem: Path, tables: list[Any], words: dict[str, str]) -> None:
     """Writes tables, with `words` about them, as Markdown and LaTeX."""
-    from svg.tables import latex_comment, one_line
+    from svg.evaluation.tables import latex_comment, one_line
 
     notes = "".join(f"- {one_line(f'{part}: {line}')}\n" for part, line in words.items())
     write_text(Path(f"{stem}.md"), "\n".join([*(table.markdown() for table in tables), notes]))

@@ -20,7 +20,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="which scores of svg-evaluate are drawn: evaluation/NAME.json (default test)",
         metavar="NAME",
     )
-    parser.add_argument("--only", choices=("training", "frames"), help="draw the curves over epochs or over predicted frames alone")
+    parser.add_argument(
+        "--only",
+        choices=("training", "frames"),
+        help="draw the curves over epochs or over predicted frames alone",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -32,7 +36,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def is_file(out: Path | None) -> bool:
     """Return whether `out` names a picture and not a folder. Raises `InputError` for one of an unknown kind."""
-    from svg.drawing import picture_form
+    from svg.figures.drawing import picture_form
 
     if out is None or out.is_dir() or not out.suffix:
         return False
@@ -44,11 +48,11 @@ def is_file(out: Path | None) -> bool:
 
 
 def plot(args: argparse.Namespace) -> None:
-    from svg.checkpoint import FIGURES
-    from svg.drawing import save
-    from svg.journal import read_metrics
-    from svg.plotting import frame_curves, training_curves
-    from svg.results import load_evaluation
+    from svg.evaluation.results import load_evaluation
+    from svg.figures.drawing import save
+    from svg.figures.plotting import frame_curves, training_curves
+    from svg.runs.checkpoint import FIGURES
+    from svg.runs.metrics_log import read_metrics
 
     is_picture = is_file(args.out)
     labels = label_runs(args.runs)
@@ -79,7 +83,7 @@ def plot(args: argparse.Namespace) -> None:
 
 def lacking(run: Path, scores: str) -> str:
     """Return what to say of a run that has no such scores."""
-    from svg.results import FOLDER
+    from svg.evaluation.results import FOLDER
 
     others = ", ".join(sorted(path.stem for path in (run / FOLDER).glob("*.json"))) or "nothing"
     return f"no curve over predicted frames for {run}: found no evaluation/{scores}.json (--scores); there: {others}"

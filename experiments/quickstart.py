@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from data_tools import simulate
 from data_tools.command import OneLineParser, run_command, tell
-from data_tools.layout import InputError
+from data_tools.errors import InputError
+from data_tools.simulators import push
 
 from . import evaluate, plot, render, report, train
 from .command import take_released
@@ -29,29 +29,44 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="show a released model (default push-sim) instead of training one: less than a minute",
     )  # fmt: skip
     parser.add_argument("--minutes", type=float, help="training time (default 6)")
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of data and run (default demo)")
     parser.add_argument(
-        "--sequences", type=int, help="sequences to simulate (default 400; with --pretrained 40, for the test alone)"
+        "--out", type=Path, default=Path("demo"), help="folder of data and run (default demo)"
     )
     parser.add_argument(
-        "--n_sample", type=int, help="futures sampled for each test sequence (default: as svg-evaluate; with --pretrained 20)"
+        "--sequences",
+        type=int,
+        help="sequences to simulate (default 400; with --pretrained 40, for the test alone)",
     )
     parser.add_argument(
-        "--seed", type=int, help=f"seed of simulation and training (default 1; with --pretrained {TEST_SEED}, of the simulation)"
+        "--n_sample",
+        type=int,
+        help="futures sampled for each test sequence (default: as svg-evaluate; with --pretrained 20)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help=f"seed of simulation and training (default 1; with --pretrained {TEST_SEED}, of the simulation)",
     )
     args = parser.parse_args(argv)
     if args.pretrained and args.minutes is not None:
         raise InputError("--minutes: --pretrained trains nothing; leave one out")
     if args.pretrained and args.seed == TRAINING_SEED:
-        raise InputError(f"--seed: found {args.seed}, whose sequences {args.pretrained} was trained on; choose another")
-    shown, trained = {"sequences": 40, "seed": TEST_SEED, "n_sample": 20}, {"sequences": 400, "seed": 1, "minutes": 6.0}
+        raise InputError(
+            f"--seed: found {args.seed}, whose sequences {args.pretrained} was trained on; choose another"
+        )
+    shown, trained = (
+        {"sequences": 40, "seed": TEST_SEED, "n_sample": 20},
+        {"sequences": 400, "seed": 1, "minutes": 6.0},
+    )
     usual = shown if args.pretrained else trained
     for name, value in usual.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     if (args.minutes is not None and not args.minutes > 0) or (args.n_sample or 0) < 0:
         raise InputError("--minutes: expected a number above 0; --n_sample: at least 0")
-    least, why = (1, "to be tested on") if args.pretrained else (3, "one for each of training, validation and test")
+    least, why = (
+        (1, "to be tested on") if args.pretrained else (3, "one for each of training, validation and test")
+    )
     if args.sequences < least:
         raise InputError(f"--sequences: found {args.sequences}, expected at least {least}, {why}")
     return args
@@ -87,15 +102,17 @@ def quickstart(args: argparse.Namespace) -> None:
         train.train(train.parse(flags))
         show("3/4", "4/4", run, data, args)
     minutes = (time.monotonic() - began) / 60
-    tell(f"\ndone in {minutes:.1f} minutes; the pictures are in {run / 'figures'}, all together in {run / 'report.html'}")
+    tell(
+        f"\ndone in {minutes:.1f} minutes; the pictures are in {run / 'figures'}, all together in {run / 'report.html'}"
+    )
 
 
 def simulate_data(number: str, data: Path, args: argparse.Namespace, splits: list[str]) -> None:
     flags = [str(data), "--sequences", str(args.sequences), "--seed", str(args.seed), *splits]
     tell(f"{number}  svg-data simulate {shlex.join(flags)}")
     parser = argparse.ArgumentParser()
-    simulate.add_arguments(parser)
-    simulate.run(parser.parse_args(flags))
+    push.add_arguments(parser)
+    push.run(parser.parse_args(flags))
 
 
 def show(first: str, second: str, run: Path, data: Path, args: argparse.Namespace) -> None:
@@ -109,7 +126,9 @@ def show(first: str, second: str, run: Path, data: Path, args: argparse.Namespac
     name = evaluate.result_name(evaluation)
     curves = [str(run)] if name == "test" else [str(run), "--scores", name]
     page = sampled if name == "test" else [*sampled, "--out", str(run / "report.html")]
-    tell(f"\n{second}  svg-render {shlex.join(place)}; svg-plot {shlex.join(curves)}; svg-report {shlex.join(page)}")
+    tell(
+        f"\n{second}  svg-render {shlex.join(place)}; svg-plot {shlex.join(curves)}; svg-report {shlex.join(page)}"
+    )
     render.render(render.parse(place))
     plot.plot(plot.parse(curves))
     report.report(report.parse(page))

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.command import OneLineParser, run_command, tell
+from data_tools.errors import InputError
 from data_tools.files import check_writable, folder_in
-from data_tools.layout import InputError
 
 from .command import Run, add_run_arguments, named_sequences, open_run, parse_run_arguments, pose_video
 
@@ -21,8 +21,15 @@ PARTS = ("", "_ref", "_rec", "_pred", "_pose", *(f"_sample_{number + 1}" for num
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="svg-render", description=__doc__.replace("`", ""))
     add_run_arguments(parser)
-    parser.add_argument("--sequences", nargs="+", metavar="NAME", help="render these sequences instead (names as in index.csv)")
-    parser.add_argument("--n_sample", type=int, default=0, help="sampled futures shown beside the mean one (default 0)")
+    parser.add_argument(
+        "--sequences",
+        nargs="+",
+        metavar="NAME",
+        help="render these sequences instead (names as in index.csv)",
+    )
+    parser.add_argument(
+        "--n_sample", type=int, default=0, help="sampled futures shown beside the mean one (default 0)"
+    )
     parser.add_argument("--mp4", action="store_true", help="side by side as MP4, too (extra video)")
     parser.add_argument("--fps", type=float, default=5.0, help="frames a second (default 5)")
     parser.add_argument("--out", type=Path, help="folder of the pictures (default RUN/figures)")
@@ -31,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def choose_sequences(run: Run, batch_size: int, seed: int) -> dict[str, int]:
     """Best, random and worst sequence by the PSNR of the prediction with the mean latent: {name: number}."""
-    from svg.evaluation import evaluate
+    from svg.evaluation.scoring import evaluate
 
     protocol = dataclasses.replace(run.protocol, n_sample=0)
     scores = evaluate(run.model, run.dataset, protocol, run.device, run.config.train.precision, batch_size)
@@ -41,14 +48,18 @@ def choose_sequences(run: Run, batch_size: int, seed: int) -> dict[str, int]:
     return chosen | {"random": int(np.random.default_rng(seed).choice(others))}
 
 
-def predicted_videos(run: Run, number: int, n_sample: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def predicted_videos(
+    run: Run, number: int, n_sample: int, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the videos of one sequence by label, uint8 [T,H,W,3], ref, rec, pred and `n_sample` samples, and their PSNR [T]."""
-    from svg.evaluation import predict_sequence
-    from svg.metrics import psnr
-    from svg.rendering import to_video
+    from svg.evaluation.metrics import psnr
+    from svg.evaluation.scoring import predict_sequence
+    from svg.figures.rendering import to_video
 
     protocol = run.protocol
-    futures = predict_sequence(run.model, run.dataset, protocol, number, run.device, run.config.train.precision, n_sample, seed)
+    futures = predict_sequence(
+        run.model, run.dataset, protocol, number, run.device, run.config.train.precision, n_sample, seed
+    )
     videos = {"ref": futures.truth, "rec": futures.rec, "pred": futures.pred}
     videos |= {f"sample_{number}": future for number, future in enumerate(futures.samples, start=1)}
     scores = {}
@@ -62,13 +73,15 @@ def predicted_videos(run: Run, number: int, n_sample: int, seed: int) -> tuple[d
 
 def render(args: argparse.Namespace) -> None:
     if not 0 <= args.n_sample <= MOST_SAMPLES:
-        raise InputError(f"--n_sample: found {args.n_sample}, expected 0 to {MOST_SAMPLES}: more are not seen side by side")
+        raise InputError(
+            f"--n_sample: found {args.n_sample}, expected 0 to {MOST_SAMPLES}: more are not seen side by side"
+        )
     if not 0.1 <= args.fps <= 50:
         raise InputError(f"--fps: found {args.fps:g}, expected a number from 0.1 to 50")
 
-    from svg.checkpoint import FIGURES
-    from svg.names import file_stems
-    from svg.rendering import render_sequence, require_mp4
+    from svg.figures.names import file_stems
+    from svg.figures.rendering import render_sequence, require_mp4
+    from svg.runs.checkpoint import FIGURES
 
     if args.mp4:
         require_mp4()
@@ -85,7 +98,9 @@ def render(args: argparse.Namespace) -> None:
     for kind, number in chosen.items():
         title = f"sequence {names[number]}" if args.sequences else f"{kind}: sequence {names[number]}"
         videos, scores = predicted_videos(run, number, args.n_sample, args.seed)
-        written = render_sequence(folder, f"{args.split}_{kind}", videos, run.protocol.n_past, args.fps, args.mp4, title, scores)
+        written = render_sequence(
+            folder, f"{args.split}_{kind}", videos, run.protocol.n_past, args.fps, args.mp4, title, scores
+        )
         shown = ", ".join(str(path) for path in written if path.stem == f"{args.split}_{kind}")
         tell(f"{kind}: sequence {names[number]} -> {shown}")
 

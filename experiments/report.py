@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.command import OneLineParser, run_command, tell
-from data_tools.layout import InputError
+from data_tools.errors import InputError
 
 from .command import Run, add_run_arguments, named_sequences, open_run, parse_run_arguments, pose_video
 from .evaluate import add_evaluation_arguments, check, evaluate_run, result_name
@@ -25,7 +25,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="svg-report", description=__doc__.replace("`", ""))
     add_run_arguments(parser)
     add_evaluation_arguments(parser)
-    parser.add_argument("--sequences", nargs="+", metavar="NAME", help="show these sequences instead of the best, median and worst")
+    parser.add_argument(
+        "--sequences",
+        nargs="+",
+        metavar="NAME",
+        help="show these sequences instead of the best, median and worst",
+    )
     parser.add_argument("--fps", type=float, default=5.0, help="frames a second (default 5)")
     parser.add_argument(
         "--out",
@@ -43,7 +48,9 @@ def choose_sequences(run: Run, evaluation) -> dict[str, int]:
     for kind, number in chosen.items():
         titles.setdefault(int(number), []).append(kind)
     names = run.dataset.index["sequence"]
-    return {f"{' and '.join(kinds)}: sequence {names.iloc[number]}": number for number, kinds in titles.items()}
+    return {
+        f"{' and '.join(kinds)}: sequence {names.iloc[number]}": number for number, kinds in titles.items()
+    }
 
 
 def shown_times(protocol) -> list[int]:
@@ -54,14 +61,21 @@ def shown_times(protocol) -> list[int]:
 
 def shown_sequence(run: Run, evaluation, title: str, number: int, times: list[int]):
     """The sequence's videos with their scores, at `times`."""
-    from svg.evaluation import predict_sequence
-    from svg.metrics import psnr
-    from svg.rendering import to_video
-    from svg.report import Panel, ShownSequence, error_map
+    from svg.evaluation.metrics import psnr
+    from svg.evaluation.scoring import predict_sequence
+    from svg.figures.rendering import to_video
+    from svg.figures.report import Panel, ShownSequence, error_map
 
     protocol = evaluation.protocol
     found = predict_sequence(
-        run.model, run.dataset, protocol, number, run.device, run.config.train.precision, protocol.n_sample, evaluation.setting.seed
+        run.model,
+        run.dataset,
+        protocol,
+        number,
+        run.device,
+        run.config.train.precision,
+        protocol.n_sample,
+        evaluation.setting.seed,
     )
     given = [""] * protocol.n_past
 
@@ -83,7 +97,10 @@ def shown_sequence(run: Run, evaluation, title: str, number: int, times: list[in
         order = np.argsort([-score(future).mean().item() for future in found.samples])
         ranks = sorted({round(rank) for rank in np.linspace(0, len(order) - 1, SHOWN)})
         names = {0: "best", len(order) - 1: "worst"} if len(order) > 1 else {0: "sample"}
-        samples = [panel(names.get(rank, f"{rank + 1} of {len(order)}"), found.samples[order[rank]]) for rank in ranks]
+        samples = [
+            panel(names.get(rank, f"{rank + 1} of {len(order)}"), found.samples[order[rank]])
+            for rank in ranks
+        ]
     poses = [Panel("pose", pose_video(run, number)[times], [])] if run.config.model.with_poses else []
     return ShownSequence(title, [truth, pred, errors, *poses, rec, copied], samples)
 
@@ -94,10 +111,10 @@ def report(args: argparse.Namespace) -> None:
 
     from data_tools.files import check_file_writable, write_text
     from svg.config import flag_values
-    from svg.journal import read_metrics
-    from svg.plotting import frame_curves, training_curves
-    from svg.report import build_report, figure_svg
-    from svg.tables import Table
+    from svg.evaluation.tables import Table
+    from svg.figures.plotting import frame_curves, training_curves
+    from svg.figures.report import build_report, figure_svg
+    from svg.runs.metrics_log import read_metrics
 
     check(args)
     run = open_run(args)
@@ -106,16 +123,24 @@ def report(args: argparse.Namespace) -> None:
     check_file_writable(out)
     named = named_sequences(run.dataset, args.sequences) if args.sequences else None
     evaluation = evaluate_run(args, run, args.run, reuse=True)
-    chosen = {f"sequence {name}": number for name, number in named.items()} if named else choose_sequences(run, evaluation)
+    chosen = (
+        {f"sequence {name}": number for name, number in named.items()}
+        if named
+        else choose_sequences(run, evaluation)
+    )
     times = shown_times(evaluation.protocol)
     sequences = [shown_sequence(run, evaluation, title, number, times) for title, number in chosen.items()]
     name = args.run.resolve().name
     scores, metrics = {name: evaluation}, {name: read_metrics(args.run)}
     figures = {
-        "Scores, with 95 % intervals over sequences": figure_svg("scores", frame_curves(scores), frame_curves(scores, across=1))
+        "Scores, with 95 % intervals over sequences": figure_svg(
+            "scores", frame_curves(scores), frame_curves(scores, across=1)
+        )
     }
     if metrics[name]:
-        figures["Training"] = figure_svg("training", training_curves(metrics), training_curves(metrics, across=1))
+        figures["Training"] = figure_svg(
+            "training", training_curves(metrics), training_curves(metrics, across=1)
+        )
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     flags = {**flag_values(run.config), "parameters": f"{parameters:,}"}
     setting = evaluation.setting

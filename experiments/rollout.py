@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from data_tools.command import OneLineParser, run_command, tell
+from data_tools.errors import InputError
 from data_tools.files import check_writable, folder_in, write_text
-from data_tools.layout import InputError
 
 from .command import Run, add_run_arguments, named_sequences, open_run, parse_run_arguments
 
@@ -30,9 +30,15 @@ MOST_PICTURES = 700
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = OneLineParser(prog="svg-rollout", description=__doc__.replace("`", ""))
     add_run_arguments(parser, whole=True)
-    parser.add_argument("--sequences", nargs="+", metavar="NAME", help="these sequences alone (names as in index.csv)")
-    parser.add_argument("--latent", choices=("sampled", "mean"), default="sampled", help="of the prior (default: %(default)s)")
-    parser.add_argument("--submission", action="store_true", help="write submission.csv, with the given frames")
+    parser.add_argument(
+        "--sequences", nargs="+", metavar="NAME", help="these sequences alone (names as in index.csv)"
+    )
+    parser.add_argument(
+        "--latent", choices=("sampled", "mean"), default="sampled", help="of the prior (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--submission", action="store_true", help="write submission.csv, with the given frames"
+    )
     parser.add_argument("--gif", action=argparse.BooleanOptionalAction, default=True, help="write GIFs")
     parser.add_argument("--mp4", action="store_true", help="write MP4, too (extra video)")
     parser.add_argument("--fps", type=float, default=25.0, help="frames a second (default %(default)g)")
@@ -54,9 +60,11 @@ class Rolled:
 class Film:
     """GIF and MP4 of a prediction beside the truth and the poses, as far as there are any; written at the end of the ``with``."""
 
-    def __init__(self, args: argparse.Namespace, stem: Path, name: str, total: int, n_past: int, with_truth: bool):
-        from svg.names import label
-        from svg.rendering import Mp4Writer
+    def __init__(
+        self, args: argparse.Namespace, stem: Path, name: str, total: int, n_past: int, with_truth: bool
+    ):
+        from svg.figures.names import label
+        from svg.figures.rendering import Mp4Writer
 
         self._title = f"sequence {label(name, 30)}"
         self._n_past, self._fps, self._with_truth = n_past, args.fps, with_truth
@@ -69,16 +77,20 @@ class Film:
         return self
 
     def add(self, stretch: Any, psnr: list[float]) -> None:
-        """The next `svg.rollout.Stretch`, with the PSNR of all predicted frames so far. Truth that is not known is grey."""
-        from svg.predictor import as_images
-        from svg.rendering import side_by_side, to_video
+        """The next `svg.evaluation.rollout.Stretch`, with the PSNR of all predicted frames so far. Truth that is not known is grey."""
+        from svg.figures.rendering import side_by_side, to_video
+        from svg.models.predictor import as_images
 
         every = 1 if self._mp4 is not None else self._every
         places = [place for place in range(len(stretch.predicted)) if (stretch.first + place) % every == 0]
         if not self.files or not places:
             return
         predicted, truth = stretch.predicted, stretch.truth
-        shown = {"truth": to_video(truth, 0.5 * predicted.new_ones(predicted[len(truth) :].shape))} if self._with_truth else {}
+        shown = (
+            {"truth": to_video(truth, 0.5 * predicted.new_ones(predicted[len(truth) :].shape))}
+            if self._with_truth
+            else {}
+        )
         shown["prediction"] = to_video(predicted, predicted[:0])
         if stretch.poses is not None:
             poses = as_images(stretch.poses)
@@ -90,16 +102,20 @@ class Film:
             step = number - self._n_past
             is_scored = 0 <= step < len(psnr)
             title = f"{self._title}: mean PSNR so far {means[step]:.2f} dB" if is_scored else self._title
-            scores = {"prediction": np.array([psnr[step] if is_scored else np.nan])} if self._with_truth else {}
+            scores = (
+                {"prediction": np.array([psnr[step] if is_scored else np.nan])} if self._with_truth else {}
+            )
             plain = {label: label for label in now}
-            picture = side_by_side(now, self._n_past, first=number, title=title, scores=scores, above=plain)[0]
+            picture = side_by_side(now, self._n_past, first=number, title=title, scores=scores, above=plain)[
+                0
+            ]
             if self._gif is not None and number % self._every == 0:
                 self._pictures.append(picture)
             if self._mp4 is not None:
                 self._mp4.add(picture)
 
     def __exit__(self, error: type | None, *rest: object) -> None:
-        from svg.rendering import save_gif
+        from svg.figures.rendering import save_gif
 
         if self._mp4 is not None:
             self._mp4.__exit__(error, *rest)
@@ -109,7 +125,7 @@ class Film:
 
 def plan(args: argparse.Namespace, run: Run, numbers: dict[str, int]) -> dict[str, int]:
     """The frames to predict of each sequence. Raises `InputError` for one that has nothing to predict from."""
-    from svg.rollout import frames_to_come
+    from svg.evaluation.rollout import frames_to_come
 
     n_past, dataset, totals = run.protocol.n_past, run.dataset, {}
     for name, number in numbers.items():
@@ -117,7 +133,11 @@ def plan(args: argparse.Namespace, run: Run, numbers: dict[str, int]) -> dict[st
         wanted = args.n_future or (recorded if most is None else most)
         total = wanted if most is None else min(wanted, most)
         if total < 1:
-            way_out = "say how far with --n_future" if most is None else _further(dataset, number, most + n_past - 1)
+            way_out = (
+                "say how far with --n_future"
+                if most is None
+                else _further(dataset, number, most + n_past - 1)
+            )
             raise InputError(
                 f"{dataset.root}: sequence {name} has no {'frames' if most is None else 'conditions'} beyond its {n_past} given "
                 f"frames; {way_out or 'choose others with --sequences'}"
@@ -138,17 +158,21 @@ def _further(dataset: Any, number: int, horizon: int) -> str:
     return f"its positions end before its actions: --positions integrated goes on for {of_actions - horizon} frames"
 
 
-def roll_out_sequence(args: argparse.Namespace, run: Run, number: int, total: int, stem: Path, submission: Any) -> Rolled:
+def roll_out_sequence(
+    args: argparse.Namespace, run: Run, number: int, total: int, stem: Path, submission: Any
+) -> Rolled:
     """Predicts `total` frames of one sequence and writes its film; rows go to `submission`, if there is one."""
     from tqdm import tqdm
 
-    from svg.metrics import psnr
-    from svg.rollout import given_frames, roll_out
+    from svg.evaluation.metrics import psnr
+    from svg.evaluation.rollout import given_frames, roll_out
 
     dataset, n_past, epsilon = run.dataset, run.protocol.n_past, run.protocol.psnr_epsilon
     given = given_frames(dataset, number, n_past)
     seed = args.seed if args.latent == "sampled" else None
-    stretches = roll_out(run.model, dataset, number, n_past, total, run.device, run.config.train.precision, seed)
+    stretches = roll_out(
+        run.model, dataset, number, n_past, total, run.device, run.config.train.precision, seed
+    )
     rolled, name = Rolled(total), dataset.index["sequence"].iloc[number]
     with (
         Film(args, stem, name, n_past + total, n_past, with_truth=dataset.lengths[number] > n_past) as film,
@@ -162,7 +186,9 @@ def roll_out_sequence(args: argparse.Namespace, run: Run, number: int, total: in
             rolled.seconds += time.perf_counter() - began
             known = len(stretch.truth)
             rolled.psnr += psnr(stretch.predicted[:known], stretch.truth, epsilon=epsilon).tolist()
-            rolled.held += psnr(given.truth[-1:].expand_as(stretch.truth), stretch.truth, epsilon=epsilon).tolist()
+            rolled.held += psnr(
+                given.truth[-1:].expand_as(stretch.truth), stretch.truth, epsilon=epsilon
+            ).tolist()
             film.add(stretch, rolled.psnr)
             if submission is not None:
                 submission.add(stretch.predicted)
@@ -191,15 +217,17 @@ def rollout(args: argparse.Namespace) -> None:
 
     import pandas as pd
 
-    from svg.names import file_stems
-    from svg.plotting import plot_rollouts
-    from svg.rendering import require_mp4
-    from svg.rollout import Submission
+    from svg.evaluation.rollout import Submission
+    from svg.figures.names import file_stems
+    from svg.figures.plotting import plot_rollouts
+    from svg.figures.rendering import require_mp4
 
     if args.mp4:
         require_mp4()
     if args.submission and (args.sequences or args.n_future is not None):
-        raise InputError("--submission: is of all sequences as far as they go; leave out --sequences and --n_future")
+        raise InputError(
+            "--submission: is of all sequences as far as they go; leave out --sequences and --n_future"
+        )
     run = open_run(args, only_given=True)
     names = list(run.dataset.index["sequence"])
     stems = file_stems(names)
@@ -217,7 +245,11 @@ def rollout(args: argparse.Namespace) -> None:
         for name, number in numbers.items():
             stem = folder / f"{args.split}_{stems[name]}"
             rolled = roll_out_sequence(args, run, number, totals[name], stem, submission)
-            tell(" -> ".join([summary(name, rolled), *([", ".join(map(str, rolled.files))] if rolled.files else [])]))
+            tell(
+                " -> ".join(
+                    [summary(name, rolled), *([", ".join(map(str, rolled.files))] if rolled.files else [])]
+                )
+            )
             found = zip(rolled.psnr, rolled.held, strict=True)
             rows += [(name, frame, *pair) for frame, pair in enumerate(found, start=run.protocol.n_past)]
             if rolled.psnr:
@@ -231,7 +263,9 @@ def rollout(args: argparse.Namespace) -> None:
     plot_rollouts(curves, run.protocol.n_past, scores.with_suffix(".png"))
     tell(f"{scores} and .png")
     if len(curves) > 1:
-        tell(f"mean over {len(curves)} sequences: {np.mean([predicted.mean() for predicted, _ in curves.values()]):.2f} dB")
+        tell(
+            f"mean over {len(curves)} sequences: {np.mean([predicted.mean() for predicted, _ in curves.values()]):.2f} dB"
+        )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from data_tools import layout
 from data_tools.command import run_command, tell
-from data_tools.layout import InputError
+from data_tools.errors import InputError
 from data_tools.pool import check_workers
 from svg.config import Config, TrainConfig, add_config_arguments, config_from_arguments, flag_values
 from svg.flags import FlagParser
@@ -24,17 +24,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = FlagParser(prog="svg-train", description=description, recipes=RECIPES)
     add_config_arguments(parser)
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the run in --log_dir, if there is one; flags not given are as they were"
+        "--resume",
+        action="store_true",
+        help="go on with the run in --log_dir, if there is one; flags not given are as they were",
     )
     parser.add_argument(
-        "--take_over", action="store_true", help="with --resume: also under flags or circumstances that change what becomes of it"
+        "--take_over",
+        action="store_true",
+        help="with --resume: also under flags or circumstances that change what becomes of it",
     )
     args = parser.parse_args(argv)
     log_dir = str(Path(args.log_dir, args.name)) if args.name else args.log_dir
     if args.take_over and not args.resume:
         raise InputError("--take_over: expected --resume beside it")
     if args.resume and (Path(log_dir) / "config.json").exists():
-        from svg.checkpoint import load_config
+        from svg.runs.checkpoint import load_config
 
         before = flag_values(load_config(Path(log_dir)))
         if args.init_from not in ("", before["init_from"]):
@@ -51,8 +55,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def flags_of_model(model: str) -> dict[str, Any]:
     """The flags of the model whose weights a training begins with. Raises `InputError`."""
-    from svg.checkpoint import load_config
-    from svg.pretrained import run_folder
+    from svg.runs.checkpoint import load_config
+    from svg.runs.pretrained import run_folder
 
     try:
         return flag_values(load_config(run_folder(model)), ["model"])
@@ -87,7 +91,7 @@ def index_if_new(root: Path) -> None:
     sequences and if no index can be written.
     """
     from data_tools import index
-    from svg import distributed
+    from svg.training import distributed
 
     has_index = any((root / name).exists() for name in (layout.INDEX_FILE, layout.INFO_FILE))
     if has_index or distributed.processes() > 1:
@@ -103,15 +107,17 @@ def index_if_new(root: Path) -> None:
 
 def train(args: argparse.Namespace) -> None:
     if not args.data_root:
-        raise InputError("--data_root: not given; expected the root of a data set (svg-data simulate makes one)")
+        raise InputError(
+            "--data_root: not given; expected the root of a data set (svg-data simulate makes one)"
+        )
     config = config_from_arguments(args)
     index_if_new(Path(args.data_root))
     # of more workers than processors, which `tell_notes` says in one line
     warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
 
-    from svg import distributed
-    from svg.signals import Stopped
-    from svg.training import Training
+    from svg.training import distributed
+    from svg.training.loop import Training
+    from svg.training.signals import Stopped
 
     try:
         training = Training(config, args.resume, args.take_over)
@@ -128,7 +134,9 @@ def train(args: argparse.Namespace) -> None:
     distributed.leave()
     if training.world.first:
         more = f"predict whole videos with `svg-rollout {run}`, " if config.model.with_poses else ""
-        tell(f"{run}: {more}evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`")
+        tell(
+            f"{run}: {more}evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`"
+        )
 
 
 def main(argv: list[str] | None = None) -> int:

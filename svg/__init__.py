@@ -1,19 +1,52 @@
-"""Video prediction of robot pushing in the manner of SVG-LP (Denton & Fergus 2018), conditioned on actions."""
+"""Video prediction of robot pushing in the manner of SVG-LP (Denton & Fergus 2018), conditioned on actions.
 
+model = svg.load("push-sim")
+data = svg.SequenceDataset("demo/unseen", "test", 12)
+evaluation = svg.evaluate(model, data, svg.get_protocol("own"), n_past=2)
+"""
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from .pretrained import load
+from . import moved as moved
 
 if TYPE_CHECKING:
-    from .positions import SIMULATED_HEIGHT, Target, integrate_positions
+    from data_tools.errors import InputError
 
-__all__ = ["SIMULATED_HEIGHT", "Target", "integrate_positions", "load"]
+    from .evaluation.protocols import get_protocol
+    from .evaluation.scoring import evaluate
+    from .positions import SIMULATED_HEIGHT, Target, integrate_positions
+    from .runs.pretrained import load
+    from .sequences import SequenceDataset
+
+__version__ = "0.2.0"
+
+_PLACES = {
+    "InputError": "data_tools.errors",
+    "SIMULATED_HEIGHT": "svg.positions",
+    "SequenceDataset": "svg.sequences",
+    "Target": "svg.positions",
+    "evaluate": "svg.evaluation.scoring",
+    "get_protocol": "svg.evaluation.protocols",
+    "integrate_positions": "svg.positions",
+    "load": "svg.runs.pretrained",
+}
+
+__all__ = [
+    "SIMULATED_HEIGHT",
+    "InputError",
+    "SequenceDataset",
+    "Target",
+    "__version__",
+    "evaluate",
+    "get_protocol",
+    "integrate_positions",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """What needs PyTorch is imported when it is asked for."""
-    if name in __all__:
-        from . import positions
-
-        return getattr(positions, name)
+    """Import the public names when they are asked for: PyTorch takes seconds."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

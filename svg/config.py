@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
-from data_tools.layout import MODEL_WIDTHS, InputError
+from data_tools.errors import InputError
+from data_tools.layout import MODEL_WIDTHS
 
 from .flags import add_foreign_flags, names_of
 
@@ -43,12 +44,16 @@ class DataConfig:
         most=1,
     )
     augment: float = _flag(
-        0.0, "with poses: how far training clips are shifted and scaled at random, e.g. 0.3; 0: not at all", most=1
+        0.0,
+        "with poses: how far training clips are shifted and scaled at random, e.g. 0.3; 0: not at all",
+        most=1,
     )
     conditions: str = _flag("all", "which columns condition the model", CONDITIONS)
     workers: int = _flag(0, "processes that read data; 0 reads in the training process", most=1024)
     data_device: str = _flag(
-        "disk", "where the training split lies: on disk, or read once as a whole into this device's memory", ("disk", "cpu", "cuda")
+        "disk",
+        "where the training split lies: on disk, or read once as a whole into this device's memory",
+        ("disk", "cpu", "cuda"),
     )
 
 
@@ -59,14 +64,24 @@ class ModelConfig:
         "encoder and decoder of the robot's predictor, or the predictor of a person from poses",
         ("vgg", "dcgan", "pose_cvae"),
     )
-    recurrence: str = _flag("vector", "fully connected LSTMs or convolutional ones on a grid", ("vector", "spatial"))
+    recurrence: str = _flag(
+        "vector", "fully connected LSTMs or convolutional ones on a grid", ("vector", "spatial")
+    )
     grid: int = _flag(8, "height and width of the grid of the spatial form's features and latents", (8, 16))
     image_width: int = _flag(
-        64, "width of the frames in pixels: 64 or 128, and as high; with pose_cvae any width and height", above=0
+        64,
+        "width of the frames in pixels: 64 or 128, and as high; with pose_cvae any width and height",
+        above=0,
     )
-    width: float = _flag(1.0, "multiplier of the backbone's channels; 1 is the published size", above=0, most=64)
+    width: float = _flag(
+        1.0, "multiplier of the backbone's channels; 1 is the published size", above=0, most=64
+    )
     norm: str = _flag("batch", "normalisation in encoder and decoder", ("batch", "group"))
-    g_dim: int = _flag(128, "features of encoder output and decoder input (channels in the spatial form and in pose_cvae)", above=0)
+    g_dim: int = _flag(
+        128,
+        "features of encoder output and decoder input (channels in the spatial form and in pose_cvae)",
+        above=0,
+    )
     z_dim: int = _flag(64, "latent size (channels in the spatial form)", above=0)
     rnn_size: int = _flag(256, "hidden size of the frame predictor (channels in the spatial form)", above=0)
     latent_rnn_size: int = _flag(0, "hidden size of posterior and prior; 0: as rnn_size")
@@ -80,7 +95,9 @@ class ModelConfig:
         "what free running feeds back: the predicted frame, encoded again (as published), or the predicted features",
         ("frame", "feature"),
     )
-    blend: bool = _flag(False, "the decoder also draws a mask that mixes its pixels with those of the last observed frame")
+    blend: bool = _flag(
+        False, "the decoder also draws a mask that mixes its pixels with those of the last observed frame"
+    )
     warp: str = _flag(
         "none",
         "with --blend: the decoder also draws from where each pixel comes, for what is moved along: in the last observed frame, or "
@@ -89,12 +106,18 @@ class ModelConfig:
     )
     pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output", above=0)
     fusion_dim: int = _flag(192, "pose_cvae: channels of the decoder fusion's output", above=0)
-    levels: int = _flag(1, "pose_cvae: resolutions, each half of the one before; 1: all at the frames' own, as published", above=0)
+    levels: int = _flag(
+        1,
+        "pose_cvae: resolutions, each half of the one before; 1: all at the frames' own, as published",
+        above=0,
+    )
     anchor: bool = _flag(
-        False, "pose_cvae: every frame is also drawn with the features of the last given one, so that nothing drifts"
+        False,
+        "pose_cvae: every frame is also drawn with the features of the last given one, so that nothing drifts",
     )
     keep_given: bool = _flag(
-        False, "pose_cvae: with --blend, the mask can also keep the given frame, so that the background never fades"
+        False,
+        "pose_cvae: with --blend, the mask can also keep the given frame, so that the background never fades",
     )
     # From the data, not from flags:
     channels: int = 3
@@ -129,10 +152,14 @@ class TrainConfig:
         "begin with the best weights of this run or released model; flags of the model are then as there, unless given",
     )
     batch_size: int = _flag(20, "clips a step", above=0, most=10**6)
-    accumulate: int = _flag(1, "batches whose gradients are added up for one optimiser step", above=0, most=10**6)
+    accumulate: int = _flag(
+        1, "batches whose gradients are added up for one optimiser step", above=0, most=10**6
+    )
     niter: int = _flag(300, "epochs", above=0)
     epoch_size: int = _flag(600, "optimiser steps an epoch", above=0)
-    max_minutes: float = _flag(0.0, "end after this time, the learning-rate schedule included; 0: after niter epochs")
+    max_minutes: float = _flag(
+        0.0, "end after this time, the learning-rate schedule included; 0: after niter epochs"
+    )
     optimizer: str = _flag("adam", "optimiser", ("adam", "adamw", "rmsprop", "sgd", "muon"))
     lr: float = _flag(0.002, "learning rate", above=0)
     beta1: float = _flag(0.9, "first-moment decay of Adam; momentum of RMSprop and SGD", below=1)
@@ -141,7 +168,9 @@ class TrainConfig:
     warmup: float = _flag(0.0, "share of the training over which the learning rate rises from 0", below=1)
     max_grad_norm: float = _flag(0.0, "gradient norm is clipped to this; 0: no clipping")
     max_skipped: int = _flag(
-        10, "end the run after so many steps in a row that were skipped, their loss or gradients not finite", above=0
+        10,
+        "end the run after so many steps in a row that were skipped, their loss or gradients not finite",
+        above=0,
     )
     beta: float = _flag(1e-4, "weight of the KL divergence")
     kl_anneal: str = _flag("none", "annealing of beta over epochs", ("none", "monotonic", "cyclical"))
@@ -151,13 +180,21 @@ class TrainConfig:
     tfr_start_decay_epoch: int = _flag(0, "the last epoch, counted from 0, with the full probability")
     tfr_decay_step: float = _flag(0.0, "how much the probability falls each epoch from then on")
     tfr_lower_bound: float = _flag(0.0, "the probability falls no further", most=1)
-    keep_checkpoints: int = _flag(2, "checkpoints kept to go on from, the newest ones, besides the best", above=0)
-    save_minutes: float = _flag(10.0, "a checkpoint also within an epoch, after so many minutes without one; 0: at its end only")
+    keep_checkpoints: int = _flag(
+        2, "checkpoints kept to go on from, the newest ones, besides the best", above=0
+    )
+    save_minutes: float = _flag(
+        10.0, "a checkpoint also within an epoch, after so many minutes without one; 0: at its end only"
+    )
     validate_sequences: int = _flag(64, "sequences of the validation split scored after each epoch; 0: all")
     seed: int = _flag(1, "seed of all randomness", most=2**63 - 1)
     device: str = _flag("auto", "auto, cpu, cuda or cuda:N")
-    precision: str = _flag("auto", "bfloat16 autocast where the hardware has it, or as told", ("auto", "bfloat16", "float32"))
-    compile: bool = _flag(False, "torch.compile the model (with CUDA graphs on a GPU); the first steps take minutes")
+    precision: str = _flag(
+        "auto", "bfloat16 autocast where the hardware has it, or as told", ("auto", "bfloat16", "float32")
+    )
+    compile: bool = _flag(
+        False, "torch.compile the model (with CUDA graphs on a GPU); the first steps take minutes"
+    )
 
 
 @dataclass(frozen=True)
@@ -177,7 +214,9 @@ class Config:
         """
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise InputError(f"{origin}: found schema version {version!r}, expected {SCHEMA_VERSION}; use a matching release")
+            raise InputError(
+                f"{origin}: found schema version {version!r}, expected {SCHEMA_VERSION}; use a matching release"
+            )
         sections = {}
         for name, kind in SECTIONS.items():
             found, types = values.get(name), get_type_hints(kind)
@@ -185,10 +224,14 @@ class Config:
                 raise InputError(f"{origin}: found no section {name}; restore this file")
             for key, value in found.items():
                 if key not in types:
-                    raise InputError(f"{origin}: found {key!r} in {name}, which this release does not know; use a newer one")
+                    raise InputError(
+                        f"{origin}: found {key!r} in {name}, which this release does not know; use a newer one"
+                    )
                 accepted = (int, float) if types[key] is float else types[key]
                 if not isinstance(value, accepted) or (isinstance(value, bool) and types[key] is not bool):
-                    raise InputError(f"{origin}: {key} is {repr(value)[:40]}, expected {types[key].__name__}; restore this file")
+                    raise InputError(
+                        f"{origin}: {key} is {repr(value)[:40]}, expected {types[key].__name__}; restore this file"
+                    )
             sections[name] = kind(**found)
         config = Config(**sections)
         try:
@@ -232,7 +275,12 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 def flag_values(config: Config, names: Iterable[str] = SECTIONS) -> dict[str, Any]:
     """The configuration, or the sections `names` of it, as flags: {flag: value}."""
     sections = (getattr(config, name) for name in names)
-    return {item.name: getattr(section, item.name) for section in sections for item in fields(section) if "help" in item.metadata}
+    return {
+        item.name: getattr(section, item.name)
+        for section in sections
+        for item in fields(section)
+        if "help" in item.metadata
+    }
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:
@@ -262,7 +310,9 @@ def validate(config: Config) -> None:
     if model.channels not in (1, 3):
         raise InputError(f"channels: found {model.channels}, expected 1 or 3")
     if data.data_device == "cuda" and train.device == "cpu":
-        raise InputError("--data_device cuda: the training runs on the CPU (--device cpu); use --data_device cpu")
+        raise InputError(
+            "--data_device cuda: the training runs on the CPU (--device cpu); use --data_device cpu"
+        )
     if not 1 <= train.kl_anneal_ratio < float("inf"):
         ratio, advice = train.kl_anneal_ratio, ""
         if 0 < ratio < 1:
@@ -270,19 +320,31 @@ def validate(config: Config) -> None:
         expected = "at least 1: the ramp takes 1/ratio of a cycle"
         raise InputError(f"--kl_anneal_ratio: found {ratio}, expected {expected}{advice}")
     if train.kl_anneal == "cyclical" and train.kl_anneal_cycle > train.niter:
-        raise InputError(f"--kl_anneal_cycle: found {train.kl_anneal_cycle}, expected at most --niter {train.niter}")
+        raise InputError(
+            f"--kl_anneal_cycle: found {train.kl_anneal_cycle}, expected at most --niter {train.niter}"
+        )
     if train.tfr_lower_bound > train.tfr:
-        raise InputError(f"--tfr_lower_bound: found {train.tfr_lower_bound}, expected at most --tfr {train.tfr}")
+        raise InputError(
+            f"--tfr_lower_bound: found {train.tfr_lower_bound}, expected at most --tfr {train.tfr}"
+        )
     _validate_model(model)
     if data.n_eval <= data.n_past:
-        raise InputError(f"--n_eval: found {data.n_eval}, expected more than --n_past {data.n_past}: nothing would be predicted")
+        raise InputError(
+            f"--n_eval: found {data.n_eval}, expected more than --n_past {data.n_past}: nothing would be predicted"
+        )
     for name in ("far_start", "augment"):
         if getattr(data, name) and not model.with_poses:
-            raise InputError(f"--{name}: actions belong to their frames as they are; leave it out, it is for --model pose_cvae")
+            raise InputError(
+                f"--{name}: actions belong to their frames as they are; leave it out, it is for --model pose_cvae"
+            )
     if model.with_poses and data.conditions != "all":
-        raise InputError(f"--conditions: found {data.conditions}, but --model pose_cvae needs the poses; leave the flag out")
+        raise InputError(
+            f"--conditions: found {data.conditions}, but --model pose_cvae needs the poses; leave the flag out"
+        )
     if model.with_poses and data.n_past != 1:
-        raise InputError(f"--n_past: found {data.n_past}, expected 1: earlier frames tell --model pose_cvae nothing more")
+        raise InputError(
+            f"--n_past: found {data.n_past}, expected 1: earlier frames tell --model pose_cvae nothing more"
+        )
     free_running = train.tfr < 1 or (train.tfr_decay_step > 0 and train.tfr_lower_bound < 1)
     if (
         train.batch_size == 1
@@ -321,21 +383,31 @@ def _validate_model(model: ModelConfig) -> None:
     for name in OF_ROBOTS if model.with_poses else OF_POSES:
         if getattr(model, name) != getattr(defaults, name):
             other = "vgg and dcgan" if model.with_poses else "pose_cvae"
-            raise InputError(f"--{name}: is a flag of {other}; --model {model.model} has no such part, leave it out")
+            raise InputError(
+                f"--{name}: is a flag of {other}; --model {model.model} has no such part, leave it out"
+            )
     if model.warp != "none" and not model.blend:
-        raise InputError("--warp: expected --blend beside it, which mixes what it moves with what the decoder draws")
+        raise InputError(
+            "--warp: expected --blend beside it, which mixes what it moves with what the decoder draws"
+        )
     if not model.with_poses:
         if model.image_width not in MODEL_WIDTHS:
-            raise InputError(f"--image_width: found {model.image_width}, expected {' or '.join(map(str, MODEL_WIDTHS))}")
+            raise InputError(
+                f"--image_width: found {model.image_width}, expected {' or '.join(map(str, MODEL_WIDTHS))}"
+            )
         if model.grid != defaults.grid and not model.spatial:
-            raise InputError(f"--grid: found {model.grid}, which is of --recurrence spatial; name that or --grid {defaults.grid}")
+            raise InputError(
+                f"--grid: found {model.grid}, which is of --recurrence spatial; name that or --grid {defaults.grid}"
+            )
         if model.norm == "group" and not model.spatial and model.g_dim in (1, 4):
             raise InputError(
                 f"--g_dim: found {model.g_dim}, but a group of the vector form's group norm would be one number, and so always 0; "
                 "expected 8 or more"
             )
         if model.last_frame_skip and model.feedback == "feature":
-            raise InputError("--last_frame_skip needs predicted frames, which --feedback feature does not encode; leave one out")
+            raise InputError(
+                "--last_frame_skip needs predicted frames, which --feedback feature does not encode; leave one out"
+            )
         return
     if model.keep_given and not model.blend:
         raise InputError("--keep_given: expected --blend beside it, whose mask it extends")
@@ -345,4 +417,6 @@ def _validate_model(model: ModelConfig) -> None:
     height, width = model.frame_size
     if (model.image_height and height % shrunk) or width % shrunk:
         size = f"frames of {height}x{width} pixels" if model.image_height else f"a width of {width} pixels"
-        raise InputError(f"--levels: found {model.levels}, but {size} cannot be halved {model.levels - 1} times; use fewer")
+        raise InputError(
+            f"--levels: found {model.levels}, but {size} cannot be halved {model.levels - 1} times; use fewer"
+        )

@@ -21,15 +21,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from data_tools.errors import InputError
 from data_tools.files import write_text
-from data_tools.layout import InputError, read_json
+from data_tools.layout import read_json
 
 FILE = "data.json"
 SCHEMA_VERSION = 1
 TAIL = 512  # bytes at the end of a PNG; text that some programs write after the pixels fits in, too
 BLOCK, MOST_BYTES = 2**20, 2**30
 THREADS = 8  # files on a network are waited for, not computed on
-_HOW = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe would wait for its other end
+_HOW = (
+    os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+)  # a pipe would wait for its other end
 MISSING = "missing."  # as long as a CRC-32 in hexadecimal digits
 
 Groups = dict[str, list[str]]
@@ -51,7 +54,9 @@ def changed_files(noted: Fingerprints, groups: Groups) -> tuple[list[str], Finge
     changed = []
     for name, files in groups.items():
         before, after = noted.get(name, now[name])[1], now[name][1]
-        changed += [file for number, file in enumerate(files) if _of_file(before, number) != _of_file(after, number)]
+        changed += [
+            file for number, file in enumerate(files) if _of_file(before, number) != _of_file(after, number)
+        ]
     return changed, {name: now[name] for name in groups}
 
 

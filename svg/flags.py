@@ -136,7 +136,9 @@ class ForeignFlag(argparse.Action):
         super().__init__(option_strings, dest, values, help=foreign.help or foreign.note, **options)
         self.foreign = foreign
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option_string: str) -> None:
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option_string: str
+    ) -> None:
         foreign = self.foreign
         flag = self.option_strings[0]
         if foreign.switch:
@@ -184,7 +186,9 @@ class FlagParser(OneLineParser):
                 continue
             files += 1
             if files > MOST_FILES:
-                self.error(f"flags file: found more than {MOST_FILES}, up to {word[1:]}; does one name itself?")
+                self.error(
+                    f"flags file: found more than {MOST_FILES}, up to {word[1:]}; does one name itself?"
+                )
             rest.extendleft(reversed(self._read(self._find(word[1:]))))
         return expanded
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_tools.layout import SIMULATED_PUSHING, DatasetInfo, InputError
+from data_tools.errors import InputError
+from data_tools.layout import SIMULATED_PUSHING, DatasetInfo
 
 Columns = Sequence[tuple[int, int]]
 """Pairs (action column, position column), counted from 0."""
@@ -82,7 +83,9 @@ def integrate_positions(
     courses = list(start[..., None, :].expand(*leading, steps, -1).unbind(-1))
     for action, column in columns:
         moved = actions[..., :-1, action].cumsum(-1)
-        courses[column] = torch.cat([start[..., None, column], start[..., None, column] + moved], -1)[..., :steps]
+        courses[column] = torch.cat([start[..., None, column], start[..., None, column] + moved], -1)[
+            ..., :steps
+        ]
     for target in targets:
         courses[target.position] = _approach(start[..., target.position], actions[..., target.action], target)
     positions = torch.stack(courses, -1)
@@ -104,7 +107,9 @@ def _floating(name: str, values: np.ndarray | Tensor) -> Tensor:
         array = np.array(values)
         if array.dtype.kind not in "fiub":
             raise InputError(f"{name}: found {array.dtype}, expected numbers")
-        values = torch.from_numpy(array.astype(array.dtype if array.dtype in (np.float32, np.float64) else np.float32))
+        values = torch.from_numpy(
+            array.astype(array.dtype if array.dtype in (np.float32, np.float64) else np.float32)
+        )
     return values if values.is_floating_point() else values.float()
 
 
@@ -144,7 +149,9 @@ class FuturePositions:
         if self.how == "held":
             return (), ()
         if not info.action_dim:
-            raise InputError(f"found integrated, but the data set {info.name} has no actions to integrate", "positions")
+            raise InputError(
+                f"found integrated, but the data set {info.name} has no actions to integrate", "positions"
+            )
         if self.columns:
             _check_columns(self.columns, info.action_dim, info.position_dim)
             return self.columns, ()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_tools.layout import InputError
+from data_tools.errors import InputError
 
 
 def choose_device(name: str) -> torch.device:
@@ -72,7 +72,11 @@ def machine(device: torch.device) -> dict[str, str]:
     """What figures taken on `device` depend on: processor, cores, GPU, system and versions."""
     processor, cpu_info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if cpu_info.exists():
-        names = [line.split(":")[1].strip() for line in cpu_info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":")[1].strip()
+            for line in cpu_info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         processor = names[0] if names else processor
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
@@ -105,12 +109,18 @@ def generator(device: torch.device, *key: int) -> torch.Generator:
 def free_memory(device: torch.device) -> int:
     """Bytes that can be had on `device`: of the machine's memory, this process's share among those that torchrun has started."""
     if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch's own, to be used again
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+            device
+        )  # PyTorch's own, to be used again
         return torch.cuda.mem_get_info(device)[0] + cached
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     try:
         with open("/proc/meminfo") as file:
-            return 1024 * int(next(line for line in file if line.startswith("MemAvailable:")).split()[1]) // processes
+            return (
+                1024
+                * int(next(line for line in file if line.startswith("MemAvailable:")).split()[1])
+                // processes
+            )
     except (OSError, StopIteration):  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from data_tools import layout
-from data_tools.layout import InputError
+from data_tools.errors import InputError
 from data_tools.pool import read_ahead
 from data_tools.store import open_store, read_clips
 
@@ -28,9 +28,16 @@ def condition_columns(info: layout.DatasetInfo, conditions: str) -> slice:
     if conditions not in CONDITIONS:
         raise InputError(f"found {conditions!r}, expected one of {', '.join(CONDITIONS)}", "conditions")
     start = info.action_dim if conditions == "positions" else 0
-    stop = {"all": info.condition_dim, "actions": info.action_dim, "positions": info.condition_dim, "none": 0}[conditions]
+    stop = {
+        "all": info.condition_dim,
+        "actions": info.action_dim,
+        "positions": info.condition_dim,
+        "none": 0,
+    }[conditions]
     if conditions in ("actions", "positions") and start == stop:
-        raise InputError(f"found {conditions}, but the data set {info.name} has no {conditions}; use none", "conditions")
+        raise InputError(
+            f"found {conditions}, but the data set {info.name} has no {conditions}; use none", "conditions"
+        )
     return slice(start, stop)
 
 
@@ -63,7 +70,9 @@ class SequenceDataset(Dataset):
         self.store = open_store(root, split)
         self.split, self.info, self.clip_length = split, self.store.info, clip_length
         if self.info.pose_channels and conditions != "all":
-            raise InputError(f"found {conditions}, but the data set {self.info.name} has poses; leave it out", "conditions")
+            raise InputError(
+                f"found {conditions}, but the data set {self.info.name} has poses; leave it out", "conditions"
+            )
         self.columns = condition_columns(self.info, conditions)
         self.future_positions = future_positions if self.columns.stop > self.info.action_dim else None
         if self.future_positions is not None:
@@ -107,8 +116,13 @@ class SequenceDataset(Dataset):
     @property
     def condition_names(self) -> list[str]:
         """Where each of the conditions' columns comes from, such as ``actions.csv column 1``."""
-        tables = ((layout.ACTIONS_FILE, self.info.action_dim), (layout.POSITIONS_FILE, self.info.position_dim))
-        return [f"{file} column {number}" for file, width in tables for number in range(1, width + 1)][self.columns]
+        tables = (
+            (layout.ACTIONS_FILE, self.info.action_dim),
+            (layout.POSITIONS_FILE, self.info.position_dim),
+        )
+        return [f"{file} column {number}" for file, width in tables for number in range(1, width + 1)][
+            self.columns
+        ]
 
     @property
     def action_columns(self) -> int:
@@ -123,7 +137,11 @@ class SequenceDataset(Dataset):
         actions, positions = self.action_columns, self.condition_dim - self.action_columns
         if not positions:
             return "actions alone" if actions else "none"
-        told = "true positions of the future" if self.future_positions is None else self.future_positions.describe(self.info)
+        told = (
+            "true positions of the future"
+            if self.future_positions is None
+            else self.future_positions.describe(self.info)
+        )
         return f"actions and {told}" if actions else told
 
     @property
@@ -132,7 +150,9 @@ class SequenceDataset(Dataset):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, np.ndarray]:
         number, start = key if isinstance(key, tuple) else (key, 0)
-        frames, conditions = self.store.read_clips([(int(self._numbers[number]), start, start)], self.clip_length)
+        frames, conditions = self.store.read_clips(
+            [(int(self._numbers[number]), start, start)], self.clip_length
+        )
         return {"frames": frames[0], "conditions": self._of_clips(conditions)[0]}
 
     def batch(self, clips: Sequence[tuple[int, ...]]) -> Batch:
@@ -194,7 +214,9 @@ class SequenceDataset(Dataset):
         sequence, given = int(self._numbers[number]), self.future_positions
         if given is None:
             return as_tensor(self._selected(self.store.read_conditions(sequence, start, stop)))
-        return as_tensor(self._selected(given.replace(self.store.read_conditions(sequence, 0, stop), self.info))[start:])
+        return as_tensor(
+            self._selected(given.replace(self.store.read_conditions(sequence, 0, stop), self.info))[start:]
+        )
 
     def read_frames(self, number: int, start: int, stop: int) -> torch.Tensor:
         """The frames uint8 [T,C,H,W] of a sequence from `start` to before `stop`, without their conditions."""
@@ -230,10 +252,18 @@ class TrainingBatches:
         share: slice = slice(None),
         far: float = 0.0,
     ):
-        self.dataset, self.batch_size, self.seed, self.clip_start, self.share = dataset, batch_size, seed, clip_start, share
+        self.dataset, self.batch_size, self.seed, self.clip_start, self.share = (
+            dataset,
+            batch_size,
+            seed,
+            clip_start,
+            share,
+        )
         self.far = far
         length, lengths = dataset.clip_length, dataset.lengths.astype(np.int64)
-        clips = {"sliding": lengths - length + 1, "disjoint": lengths // length}.get(clip_start, np.ones_like(lengths))
+        clips = {"sliding": lengths - length + 1, "disjoint": lengths // length}.get(
+            clip_start, np.ones_like(lengths)
+        )
         self._ends = np.cumsum(clips)  # of a pass's clips, after each sequence
 
     def clips(self, step: int) -> list[tuple[int, int, int]]:
@@ -264,7 +294,9 @@ class TrainingBatches:
     def __getitem__(self, step: int) -> Batch:
         return self.dataset.batch(self.clips(step))
 
-    def iterate(self, steps: range, workers: int, pin_memory: bool, hurried: Callable[[], bool] = lambda: False) -> Iterator[Batch]:
+    def iterate(
+        self, steps: range, workers: int, pin_memory: bool, hurried: Callable[[], bool] = lambda: False
+    ) -> Iterator[Batch]:
         """Yield the batches of `steps` in order, read ahead by `workers` processes.
 
         While `hurried` says so none of these is waited for. Raises `InputError` naming a file that cannot be read, and
@@ -275,12 +307,16 @@ class TrainingBatches:
                 batch = self.dataset.as_batch(frames, conditions)
                 yield {name: values.pin_memory() for name, values in batch.items()} if pin_memory else batch
 
-    def _read(self, steps: range, workers: int, hurried: Callable[[], bool]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _read(
+        self, steps: range, workers: int, hurried: Callable[[], bool]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         store, length = self.dataset.store, self.dataset.clip_length
         jobs = (self.dataset.in_store(self.clips(step)) for step in steps)
         here = partial(store.read_clips, length=length)
         if workers:  # without this module, whose import takes them seconds
-            yield from read_ahead(partial(read_clips, store.root, store.split, length), jobs, workers, here, hurried)
+            yield from read_ahead(
+                partial(read_clips, store.root, store.split, length), jobs, workers, here, hurried
+            )
         else:
             yield from map(here, jobs)
 
@@ -292,9 +328,16 @@ class ResidentBatches:
         """Raises `InputError` if the split does not fit."""
         self.batches, dataset = batches, batches.dataset
         total, (height, width, channels) = int(dataset.lengths.sum()), dataset.frame_size
-        condition = (dataset.condition_dim, *dataset.frame_size[:2]) if dataset.info.pose_channels else (dataset.condition_dim,)
+        condition = (
+            (dataset.condition_dim, *dataset.frame_size[:2])
+            if dataset.info.pose_channels
+            else (dataset.condition_dim,)
+        )
         kind = torch.uint8 if dataset.info.pose_channels else torch.float32
-        free, needed = runtime.free_memory(device), total * (height * width * channels + math.prod(condition) * kind.itemsize)
+        free, needed = (
+            runtime.free_memory(device),
+            total * (height * width * channels + math.prod(condition) * kind.itemsize),
+        )
         if needed > 0.9 * free:
             raise InputError(
                 f"--data_device {device.type}: found {free / 1e9:.1f} GB free, expected {needed / 1e9:.1f} GB and a tenth more for "
@@ -310,7 +353,9 @@ class ResidentBatches:
 
     def __getitem__(self, step: int) -> Batch:
         sequences, starts, firsts = torch.tensor(self.batches.clips(step)).T
-        rows = (self.first[sequences] + starts)[:, None] + torch.arange(self.batches.dataset.clip_length)  # [B,T]
+        rows = (self.first[sequences] + starts)[:, None] + torch.arange(
+            self.batches.dataset.clip_length
+        )  # [B,T]
         of_frames = rows.clone()
         of_frames[:, 0] = self.first[sequences] + firsts
         rows, of_frames = (places.to(self.frames.device, non_blocking=True) for places in (rows, of_frames))
@@ -334,7 +379,9 @@ def evaluated(dataset: SequenceDataset, limit: int) -> int:
     return min(limit, len(dataset)) if limit else len(dataset)
 
 
-def evaluation_batches(dataset: SequenceDataset, batch_size: int, limit: int = 0) -> Iterator[tuple[range, Batch]]:
+def evaluation_batches(
+    dataset: SequenceDataset, batch_size: int, limit: int = 0
+) -> Iterator[tuple[range, Batch]]:
     """All sequences (or the first `limit`) from their first frame on: (sequence numbers, batch)."""
     total = evaluated(dataset, limit)
     for start in range(0, total, batch_size):

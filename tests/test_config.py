@@ -3,18 +3,25 @@
 import argparse
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.layout import InputError
-from svg.checkpoint import load_config
-from svg.config import Config, ModelConfig, TrainConfig, add_config_arguments, config_from_arguments, flag_values
+from data_tools.errors import InputError
+from svg.config import (
+    Config,
+    ModelConfig,
+    TrainConfig,
+    add_config_arguments,
+    config_from_arguments,
+    flag_values,
+)
 from svg.flags import FlagParser
+from svg.runs.checkpoint import load_config
+from tests.support.places import ROOT
 
-RECIPES = Path(__file__).parent.parent / "experiments" / "recipes"
+RECIPES = ROOT / "experiments" / "recipes"
 SVG_FLAGS = [
     "--n_past", "--n_future", "--n_eval", "--g_dim", "--z_dim", "--rnn_size", "--predictor_rnn_layers",
     "--posterior_rnn_layers", "--prior_rnn_layers", "--beta", "--lr", "--beta1", "--batch_size", "--niter",
@@ -43,12 +50,24 @@ def test_defaults_are_the_published_sizes():
     config = parse()
     assert config == Config()
     assert (config.model.g_dim, config.model.z_dim, config.model.rnn_size) == (128, 64, 256)
-    assert (config.data.n_past, config.data.n_future, config.train.lr, config.train.beta) == (2, 10, 0.002, 1e-4)
+    assert (config.data.n_past, config.data.n_future, config.train.lr, config.train.beta) == (
+        2,
+        10,
+        0.002,
+        1e-4,
+    )
 
 
 def test_flags_reach_their_section():
-    config = parse("--g_dim", "16", "--lr", "1e-3", "--last_frame_skip", "--n_past", "3", "--kl_anneal_cyclical")
-    assert (config.model.g_dim, config.train.lr, config.model.last_frame_skip, config.data.n_past) == (16, 0.001, True, 3)
+    config = parse(
+        "--g_dim", "16", "--lr", "1e-3", "--last_frame_skip", "--n_past", "3", "--kl_anneal_cyclical"
+    )
+    assert (config.model.g_dim, config.train.lr, config.model.last_frame_skip, config.data.n_past) == (
+        16,
+        0.001,
+        True,
+        3,
+    )
     assert config.train.kl_anneal == "cyclical"
     assert not parse("--no-last_frame_skip").model.last_frame_skip
 
@@ -62,7 +81,9 @@ def test_flags_file(tmp_path):
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.args")), ids=lambda path: path.name)
 def test_recipes_parse(recipe):
-    assert (parse(f"@{recipe}") == Config()) == (recipe.name == "bair_svg_lp.args")  # the defaults are the published sizes
+    assert (parse(f"@{recipe}") == Config()) == (
+        recipe.name == "bair_svg_lp.args"
+    )  # the defaults are the published sizes
 
 
 @given(st.integers(1, 99), st.floats(1e-6, 1), st.booleans(), st.text(max_size=20))
@@ -82,8 +103,14 @@ def test_json_both_ways(n_past, lr, blend, folder):
     [
         (lambda v: v.pop("model"), "found no section model"),
         (lambda v: v.update(schema_version=9), "found schema version 9, expected 1"),
-        (lambda v: v["model"].update(rnn_size=10**12), "config.json: rnn_size: found 1000000000000, expected at most 65536"),
-        (lambda v: v["model"].update(prior_rnn_layers=65), "config.json: prior_rnn_layers: found 65, expected at most 64"),
+        (
+            lambda v: v["model"].update(rnn_size=10**12),
+            "config.json: rnn_size: found 1000000000000, expected at most 65536",
+        ),
+        (
+            lambda v: v["model"].update(prior_rnn_layers=65),
+            "config.json: prior_rnn_layers: found 65, expected at most 64",
+        ),
         (lambda v: v["model"].update(channels=4), "channels: found 4, expected 1 or 3"),
         (lambda v: v["model"].update(g_dim="128"), "g_dim is '128', expected int"),
         (lambda v: v["model"].update(g_dim=True), "g_dim is True, expected int"),

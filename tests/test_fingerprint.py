@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from runs import assert_same_run, changed
 
 from data_tools import pack
-from data_tools.layout import InputError
+from data_tools.errors import InputError
 from experiments import evaluate
-from svg import checkpoint, fingerprint
+from svg import fingerprint
 from svg.config import Config
+from svg.runs import checkpoint
 from svg.sequences import SequenceDataset
-from svg.training import Training
+from svg.training.loop import Training
+from tests.support.runs import assert_same_run, changed
 
 
 @pytest.fixture
@@ -67,7 +68,10 @@ def test_a_file_that_is_changed_is_named(squares, name, change):
     run = Training(squares).fit()
     path = Path(squares.data.data_root, name)
     change(path)
-    with pytest.raises(InputError, match=f"^{path}: not as when {run} was begun: .*; restore what was changed, or add --take_over"):
+    with pytest.raises(
+        InputError,
+        match=f"^{path}: not as when {run} was begun: .*; restore what was changed, or add --take_over",
+    ):
         Training(changed(squares, niter=2), resume=True)
 
 
@@ -99,9 +103,7 @@ def test_knowingly_it_goes_on(squares, capsys):
     brighten(root / "train" / "3" / "7.png")
     retype(root / "train" / "4" / "actions.csv")
     training = Training(changed(squares, niter=2), resume=True, take_over=True)
-    told = (
-        f"{root}/train/3/7.png and 1 other files of the data set: not as when {run} was begun; it goes on with the data as they are"
-    )
+    told = f"{root}/train/3/7.png and 1 other files of the data set: not as when {run} was begun; it goes on with the data as they are"
     assert told in capsys.readouterr().out and training.progress["best_psnr"] == best
     training.fit()
     brighten(root / "validate" / "0" / "3.png")
@@ -161,7 +163,9 @@ def test_a_run_of_an_earlier_release_has_noted_no_files(squares):
 )  # fmt: skip
 def test_damaged_notes_are_one_line(tmp_path, text):
     (tmp_path / "data.json").write_text(text)
-    with pytest.raises(InputError, match=r"data\.json: (damaged|found schema).*remove it to go on without comparing"):
+    with pytest.raises(
+        InputError, match=r"data\.json: (damaged|found schema).*remove it to go on without comparing"
+    ):
         fingerprint.read(tmp_path)
 
 

@@ -6,19 +6,19 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import moving_square
 
 import svg
 from data_tools import layout
+from data_tools.errors import InputError
 from data_tools.folders import write_sequence
 from data_tools.index import build_index
-from data_tools.layout import InputError
 from data_tools.pack import pack
 from experiments import evaluate
+from svg.evaluation.results import load_evaluation
 from svg.positions import FuturePositions, Target
-from svg.results import load_evaluation
 from svg.sequences import SequenceDataset
-from svg.training import Training
+from svg.training.loop import Training
+from tests.support.samples import moving_square
 
 PLACE = [0.1, -0.2, 0.012]
 ACTIONS = [[0.01, 0.02, 3, 0], [0.03, -0.01, 3, 1], [0.0, 0.01, 0, 1], [0.5, 0.5, 1, 0]]
@@ -34,7 +34,9 @@ def test_by_hand():
     found = svg.integrate_positions(np.array(PLACE), np.array(ACTIONS), targets=[svg.SIMULATED_HEIGHT])
     np.testing.assert_allclose(found, np.stack([X, Y, HEIGHT], 1))
     found = svg.integrate_positions(PLACE, ACTIONS, columns=[(1, 2)], targets=[Target(action=3, position=0)])
-    np.testing.assert_allclose(found, np.stack([[0.1, 0, 1, 1], [-0.2] * 4, [0.012, 0.032, 0.022, 0.032]], 1), rtol=1e-5)
+    np.testing.assert_allclose(
+        found, np.stack([[0.1, 0, 1, 1], [-0.2] * 4, [0.012, 0.032, 0.022, 0.032]], 1), rtol=1e-5
+    )
 
 
 def test_kinds_and_shapes():
@@ -62,7 +64,10 @@ def test_kinds_and_shapes():
     assert isinstance(svg.integrate_positions(arrays[0], actions), torch.Tensor)
     whole = svg.integrate_positions([1, 2], [[1, 1], [1, 1]])
     assert whole.dtype == np.float32 and whole.tolist() == [[1, 2], [2, 3]]
-    assert svg.integrate_positions(np.zeros(3), np.zeros((0, 4)), targets=[svg.SIMULATED_HEIGHT]).shape == (0, 3)
+    assert svg.integrate_positions(np.zeros(3), np.zeros((0, 4)), targets=[svg.SIMULATED_HEIGHT]).shape == (
+        0,
+        3,
+    )
 
 
 def test_what_cannot_be_integrated():
@@ -90,8 +95,8 @@ def test_what_cannot_be_integrated():
 def test_beside_the_simulator():
     """To some millimetres where nothing is jammed in the way, and with the simulator's own numbers."""
     pytest.importorskip("mujoco")
-    from data_tools import pusher
-    from data_tools.simulate import simulate_sequence
+    from data_tools.simulators import pusher
+    from data_tools.simulators.push import simulate_sequence
 
     expected = (pusher.LOW, pusher.LIFT_STEP, pusher.LIFT_SPEED)
     assert dataclasses.astuple(svg.SIMULATED_HEIGHT) == (2, 2, *expected)
@@ -101,7 +106,9 @@ def test_beside_the_simulator():
         found = svg.integrate_positions(positions[0], actions, targets=[svg.SIMULATED_HEIGHT])
         errors.append(np.abs(found - positions))
         moves.append(np.abs(positions[0] - positions))
-    assert np.median(np.concatenate(errors), 0).max() < 0.01 < np.quantile(np.concatenate(moves), 0.9, 0).min()  # metres
+    assert (
+        np.median(np.concatenate(errors), 0).max() < 0.01 < np.quantile(np.concatenate(moves), 0.9, 0).min()
+    )  # metres
 
 
 # ------------------------------------------------------------------------------------------ in evaluation and rollouts
@@ -136,11 +143,15 @@ def test_clips_with_positions_that_a_planner_knows(sideways):
     assert held.given == "actions and positions held where they were last observed"
 
     pairs = ((1, 0), (0, 1))
-    integrated = SequenceDataset(sideways, "test", 6, future_positions=FuturePositions("integrated", 2, pairs))
+    integrated = SequenceDataset(
+        sideways, "test", 6, future_positions=FuturePositions("integrated", 2, pairs)
+    )
     for time in range(2, 6):
         expected[:, time, 3:] = expected[:, time - 1, 3:] + expected[:, time - 1, [1, 0]]
     np.testing.assert_allclose(integrated.batch([(0, 0), (1, 2)])["conditions"], expected, rtol=1e-6)
-    assert "integrated from them (displacements action:position 1:0 0:1, other columns held)" in integrated.given
+    assert (
+        "integrated from them (displacements action:position 1:0 0:1, other columns held)" in integrated.given
+    )
     np.testing.assert_allclose(integrated.read_conditions(0, 3, 6), expected[0, 3:], rtol=1e-6)
     np.testing.assert_array_equal(integrated.read_conditions(0, 0, 1), recorded[0, :1])
     np.testing.assert_array_equal(integrated[0]["frames"], true[0]["frames"])
@@ -155,13 +166,17 @@ def test_clips_with_positions_that_a_planner_knows(sideways):
 
 
 def test_refusals(sideways, tmp_path):
-    with pytest.raises(InputError, match="columns: found action 3 for position 0, expected actions from 0 to 2"):
+    with pytest.raises(
+        InputError, match="columns: found action 3 for position 0, expected actions from 0 to 2"
+    ):
         SequenceDataset(sideways, "test", 6, future_positions=FuturePositions("integrated", 2, ((3, 0),)))
     write_sequence(tmp_path / "test" / "0", np.zeros((4, 64, 64, 3), np.uint8), None, np.zeros((4, 2)))
     build_index(tmp_path)
     with pytest.raises(InputError, match=r"^positions: found integrated, but the data set .* has no actions"):
         SequenceDataset(tmp_path, "test", 4, future_positions=FuturePositions("integrated", 2))
-    assert SequenceDataset(tmp_path, "test", 4, future_positions=FuturePositions("held", 2)).given.startswith("positions held")
+    assert SequenceDataset(tmp_path, "test", 4, future_positions=FuturePositions("held", 2)).given.startswith(
+        "positions held"
+    )
 
 
 def test_the_simulators_height_is_known_by_its_data(tmp_path):
@@ -179,7 +194,9 @@ def test_the_simulators_height_is_known_by_its_data(tmp_path):
         pack(tmp_path / "a", tmp_path / source, workers=1)
         for root in (tmp_path / "a", tmp_path / source):
             dataset = SequenceDataset(root, "test", 4, future_positions=FuturePositions("integrated", 1))
-            np.testing.assert_allclose(dataset[0]["conditions"][:, 4:], np.stack([X, Y, height], 1), rtol=1e-5)
+            np.testing.assert_allclose(
+                dataset[0]["conditions"][:, 4:], np.stack([X, Y, height], 1), rtol=1e-5
+            )
             assert ("as svg-data simulate's hand moves" in dataset.given) == (height is HEIGHT)
 
 
@@ -191,8 +208,12 @@ def run(sideways, tmp_path_factory):
     return Training(
         Config(
             DataConfig(data_root=str(sideways), n_past=2, n_future=4, n_eval=6),
-            ModelConfig(recurrence="spatial", model="dcgan", width=0.1, norm="group", g_dim=8, z_dim=2, rnn_size=8),
-            TrainConfig(log_dir=str(folder), batch_size=4, niter=1, epoch_size=4, precision="float32", device="cpu"),
+            ModelConfig(
+                recurrence="spatial", model="dcgan", width=0.1, norm="group", g_dim=8, z_dim=2, rnn_size=8
+            ),
+            TrainConfig(
+                log_dir=str(folder), batch_size=4, niter=1, epoch_size=4, precision="float32", device="cpu"
+            ),
         )
     ).fit()
 

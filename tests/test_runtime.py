@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from data_tools.layout import InputError
+from data_tools.errors import InputError
 from svg import runtime
 
 
 @pytest.mark.parametrize(
-    ("name", "local", "chosen"), [("auto", None, "cuda:0"), ("cuda", "1", "cuda:1"), ("cuda:1", "0", "cuda:1")]
+    ("name", "local", "chosen"),
+    [("auto", None, "cuda:0"), ("cuda", "1", "cuda:1"), ("cuda:1", "0", "cuda:1")],
 )
 def test_each_process_takes_its_own_gpu(monkeypatch, name, local, chosen):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from data_tools import folders, png
+from data_tools.errors import InputError
 from data_tools.index import build_index
-from data_tools.layout import InputError
 from svg import runtime
-from svg.distributed import World
 from svg.sequences import ResidentBatches, SequenceDataset, TrainingBatches, evaluation_batches
+from svg.training.distributed import World
 
 CPU = torch.device("cpu")
 
@@ -23,7 +23,9 @@ def test_an_item_is_the_clip_on_disk(data_root):
     frames = [png.read_frame(folder / f"{number}.png", (64, 64, 3)) for number in range(7, 13)]
     np.testing.assert_array_equal(item["frames"], frames)
     tables = folders.read_conditions(folder, 15)
-    np.testing.assert_array_equal(item["conditions"], np.hstack([tables["actions"], tables["positions"]])[7:13])
+    np.testing.assert_array_equal(
+        item["conditions"], np.hstack([tables["actions"], tables["positions"]])[7:13]
+    )
 
 
 def test_time_contract(data_root):
@@ -35,7 +37,9 @@ def test_time_contract(data_root):
     np.testing.assert_allclose(centres[1:], (positions + actions)[:-1], atol=1e-3)
 
 
-@pytest.mark.parametrize(("choice", "columns"), [("all", [0, 1, 2, 3]), ("actions", [0, 1]), ("positions", [2, 3]), ("none", [])])
+@pytest.mark.parametrize(
+    ("choice", "columns"), [("all", [0, 1, 2, 3]), ("actions", [0, 1]), ("positions", [2, 3]), ("none", [])]
+)
 def test_condition_columns(data_root, choice, columns):
     dataset = SequenceDataset(data_root, "test", 15, choice)
     everything = SequenceDataset(data_root, "test", 15)
@@ -44,19 +48,27 @@ def test_condition_columns(data_root, choice, columns):
 
 
 def test_conditions_that_are_not_there(tmp_path):
-    folders.write_sequence(tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), np.zeros((4, 2)), None)
+    folders.write_sequence(
+        tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), np.zeros((4, 2)), None
+    )
     build_index(tmp_path)
-    with pytest.raises(InputError, match=r"^conditions: found positions, but the data set .* has no positions; use none"):
+    with pytest.raises(
+        InputError, match=r"^conditions: found positions, but the data set .* has no positions; use none"
+    ):
         SequenceDataset(tmp_path, "train", 4, "positions")
     with pytest.raises(InputError, match="train/1: found 4 frames, expected at least 12; ask for fewer"):
         SequenceDataset(tmp_path, "train", 12)
 
 
 def test_a_table_lost_after_indexing_is_missed(tmp_path):
-    folders.write_sequence(tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), np.zeros((4, 2)), np.ones((4, 3)))
+    folders.write_sequence(
+        tmp_path / "train" / "1", np.zeros((4, 64, 64, 3), np.uint8), np.zeros((4, 2)), np.ones((4, 3))
+    )
     build_index(tmp_path)
     (tmp_path / "train" / "1" / "actions.csv").unlink()
-    with pytest.raises(InputError, match="train/1: found 0 action and 3 position columns, expected 2 and 3; restore"):
+    with pytest.raises(
+        InputError, match="train/1: found 0 action and 3 position columns, expected 2 and 3; restore"
+    ):
         SequenceDataset(tmp_path, "train", 4, "actions")[0]
 
 
@@ -72,7 +84,9 @@ def test_frames_numbered_from_one(tmp_path):
 def test_reading_is_lazy(data_root, monkeypatch):
     opened = []
     read = png.read_frame
-    monkeypatch.setattr(png, "read_frame", lambda path, *rest: opened.append(Path(path).name) or read(path, *rest))
+    monkeypatch.setattr(
+        png, "read_frame", lambda path, *rest: opened.append(Path(path).name) or read(path, *rest)
+    )
     dataset = SequenceDataset(data_root, "train", 3)
     assert len(dataset) == 12 and not opened
     dataset[0, 5]
@@ -92,7 +106,9 @@ def test_sampler_is_a_function_of_seed_and_step(data_root):
     dataset = SequenceDataset(data_root, "train", 6)
     one, other = (TrainingBatches(dataset, 5, seed, "random") for seed in (1, 2))
     clips = [one.clips(step) for step in range(24)]
-    assert clips == [TrainingBatches(dataset, 5, 1, "random").clips(step) for step in reversed(range(24))][::-1]
+    assert (
+        clips == [TrainingBatches(dataset, 5, 1, "random").clips(step) for step in reversed(range(24))][::-1]
+    )
     assert clips != [other.clips(step) for step in range(24)]
     flat = [clip for batch in clips for clip in batch]
     for start in range(0, 120, 12):  # every pass over the data takes each sequence once, in another order
@@ -106,7 +122,9 @@ def test_sampler_is_a_function_of_seed_and_step(data_root):
 @pytest.mark.parametrize("kind", ["sliding", "disjoint"])
 def test_every_clip_once_in_a_pass(data_root, kind):
     dataset = SequenceDataset(data_root, "train", 6)
-    wanted = {(sequence, start) for sequence in range(12) for start in (range(10) if kind == "sliding" else (0, 6))}
+    wanted = {
+        (sequence, start) for sequence in range(12) for start in (range(10) if kind == "sliding" else (0, 6))
+    }
     batches = TrainingBatches(dataset, 8, 3, kind)
     clips = [clip for step in range(len(wanted) // 8 * 2) for clip in batches.clips(step)]
     passes = clips[: len(wanted)], clips[len(wanted) :]
@@ -147,7 +165,11 @@ def test_batches_do_not_depend_on_workers(data_root):
 
 def test_poses_from_memory_are_those_from_disk(pose_root):
     batches = TrainingBatches(SequenceDataset(pose_root, "train", 4), 3, 1, "sliding")
-    for a, b in zip(batches.iterate(range(5), 0, False), ResidentBatches(batches, CPU).iterate(range(5), False), strict=True):
+    for a, b in zip(
+        batches.iterate(range(5), 0, False),
+        ResidentBatches(batches, CPU).iterate(range(5), False),
+        strict=True,
+    ):
         assert a["conditions"].shape == (3, 4, 3, 16, 32) and a["conditions"].dtype == torch.uint8
         assert torch.equal(a["frames"], b["frames"]) and torch.equal(a["conditions"], b["conditions"])
         assert (a["conditions"][0].float().mean() > 200).all()  # red lines on white
@@ -156,7 +178,11 @@ def test_poses_from_memory_are_those_from_disk(pose_root):
 @pytest.mark.parametrize("share", [slice(None), slice(2, 4)])
 def test_batches_from_memory_are_those_from_disk(data_root, share):
     batches = TrainingBatches(SequenceDataset(data_root, "train", 6, "actions"), 4, 1, "random", share)
-    for a, b in zip(batches.iterate(range(7), 0, False), ResidentBatches(batches, CPU).iterate(range(7), False), strict=True):
+    for a, b in zip(
+        batches.iterate(range(7), 0, False),
+        ResidentBatches(batches, CPU).iterate(range(7), False),
+        strict=True,
+    ):
         assert torch.equal(a["frames"], b["frames"]) and torch.equal(a["conditions"], b["conditions"])
         assert a["frames"].stride() == b["frames"].stride()
 
@@ -172,7 +198,8 @@ def test_a_split_that_does_not_fit_into_memory(data_root, monkeypatch):
     monkeypatch.setattr(runtime, "free_memory", lambda device: 2_000_000)
     batches = TrainingBatches(SequenceDataset(data_root, "train", 6), 4, 1, "random")
     with pytest.raises(
-        InputError, match=r"--data_device cpu: found 0\.0 GB free, expected 0\.0 GB .* train split of .*leave the flag out"
+        InputError,
+        match=r"--data_device cpu: found 0\.0 GB free, expected 0\.0 GB .* train split of .*leave the flag out",
     ):
         ResidentBatches(batches, CPU)
 

@@ -1,4 +1,4 @@
-"""Imports run one way, and a command's --help loads nothing heavy."""
+"""Imports run one way, a command's --help loads nothing heavy, and old import paths still work."""
 
 import ast
 import subprocess
@@ -7,45 +7,115 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.places import ROOT
+
 HEAVY = ("torch", "torchvision", "skimage", "matplotlib", "mujoco")
+WINGS = ("figures", "evaluation", "training", "runs", "models")
+"""The wings of `svg`, from the top down: none imports one above it."""
+BELOW = {
+    "figures": {"evaluation"},
+    "training": {"evaluation", "runs", "models"},
+    "evaluation": {"models"},
+    "runs": {"models", "training"},
+    "models": set(),
+}
+"""The wings that a wing may import."""
+SHARED = ("errors", "files", "layout", "store", "command", "lock", "pool")
+"""The modules of `data_tools` that `svg` may import."""
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
-    """The modules that a file names in its imports, relative ones made absolute."""
-    package, names = path.parent.name, set()
+    """Return the modules that a file names in its imports, relative ones made absolute."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = ".".join(part for part in (package if node.level else "", node.module or "") if part)
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
             names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
     return names
 
 
 def test_imports_run_one_way():
-    for path in (ROOT / "data_tools").glob("*.py"):
+    for path in modules("data_tools"):
         assert not [n for n in imported(path) if n.split(".")[0] in ("torch", "svg", "experiments")], path
-    for path in (ROOT / "svg").glob("*.py"):
+    for path in modules("svg"):
         assert not [n for n in imported(path) if n.startswith("experiments")], path
-        outside = {n for n in imported(path) if n.startswith("data_tools.")}
-        allowed = tuple(f"data_tools.{name}" for name in ("errors", "files", "layout", "store", "command", "lock", "pool"))
-        assert all(n.startswith(allowed) for n in outside), path
-    for name in ("predictor", "model", "pose_cvae", "models", "backbones", "layers", "recurrent", "losses", "metrics"):
-        assert not [n for n in imported(ROOT / "svg" / f"{name}.py") if "training" in n or "evaluation" in n], name
+        outside = {n.split(".")[1] for n in imported(path) if n.startswith("data_tools.")}
+        assert outside <= set(SHARED), path
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_wings_import_only_what_is_below_them(wing):
+    for path in modules(f"svg/{wing}"):
+        found = {n.split(".")[1] for n in imported(path) if n.startswith("svg.")} & set(WINGS)
+        assert found <= BELOW[wing] | {wing}, path
+
+
+def test_no_module_imports_itself_in_a_circle():
+    arrows = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): imported(path)
+        for package in ("data_tools", "svg", "experiments")
+        for path in modules(package)
+        if path.name != "__init__.py"
+    }
+    while free := [name for name, targets in arrows.items() if not targets & arrows.keys()]:
+        arrows = {name: targets for name, targets in arrows.items() if name not in free}
+    assert not arrows
 
 
 def test_there_is_one_printer_and_one_walk():
     """`command.tell` cleans what it shows and survives closed streams; `files.walk` fails loudly."""
     printers = {"command.py", "workloads.py"}  # the latter talks to its parent process
-    for path in (path for package in ("data_tools", "svg", "experiments") for path in (ROOT / package).glob("*.py")):
+    for path in (path for package in ("data_tools", "svg", "experiments") for path in modules(package)):
         calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         names = {call.id for call in calls if isinstance(call, ast.Name)}
         methods = {
-            (call.value.id, call.attr) for call in calls if isinstance(call, ast.Attribute) and isinstance(call.value, ast.Name)
+            (call.value.id, call.attr)
+            for call in calls
+            if isinstance(call, ast.Attribute) and isinstance(call.value, ast.Name)
         }
         assert "print" not in names or path.name in printers, path
-        assert not methods & {"os.walk", "tqdm.write"}, path
+        assert not methods & {("os", "walk"), ("tqdm", "write")}, path
+
+
+@pytest.mark.parametrize(
+    "old", ["checkpoint", "inference", "model", "predictor", "pretrained", "protocols", "results"]
+)
+def test_import_paths_of_version_0_1(old):
+    code = f"""
+import warnings
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    import svg.{old} as module
+print(module.__name__, *(warning.message for warning in told if warning.category is FutureWarning), sep="; ")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    new = done.stdout.split(";")[0]
+    assert new.count(".") == 2
+    assert done.stdout == f"{new}; svg.{old} is now {new}\n"
+
+
+def test_public_names():
+    code = "import svg; print(*sorted(type(getattr(svg, name)).__name__ for name in svg.__all__))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.split() == [
+        "Target",
+        "function",
+        "function",
+        "function",
+        "function",
+        "str",
+        "type",
+        "type",
+        "type",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +124,17 @@ def test_there_is_one_printer_and_one_walk():
         "data_tools.__main__",
         *(
             f"experiments.{n}"
-            for n in ("train", "evaluate", "render", "rollout", "plot", "report", "compare", "quickstart", "benchmark")
+            for n in (
+                "train",
+                "evaluate",
+                "render",
+                "rollout",
+                "plot",
+                "report",
+                "compare",
+                "quickstart",
+                "benchmark",
+            )
         ),
     ],
 )

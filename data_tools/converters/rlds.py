@@ -1,0 +1,326 @@
+"""Converts RLDS episodes, as TensorFlow Datasets writes them, into sequences and their index, without TensorFlow.
+
+SOURCE is the folder of one version of a data set: features.json, dataset_info.json and the TFRecords that these
+describe, such as NAME-SPLIT.tfrecord-00000-of-00001. Each episode becomes one sequence, as long as it is: frames from
+one camera, actions and states (as the end-effector positions) as float32 tables. Step t of an episode holds what was
+observed at time t and the action carried out then, which is the order that training expects. Data sets that are
+sequences without RLDS's `steps`, as TFDS's bair_robot_pushing_small, are taken, too. Started again, an interrupted
+conversion continues.
+"""
+
+import argparse
+import itertools
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..claim import claimed
+from ..command import tell
+from ..conversion import (
+    DEFAULT_SHARES,
+    RECIPE_FILE,
+    Report,
+    add_splits_argument,
+    assign_splits,
+    check_shares,
+    gather,
+    print_report,
+)
+from ..errors import InputError
+from ..index import build_index
+from ..pool import add_workers_argument, check_workers, in_order
+from ..splits import split_of
+from ..tables import hold_last
+from ..unread import among, list_unread
+from .cameras import camera_order
+from .images import add_fit_arguments, check_image_width, decode_picture, fit_picture
+from .records import convert_records
+from .tfds import FEATURES_FILE, INFO_FILE, Shard, StepFeature, find_shards, find_version, read_step_features
+from .tfrecord import Feature, some_names
+
+CAMERAS = ("picture", "pixels")  # kinds of features
+ACTIONS, STATES = (
+    ("action", "actions"),
+    ("observation/state", "endeffector_pos", "state", "states"),
+)  # usual names
+EPISODES_A_JOB = 32
+JOBS_A_SHARD = 16  # at most: each job passes over all records before its own
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to take from each step, and at what size."""
+
+    camera: str
+    actions: tuple[str, ...]
+    states: tuple[str, ...]
+    image_width: int
+    fit: str
+
+
+def select(
+    features: dict[str, StepFeature],
+    camera: str | None,
+    action_keys: list[str] | None,
+    state_keys: list[str] | None,
+):
+    """Return (camera, action keys, state keys), each as asked for or, if None, the usual one.
+
+    A lone "none" selects no key. The usual camera is the first by name that is in colour and not on the robot. Raises
+    `InputError` that lists what there is for a key that is not there.
+    """
+    cameras = {name: feature for name, feature in features.items() if feature.kind in CAMERAS}
+    numbers = [name for name, feature in features.items() if feature.kind == "numbers"]
+    if camera is None:
+        camera = min(cameras, default=None, key=lambda name: _order(name, cameras[name]))
+    if camera not in cameras:
+        there = ", ".join(sorted(cameras)) or "no camera, as this data set has none"
+        raise InputError(f"--camera: found {camera}, expected one of {there}")
+    chosen = []
+    for flag, keys, usual in (("--action_key", action_keys, ACTIONS), ("--state_key", state_keys, STATES)):
+        if keys is None:
+            groups = ([name for name in numbers if f"{name}/".startswith(f"{prefix}/")] for prefix in usual)
+            keys = sorted(next(filter(None, groups), []))
+        elif keys == ["none"]:
+            keys = []
+        for key in keys:
+            if key not in numbers:
+                raise InputError(
+                    f"{flag}: found {key}, expected none or some of {', '.join(sorted(numbers))}"
+                )
+        chosen.append(tuple(keys))
+    return camera, *chosen
+
+
+def _order(name: str, camera: StepFeature) -> tuple[bool, bool, str]:
+    """Return a key that sorts cameras: those in colour first, and then as `camera_order`."""
+    is_grey = camera.shape[-1] not in (3, 4)
+    return is_grey, *camera_order(name)
+
+
+def read_episode(features: Mapping[str, Feature], steps: dict[str, StepFeature], selection: Selection):
+    """Return frames uint8 [T,W,W,3], actions float32 [T,A] and states float32 [T,P] of one Example.
+
+    A table without keys is None. The last action may be NaN; see `tables.hold_last`. Raises `ValueError` with what is
+    missing or damaged.
+    """
+    camera = steps[selection.camera]
+    images = features.get(camera.key, [])
+    if camera.kind == "pixels":
+        images = read_tensor(images, camera)
+    if not len(images) or (camera.kind == "picture") != isinstance(images, list):
+        raise ValueError(f"no images {camera.key}, found {some_names(features)}")
+    actions = _read_table(features, steps, selection.actions, len(images))
+    states = _read_table(features, steps, selection.states, len(images))
+    if actions is not None:
+        actions = hold_last(actions)
+    for keys, table in ((selection.actions, actions), (selection.states, states)):
+        if table is not None and not np.isfinite(table).all():
+            raise ValueError(f"{', '.join(keys)}: numbers that are not finite")
+    return np.stack(list(_frames(images, selection))), actions, states
+
+
+def _read_table(
+    features: Mapping[str, Feature], steps: dict[str, StepFeature], keys: tuple[str, ...], count: int
+) -> np.ndarray | None:
+    """Return the columns of features side by side, float32 [count,columns], or None without keys."""
+    columns = []
+    for feature in (steps[key] for key in keys):
+        if feature.key not in features:
+            raise ValueError(f"no feature {feature.key}, found {some_names(features)}")
+        values = read_tensor(features[feature.key], feature)
+        if len(values) != count:
+            found = f"found {values.size} values, expected {feature.size} for each of {count} images"
+            raise ValueError(f"{feature.key}: {found}")
+        columns.append(values.reshape(count, -1).astype(np.float32))
+    return np.concatenate(columns, axis=1) if columns else None
+
+
+def _frames(images: list[bytes] | np.ndarray, selection: Selection) -> Iterator[np.ndarray]:
+    for time, image in enumerate(images):
+        try:
+            if isinstance(image, bytes):
+                picture = decode_picture(image, ("JPEG", "PNG"))
+            else:
+                picture = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image).convert("RGB")
+            yield fit_picture(picture, selection.image_width, selection.fit)
+        except ValueError as error:
+            raise ValueError(f"step {time} of {selection.camera}: {error}") from None
+
+
+def read_tensor(values: Feature, feature: StepFeature) -> np.ndarray:
+    """Return the values of each step, [T,*shape], in the type in which they are stored; pixels are uint8.
+
+    Raises `ValueError` for values that do not make up whole steps, or that are no pixels.
+    """
+    if isinstance(values, list) != (feature.encoding != "none"):
+        raise ValueError(f"{feature.key}: found {len(values)} values of another type than features.json says")
+    if isinstance(values, list):
+        dtype = np.dtype(feature.dtype).newbyteorder("<")
+        size = feature.size * dtype.itemsize
+        if feature.encoding == "zlib":
+            values = [_inflate(value, size, feature.key) for value in values]
+        wrong = next((len(value) for value in values if len(value) != size), None)
+        if wrong is not None:
+            raise ValueError(f"{feature.key}: found {wrong} bytes, expected {size} for each step")
+        return np.frombuffer(b"".join(values), dtype).reshape(len(values), *feature.shape)
+    if values.size % feature.size:
+        raise ValueError(f"{feature.key}: found {values.size} values, expected {feature.size} for each image")
+    if feature.kind == "pixels":
+        if values.dtype != np.int64 or values.min(initial=0) < 0 or values.max(initial=0) > 255:
+            raise ValueError(f"{feature.key}: found values other than 0 to 255, which are no pixels")
+        values = values.astype(np.uint8)
+    return values.reshape(-1, *feature.shape)
+
+
+def _inflate(value: bytes, size: int, key: str) -> bytes:
+    """Return what zlib compressed, at most one byte more than `size`."""
+    try:
+        return zlib.decompressobj().decompress(value, size + 1)
+    except zlib.error as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def convert(
+    source: Path,
+    out: Path,
+    camera: str | None = None,
+    action_keys: list[str] | None = None,
+    state_keys: list[str] | None = None,
+    image_width: int = 64,
+    fit: str = "crop",
+    shares: tuple[float, float, float] | None = None,
+    workers: int | None = None,
+    skip_damaged: bool = False,
+) -> tuple[Selection, Report]:
+    """Convert the episodes under `source` into the data root `out`, index included.
+
+    Args:
+        source: folder of one version of a TFDS data set.
+        out: data root.
+        camera, action_keys, state_keys: paths of features within a step; see `select`.
+        image_width, fit: see `images.fit_picture`.
+        shares: deal all episodes out to train, validate and test in these shares; if None, the source's own splits are kept,
+            unless training is all it has, which is then dealt out 8 : 1 : 1.
+        workers: processes; as many as there are processors if None.
+        skip_damaged: leave damaged episodes out instead of raising.
+
+    Raises `InputError` naming shard, record and byte offset for an episode that is damaged or lacks what was asked for.
+    """
+    workers = check_workers(workers)
+    check_image_width(image_width)
+    folder = find_version(source)
+    steps, found = read_step_features(folder / FEATURES_FILE), find_shards(folder)
+    shards, absent = found.present, found.absent
+    if absent and not skip_damaged:
+        raise InputError(
+            f"{absent[0]} ({len(absent)} in all); fetch it, or take what is there with --skip_damaged"
+        )
+    selection = Selection(*select(steps, camera, action_keys, state_keys), image_width, fit)
+    recipe = {"converter": "rlds", "version": 1, **asdict(selection), "splits": shares}
+    recipe |= {"shards": {shard.name: shard.episodes for shard in shards}}
+    jobs = [
+        (shard, episodes, splits)
+        for shard, splits in zip(shards, _episode_splits(shards, shares), strict=True)
+        for episodes in _divided(shard.episodes)
+    ]
+    work = partial(_convert_episodes, out=out, steps=steps, selection=selection, skip_damaged=skip_damaged)
+    with claimed(out, RECIPE_FILE, recipe):
+        parts = itertools.chain(
+            [Report(left_out=absent, notes=found.notes)], in_order(work, jobs, workers, out)
+        )
+        report = gather(parts, out, "rlds", len(jobs) + 1)
+        files = [folder / FEATURES_FILE, folder / INFO_FILE, *(shard.path for shard in shards)]
+        report.notes += itertools.chain(*list_unread(folder, among(files)))
+        build_index(out, found.dataset, f"RLDS, {selection.camera}")
+    return selection, report
+
+
+def _divided(episodes: int) -> list[range]:
+    """Return the episodes of a shard in pieces, each for one job."""
+    size = max(EPISODES_A_JOB, -(-episodes // JOBS_A_SHARD))
+    return [range(start, min(start + size, episodes)) for start in range(0, episodes, size)]
+
+
+def _episode_splits(shards: list[Shard], shares: tuple[float, float, float] | None) -> list[list[str]]:
+    """Return for each shard the split of each of its episodes."""
+    known = {split_of(shard.split) for shard in shards}
+    if shares is None and known & {"validate", "test"}:
+        if None in known:
+            names = sorted({shard.split for shard in shards})
+            raise InputError(
+                f"--splits: found splits {', '.join(names)}, which are not all known; give shares, like 0.8 0.1 0.1"
+            )
+        return [[split_of(shard.split)] * shard.episodes for shard in shards]
+    shares = shares or DEFAULT_SHARES
+    check_shares(shares)
+    dealt = iter(assign_splits(sum(shard.episodes for shard in shards), shares))
+    return [[next(dealt) for _ in range(shard.episodes)] for shard in shards]
+
+
+def _convert_episodes(
+    job: tuple[Shard, range, list[str]],
+    out: Path,
+    steps: dict[str, StepFeature],
+    selection: Selection,
+    skip_damaged: bool,
+) -> Report:
+    shard, numbers, splits = job
+
+    def folders(number: int) -> dict[str, Path]:
+        return {"": out / splits[number] / shard.name / str(number)} if number in numbers else {}
+
+    return convert_records(
+        shard.path,
+        folders,
+        lambda features, _: read_episode(features, steps, selection),
+        skip_damaged,
+        shard.episodes,
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=Path, help="folder of one version, with features.json and dataset_info.json"
+    )
+    parser.add_argument("out", type=Path, help="data root to write")
+    parser.add_argument(
+        "--camera",
+        help="path of the images within a step (default: the first by name that is not on the robot)",
+    )
+    parser.add_argument(
+        "--action_key",
+        nargs="+",
+        metavar="KEY",
+        help="path of the actions, or several, or none (default: action)",
+    )
+    parser.add_argument(
+        "--state_key",
+        nargs="+",
+        metavar="KEY",
+        help="the same for states (default: observation/state, if it is there)",
+    )
+    add_fit_arguments(parser)
+    add_splits_argument(parser, "the source's own, unless training is all it has")
+    parser.add_argument(
+        "--skip_damaged", action="store_true", help="leave damaged episodes out and name them"
+    )
+    add_workers_argument(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    shares = tuple(args.splits) if args.splits else None
+    selection, report = convert(
+        args.source, args.out, args.camera, args.action_key, args.state_key, args.image_width, args.fit, shares, args.workers,
+        args.skip_damaged,
+    )  # fmt: skip
+    tell(
+        f"camera {selection.camera}, actions {' '.join(selection.actions) or 'none'}, "
+        f"states {' '.join(selection.states) or 'none'} (choose with --camera, --action_key, --state_key)"
+    )
+    print_report(args.out, [args.out], report)

@@ -1,0 +1,1 @@
+"""Simulated robot pushing and a simulated dancer, on MuJoCo."""

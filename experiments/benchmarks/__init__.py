@@ -1,0 +1,1 @@
+"""What `svg-benchmark` measures."""

@@ -1,0 +1,375 @@
+"""The work that ``svg-benchmark`` times: ours, and the published implementation's from a clone of github.com/edenton/svg.
+
+Each runs in a process of its own, ``python -m experiments.benchmarks.workloads NAME JSON``, which does what every line that it reads
+asks for and reports it as a line of JSON: so two of them can take turns and each has its own peak of memory.
+"""
+
+import ast
+import contextlib
+import json
+import math
+import os
+import resource
+import sys
+import time
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from svg import runtime
+from svg.config import Config, add_config_arguments, config_from_arguments
+from svg.evaluation.metrics import psnr, ssim
+from svg.evaluation.protocols import OWN, PROTOCOLS
+from svg.evaluation.rollout import roll_out
+from svg.evaluation.scoring import evaluate, futures_at_a_time, imagine_in_groups
+from svg.flags import FlagParser
+from svg.models.build import make_model
+from svg.models.freezing import freeze
+from svg.models.predictor import Predictor
+from svg.sequences import SequenceDataset
+
+N_PAST = 2
+SHORTEST = 0.5
+"""Seconds of a turn: while the others have theirs, caches grow cold and threads fall asleep."""
+
+
+def configuration(spec: dict) -> Config:
+    """The configuration of a recipe with the spec's flags added."""
+    parser = FlagParser()
+    add_config_arguments(parser)
+    return config_from_arguments(parser.parse_args([f"@{spec['recipe']}", *spec["flags"]]))
+
+
+class Training:
+    """A step of the training loop, data loading included."""
+
+    def __init__(self, spec: dict):
+        from svg.training.loop import Training
+
+        self.training = Training(configuration(spec))
+        self.config = self.training.config
+        self.batches = self.training.batches_of(range(10**6))
+        self.step = 0
+        self.frames = self.config.train.batch_size * self.training.training_data.clip_length
+        self.training.learner.model.train()
+
+    def turn(self) -> None:
+        train = self.config.train
+        self.training.learner.step(self.step, [next(self.batches)], train.lr, train.beta, train.tfr)()
+        self.step += 1
+
+
+def random_model(spec: dict) -> tuple[Predictor, Config, torch.device]:
+    from svg.training.loop import complete_config
+
+    config = configuration(spec)
+    device = runtime.choose_device(config.train.device)
+    runtime.prepare(device)
+    torch.manual_seed(0)
+    config = complete_config(config, SequenceDataset(config.data.data_root, "train", 1))
+    model = make_model(config.model).to(device, memory_format=torch.channels_last)
+    return freeze(model, config.train.precision, config.train.compile), config, device
+
+
+class Sampling:
+    """Futures sampled for a batch of clips whose two first frames were observed, and their reconstruction; all to the host.
+
+    That is what the published code does in one go; the rate counts the sampled frames.
+    """
+
+    def __init__(self, spec: dict):
+        self.model, self.config, self.device = random_model(spec)
+        data, batch = self.config.data, self.config.train.batch_size
+        dataset = SequenceDataset(data.data_root, "train", data.n_past + data.n_future)
+        clips = dataset.batch([(number, 0) for number in range(batch)])
+        self.frames_of_clips, self.conditions = (
+            clips["frames"].to(self.device),
+            clips["conditions"].to(self.device),
+        )
+        self.shape = (batch, spec["n_sample"], data.n_future, *self.model.latent_shape)
+        self.frames = math.prod(self.shape[:3])
+
+    @torch.no_grad()
+    def turn(self) -> None:
+        self.model.reconstruct(self.frames_of_clips, self.conditions, N_PAST).cpu()
+        start = self.model.observe(self.frames_of_clips[:, :N_PAST], self.conditions)
+        group = futures_at_a_time(self.model, self.shape[0], self.shape[2], self.device)
+        noise = torch.randn(self.shape, device=self.device).split(group, dim=1)
+        future = self.conditions[:, N_PAST - 1 :]
+        for futures in imagine_in_groups(
+            self.model, start, future, noise, self.device, self.config.train.precision
+        ):
+            futures.cpu()
+
+
+class Rollout:
+    """A long video from its first frame and poses, handed over a stretch at a time."""
+
+    def __init__(self, spec: dict):
+        self.model, self.config, self.device = random_model(spec)
+        self.dataset = SequenceDataset(self.config.data.data_root, "train", 1)
+        self.frames = spec["frames"]
+
+    def turn(self) -> None:
+        for stretch in roll_out(
+            self.model, self.dataset, 0, 1, self.frames, self.device, self.config.train.precision, seed=1
+        ):
+            stretch.predicted.sum()
+
+
+class Evaluation:
+    """`svg.evaluation.evaluate`: reading, reconstruction, sampling, PSNR and SSIM."""
+
+    def __init__(self, spec: dict):
+        self.model, self.config, self.device = random_model(spec)
+        data = self.config.data
+        self.dataset = SequenceDataset(data.data_root, "train", data.n_past + data.n_future)
+        self.n_sample, self.sequences = spec["n_sample"], self.config.train.batch_size
+        self.frames = self.sequences * self.n_sample * data.n_future
+
+    def turn(self) -> None:
+        train = self.config.train
+        protocol = PROTOCOLS[OWN].changed(n_sample=self.n_sample).for_run(N_PAST, self.config.data.n_future)
+        evaluate(
+            self.model,
+            self.dataset,
+            protocol,
+            self.device,
+            train.precision,
+            limit=self.sequences,
+            compile=train.compile,
+        )
+
+
+def sampled_scores(spec: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """A truth [B,F,3,64,64] and futures [S,B,F,3,64,64] that are like it, as random as scoring cares."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(spec["batch"], 10, 3, 64, 64, generator=generator)
+    noise = torch.randn(spec["n_sample"], *truth.shape, generator=generator)
+    return truth, (truth + 0.1 * noise).clamp_(0, 1)
+
+
+class Scoring:
+    """PSNR and SSIM of all frames of all futures."""
+
+    def __init__(self, spec: dict):
+        device = runtime.choose_device(spec["device"])
+        runtime.prepare(device)
+        self.truth, self.futures = (frames.to(device) for frames in sampled_scores(spec))
+        self.window, self.compile, self.frames = (
+            spec["window"],
+            spec["compile"],
+            math.prod(self.futures.shape[:3]),
+        )
+
+    def turn(self) -> None:
+        psnr(self.futures, self.truth).sum().item()
+        ssim(self.futures, self.truth, self.window, compile=self.compile).sum().item()
+
+
+# ------------------------------------------------------------------------------------------- the published implementation
+
+
+class Published:
+    """Parts of a clone of edenton/svg, whose functions are run as they stand there."""
+
+    def __init__(self, spec: dict):
+        self.root, self.device = Path(spec["clone"]), runtime.choose_device(spec["device"])
+        torch.Tensor.cuda = lambda tensor, *_, **__: tensor.to(
+            self.device
+        )  # it asks for a GPU wherever it makes a tensor
+        self.batch = spec["batch"]
+        self.options = types.SimpleNamespace(
+            n_past=N_PAST, n_future=10, n_eval=12, batch_size=self.batch, beta=1e-4, last_frame_skip=False, log_dir="",
+            nsample=spec.get("n_sample"),
+        )  # fmt: skip
+        self.names = {
+            "torch": torch,
+            "np": np,
+            "math": math,
+            "opt": self.options,
+            "mse_criterion": torch.nn.MSELoss(),
+        }
+
+    def module(self, name: str) -> types.ModuleType:
+        module = types.ModuleType(name)
+        path = self.root / "models" / f"{name}.py"
+        exec(compile(path.read_text(), path, "exec"), module.__dict__)
+        return module
+
+    def take(self, file: str, *functions: str) -> None:
+        """Functions of one of its scripts, which cannot be imported: importing them starts a training."""
+        tree = ast.parse((self.root / file).read_text())
+        tree.body = [
+            node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in functions
+        ]
+        exec(compile(tree, file, "exec"), self.names)
+
+    def build(self) -> None:
+        """The networks at the published sizes, with their optimisers."""
+        vgg, lstm = self.module("vgg_64"), self.module("lstm")
+        parts = {
+            "frame_predictor": lstm.lstm(128 + 64, 128, 256, 2, self.batch),
+            "posterior": lstm.gaussian_lstm(128, 64, 256, 1, self.batch),
+            "prior": lstm.gaussian_lstm(128, 64, 256, 1, self.batch),
+            "encoder": vgg.encoder(128, 3),
+            "decoder": vgg.decoder(128, 3),
+        }
+        self.take("utils.py", "init_weights")
+        for name, part in parts.items():
+            part.apply(self.names["init_weights"])
+            part.to(self.device)
+            self.names[f"{name}_optimizer"] = torch.optim.Adam(
+                part.parameters(), lr=0.002, betas=(0.9, 0.999)
+            )
+        self.names |= parts
+
+    def clip(self) -> list[torch.Tensor]:
+        return [torch.rand(self.batch, 3, 64, 64).to(self.device) for _ in range(12)]
+
+
+class PublishedTraining(Published):
+    """``train`` of train_svg_lp.py on frames that are in memory."""
+
+    def __init__(self, spec: dict):
+        super().__init__(spec)
+        self.build()
+        self.take("train_svg_lp.py", "train", "kl_criterion")
+        self.frames, self.x = self.batch * 12, self.clip()
+
+    def turn(self) -> None:
+        self.names["train"](self.x)
+
+
+class PublishedSampling(Published):
+    """``make_gifs`` of generate_svg_lp.py without its scoring and drawing."""
+
+    def __init__(self, spec: dict):
+        super().__init__(spec)
+        self.build()
+        for name in ("frame_predictor", "posterior", "prior"):
+            self.names[name].eval()
+        nothing = types.SimpleNamespace(update=lambda number: None, finish=lambda: None)
+        zeros = np.zeros((self.batch, 10))
+        self.names |= {
+            "utils": types.SimpleNamespace(
+                eval_seq=lambda truth, predicted: (None, zeros, zeros), clear_progressbar=lambda: None,
+                save_gif_with_text=lambda *_: None,
+            ),
+            "progressbar": types.SimpleNamespace(ProgressBar=lambda max_value: types.SimpleNamespace(start=lambda: nothing)),
+            "add_border": lambda frame, colour: frame,
+        }  # fmt: skip
+        self.take("generate_svg_lp.py", "make_gifs")
+        self.frames, self.x = self.batch * spec["n_sample"] * 10, self.clip()
+
+    def turn(self) -> None:
+        self.names["make_gifs"](self.x, 0, "test")
+
+
+class PublishedScoring(Published):
+    """``eval_seq`` (scikit-image) or, with the Gaussian window, ``finn_eval_seq`` (SciPy) of utils.py for each future."""
+
+    def __init__(self, spec: dict):
+        from scipy import signal
+        from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+        super().__init__(spec)
+        # the names that scikit-image had for them then, with the data range that it now insists on
+        self.names |= {
+            "signal": signal,
+            "ssim_metric": lambda a, b: structural_similarity(a, b, data_range=1),
+            "psnr_metric": lambda a, b: peak_signal_noise_ratio(a, b, data_range=1),
+        }
+        self.take(
+            "utils.py", "eval_seq", "mse_metric", "finn_eval_seq", "finn_psnr", "fspecial_gauss", "finn_ssim"
+        )
+        self.score = self.names["eval_seq" if spec["window"] == "uniform" else "finn_eval_seq"]
+        truth, futures = sampled_scores(spec)
+        self.truth, self.futures = truth.transpose(0, 1).numpy(), futures.transpose(1, 2).numpy()
+        self.frames = math.prod(self.futures.shape[:3])
+
+    def turn(self) -> None:
+        for future in self.futures:
+            self.score(list(self.truth), list(future))
+
+
+WORKLOADS = {
+    work.__name__: work
+    for work in (
+        Training,
+        Sampling,
+        Rollout,
+        Evaluation,
+        Scoring,
+        PublishedTraining,
+        PublishedSampling,
+        PublishedScoring,
+    )
+}
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> float:
+    """MB: of the GPU's memory, or on a CPU of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    status = Path("/proc/self/status")
+    if (
+        status.exists()
+    ):  # what the system counts as used by a process includes its parent at the time of the fork
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def count_flops(work) -> int:
+    """Floating-point operations of the matrix products and convolutions of a turn, forward and backward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work.turn()
+    return counter.get_total_flops()
+
+
+def serve(work, device: torch.device, requests: Iterator[str], report) -> None:
+    """Answers requests: a turn, again and again for half a second if it is short; the peak of memory; a turn's operations."""
+    report({"frames": work.frames})
+    repeats = 1
+    for request in map(str.strip, requests):
+        if request == "memory":
+            report({"memory": peak_memory(device)})
+            continue
+        if request == "flops":  # to be asked for last: counting takes memory, too
+            report({"flops": count_flops(work)})
+            continue
+        synchronise(device)
+        start = time.perf_counter()
+        for _ in range(repeats):
+            work.turn()
+        synchronise(device)
+        seconds = (time.perf_counter() - start) / repeats
+        repeats = max(repeats, math.ceil(SHORTEST / seconds))
+        report({"turn": seconds})
+
+
+def main() -> None:
+    channel = os.fdopen(os.dup(1), "w")  # for reports alone: whatever else is printed goes to standard error
+    os.dup2(2, 1)
+    with contextlib.redirect_stdout(sys.stderr):
+        name, spec = sys.argv[1], json.loads(sys.argv[2])
+        serve(
+            WORKLOADS[name](spec),
+            torch.device(spec["device"]),
+            sys.stdin,
+            lambda values: print(json.dumps(values), file=channel, flush=True),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Distances between two sets of feature vectors: Frechet and kernel distance."""
+
+import numpy as np
+
+BLOCK = 1000
+"""Vectors whose kernel with all others is taken at a time."""
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Frechet distance between Gaussians fitted to the features `a` [N,D] and `b` [M,D].
+
+    |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) with the sample covariances A and B (Dowson & Landau 1982; Heusel et al. 2017,
+    eq. 6). With centred features X, Y scaled so that A = X'X and B = Y'Y, tr (A B)^(1/2) is the sum of the singular values of
+    X Y': no root of an ill-conditioned matrix is taken, and fewer vectors than dimensions do no harm to the arithmetic (the
+    distance is then biased upwards, as it always is).
+    """
+    a, b = _features(a), _features(b)
+    x = (a - a.mean(0)) / np.sqrt(len(a) - 1)
+    y = (b - b.mean(0)) / np.sqrt(len(b) - 1)
+    means = a.mean(0) - b.mean(0)
+    # Of more vectors than dimensions their triangular factors have the same covariance and far fewer rows.
+    factors = [np.linalg.qr(v, mode="r") if len(v) > v.shape[1] else v for v in (x, y)]
+    root = np.linalg.svd(factors[0] @ factors[1].T, compute_uv=False).sum()
+    return max(0.0, float(means @ means + (x * x).sum() + (y * y).sum() - 2 * root))
+
+
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Squared maximum mean discrepancy of the features `a` [N,D] and `b` [M,D] with the kernel (x.y/D + 1)^3, unbiased.
+
+    Binkowski et al. 2018, eq. 4, as KID has it; of video features it is KVD (Unterthiner et al. 2018). Around 0, also below it, for
+    sets from one distribution.
+    """
+    a, b = _features(a), _features(b)
+    dimensions = a.shape[1]
+
+    def total(x: np.ndarray, y: np.ndarray) -> float:
+        return sum(
+            ((some @ y.T / dimensions + 1) ** 3).sum() for some in np.array_split(x, -(-len(x) // BLOCK))
+        )
+
+    def within(x: np.ndarray) -> float:
+        """Mean over pairs of different vectors."""
+        itself = (((x * x).sum(1) / dimensions + 1) ** 3).sum()
+        return (total(x, x) - itself) / (len(x) * (len(x) - 1))
+
+    return float(within(a) + within(b) - 2 * total(a, b) / (len(a) * len(b)))
+
+
+def _features(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or len(values) < 2:
+        raise ValueError(f"features of shape {values.shape}, expected [N,D] with at least 2 vectors")
+    return values

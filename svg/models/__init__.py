@@ -1,0 +1,1 @@
+"""The models, their parts, and the contract that they keep."""

@@ -1,0 +1,275 @@
+"""The predictor: SVG's posterior, prior and frame predictor between an encoder and a decoder, conditioned on actions.
+
+The transition from frame t-1 to frame t sees the features ``h[t-1]``, the condition ``conditions[t-1]`` (time as in `predictor`)
+and a latent ``z[t]``. The posterior sees ``h[t]``, the prior ``h[t-1]``. Frame t is drawn with the skips of the last frame observed
+before it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from .backbones import Decoder, Encoder, initialise, level_channels
+from .layers import BatchNorm, SkipTerm, fold_norm, fold_sequential_norms
+from .predictor import Predictor, Rollout, as_images
+from .recurrent import FramePredictor, Gaussian, GaussianLSTM, State, repeat_state
+
+STATISTICS = ("condition_mean", "condition_std")
+EMBEDDING = "core.embed.weight"
+"""The layer of predictor, posterior and prior that takes in features, latent and conditions side by side."""
+
+
+@dataclass
+class Observation:
+    """What the model knows after some frames: the start of `VideoPredictor.advance`.
+
+    N futures of B clips may share the skips of their clip.
+    """
+
+    h: Tensor | None  # features of the last frame [N,1,g_dim(,grid,grid)]; none: it has yet to be encoded
+    last: Tensor  # the last frame, seen or predicted [N,1,C,H,W]
+    predictor: State
+    prior: State
+    skips: list[SkipTerm]  # the decoder's, of the last observed frame of B clips
+    observed: Tensor  # the last observed frame [B,1,C,H,W]
+
+
+class VideoPredictor(Predictor):
+    """SVG-LP / SVG-FP (Denton & Fergus 2018) with actions, in the vector or the spatial form.
+
+    `condition_mean` and `condition_std` (length D, from ``dataset.json``) standardise the conditions inside the model and are
+    stored with its weights, so that callers pass metres as they come.
+    """
+
+    def __init__(
+        self, config: ModelConfig, condition_mean: list[float] = (), condition_std: list[float] = ()
+    ):
+        super().__init__(config)
+        mean = torch.tensor(condition_mean or [0.0] * config.condition_dim)
+        std = torch.tensor(condition_std or [1.0] * config.condition_dim)
+        self.register_buffer("condition_mean", mean)
+        self.register_buffer(
+            "condition_std", torch.where(std > 1e-6, std, 1.0)
+        )  # a constant column stays finite
+        spatial, g_dim, z_dim = config.spatial, config.g_dim, config.z_dim
+        shape = (
+            config.model,
+            config.image_width,
+            config.channels,
+            g_dim,
+            config.width,
+            config.norm,
+            config.feature_grid,
+        )
+        self.encoder = Encoder(*shape)
+        self.decoder = Decoder(*shape, config.blend, config.warp)
+        conditions = config.condition_dim + (2 if spatial else 0)
+        latent_size = config.latent_rnn_size or config.rnn_size
+        self.predictor = FramePredictor(
+            g_dim + z_dim + conditions, g_dim, config.rnn_size, config.predictor_rnn_layers, spatial
+        )
+        self.posterior = GaussianLSTM(
+            g_dim + conditions, z_dim, latent_size, config.posterior_rnn_layers, spatial
+        )
+        self.prior = None
+        if config.prior == "learned":
+            self.prior = GaussianLSTM(
+                g_dim + conditions, z_dim, latent_size, config.prior_rnn_layers, spatial
+            )
+        if not spatial:
+            self.apply(initialise)
+        axis = torch.linspace(-1, 1, config.grid)
+        self.register_buffer(
+            "coordinates", torch.stack(torch.meshgrid(axis, axis, indexing="ij")), persistent=False
+        )
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent: [z_dim] or [z_dim,grid,grid]."""
+        grid = self.config.feature_grid
+        return (self.config.z_dim, grid, grid) if grid else (self.config.z_dim,)
+
+    # ------------------------------------------------------------------------------------------------------ training
+
+    def forward(
+        self,
+        frames: Tensor,
+        conditions: Tensor | None,
+        n_past: int,
+        teacher_forcing: bool = False,
+        noise: Tensor | None = None,
+    ) -> Rollout:
+        """`Predictor.forward`: transitions from true frames run as whole sequences, the rest go step by step."""
+        frames = as_images(frames)
+        steps = frames.shape[1] - 1
+        given = steps if teacher_forcing else min(n_past, steps)  # transitions from true frames
+        sources = given if self.config.last_frame_skip else min(n_past, steps)  # frames that give skips
+        h, skips = self.encoder(frames, sources)
+        conditions = self._spread(conditions, steps, frames)
+        posterior, _ = self.posterior(torch.cat([h[:, 1:], conditions], 2))
+        z = posterior.mu if noise is None else posterior.sample(noise)
+        skips, observed = self.decoder.prepare(skips), frames[:, :sources]
+
+        prior, prior_state = self._prior(h[:, :given], conditions[:, :given])
+        g, state = self._predict(h[:, :given], z[:, :given], conditions[:, :given])
+        priors, features = [prior], [g]
+        reencode = self.config.feedback == "frame" and given < steps
+        if reencode:
+            images = [self.decoder(g, skips, observed, frames[:, :given])]
+            skips, observed = [skip.last() for skip in skips], observed[:, -1:]
+        for step in range(given, steps):
+            if reencode:
+                h_own, own_skips = self.encoder(images[-1][:, -1:], 1)
+                if self.config.last_frame_skip:
+                    skips, observed = self.decoder.prepare(own_skips), images[-1][:, -1:]
+            else:
+                h_own = features[-1][:, -1:]
+            now = slice(step, step + 1)
+            prior, prior_state = self._prior(h_own, conditions[:, now], prior_state)
+            g, state = self._predict(h_own, z[:, now], conditions[:, now], state)
+            priors.append(prior)
+            features.append(g)
+            if reencode:
+                images.append(self.decoder(g, skips, observed, images[-1][:, -1:]))
+        if not reencode:
+            images = [self.decoder(torch.cat(features, 1), skips, observed, frames[:, :given])]
+        return Rollout(torch.cat(images, 1), posterior, Gaussian.cat(priors))
+
+    # ---------------------------------------------------------------------------------------------------- prediction
+
+    def future_bytes(self, n_future: int) -> int:
+        """`Predictor.future_bytes`: an estimate on the safe side.
+
+        Five tensors of the level at full resolution, where they are largest, its float32 frames three times, latents and
+        conditions of all steps, and of the frame predictor the states before and after a step, its gates and what goes in.
+        """
+        config, pixels = self.config, self.config.image_width**2
+        channels = level_channels(config.model, config.image_width, config.width, config.feature_grid)[0][0]
+        shrunk = 1 if config.model == "vgg" else 4  # DCGAN's first convolution halves the sides
+        recurrent = (4 * config.predictor_rnn_layers + 8) * config.rnn_size
+        steps = n_future * (config.z_dim + config.condition_dim + 2)
+        images = 5 * channels * pixels // shrunk + 3 * n_future * config.channels * pixels
+        return 4 * (images + (recurrent + steps) * max(1, config.feature_grid) ** 2)
+
+    def observe(self, past: Tensor, conditions: Tensor | None) -> Observation:
+        """Takes in the observed frames `past` [B,n_past,C,H,W] and `conditions` [B,>= n_past-1,D].
+
+        Latents are the posterior's means, so that all futures share one past.
+        """
+        past = as_images(past)
+        steps = past.shape[1] - 1
+        h, skips = self.encoder(past, -1)
+        state, prior_state = None, None
+        if steps:
+            conditions = self._spread(conditions, steps, past)
+            posterior, _ = self.posterior(torch.cat([h[:, 1:], conditions], 2))
+            _, prior_state = self._prior(h[:, :-1], conditions)
+            _, state = self._predict(h[:, :-1], posterior.mu, conditions)
+        skips = self.decoder.prepare(skips)
+        return Observation(h[:, -1:], past[:, -1:], state, prior_state, skips, past[:, -1:])
+
+    def advance(
+        self, start: Observation, conditions: Tensor | None, noise: Tensor
+    ) -> tuple[Tensor, Observation]:
+        batch, samples, steps = noise.shape[:3]
+        if conditions is not None:
+            if conditions.dim() == 3:
+                conditions = conditions[:, None].expand(-1, samples, -1, -1)
+            conditions = conditions.flatten(0, 1)
+        noise = noise.flatten(0, 1)
+        conditions = self._spread(conditions, steps, noise)
+        h = None if start.h is None else start.h.repeat_interleave(samples, 0)
+        last = start.last.repeat_interleave(samples, 0)
+        state, prior_state = repeat_state(start.predictor, samples), repeat_state(start.prior, samples)
+        skips, observed = start.skips, start.observed
+        frames = []
+        for step in range(steps):
+            if h is None:
+                h, own_skips = self.encoder(last, 1)
+                if self.config.last_frame_skip:
+                    skips, observed = self.decoder.prepare(own_skips), last
+            now = slice(step, step + 1)
+            prior, prior_state = self._prior(h, conditions[:, now], prior_state)
+            h, state = self._predict(h, prior.sample(noise[:, now]), conditions[:, now], state)
+            # All futures of a clip share its skip terms: they stand where the decoder expects the frames of one clip.
+            g, before = (x.unflatten(0, (len(observed), -1)).flatten(1, 2) for x in (h, last))
+            last = self.decoder(g, skips, observed, before).reshape(last.shape)
+            frames.append(last[:, 0])
+            if self.config.feedback == "frame":
+                h = None
+        videos = torch.stack(frames, 1).unflatten(0, (batch, samples)).transpose(0, 1)
+        return videos, Observation(h, last, state, prior_state, skips, observed)
+
+    def parts(self) -> Iterator[nn.Module]:
+        yield from filter(None, (self.encoder, self.decoder, self.predictor, self.posterior, self.prior))
+
+    def fold_norms(self) -> None:
+        fold_sequential_norms(self)
+        for skip_conv, level in zip(self.decoder.skip_convs, self.decoder.levels, strict=True):
+            if len(level) and isinstance(level[0], BatchNorm):
+                fold_norm(level[0], skip_conv.conv)
+                level[0] = nn.Identity()
+
+    def adopt(self, weights: dict[str, Tensor], origin: ModelConfig) -> tuple[float, list[str]]:
+        """`Predictor.adopt`. What standardises the conditions is taken over with their columns: together they are one function.
+
+        Where no columns of conditions fit, the statistics stay those of this model's own data.
+        """
+        share, afresh = super().adopt(weights, origin)
+        layers = [name for name in self.state_dict() if name.endswith(f".{EMBEDDING}")]
+        fits = self.config.condition_dim == origin.condition_dim
+        if fits and any(f"{name} (conditions)" not in afresh for name in layers):
+            for name in STATISTICS:
+                getattr(self, name).copy_(weights[name])
+        return share, afresh
+
+    # --------------------------------------------------------------------------------------------------------- parts
+
+    def _spread(self, conditions: Tensor | None, steps: int, like: Tensor) -> Tensor:
+        """The first `steps` conditions, standardised: [B,T,D]; in the spatial form with two coordinates [B,T,D+2,grid,grid].
+
+        `like` gives the batch size and device where there are no conditions (D = 0).
+        """
+        if self.config.condition_dim == 0:
+            conditions = like.new_zeros(len(like), steps, 0, dtype=torch.float32)
+        elif (
+            conditions is None
+            or conditions.shape[1] < steps
+            or conditions.shape[2] != self.config.condition_dim
+        ):
+            found = "none" if conditions is None else f"{conditions.shape[1]} of width {conditions.shape[2]}"
+            raise ValueError(
+                f"conditions: found {found}, expected at least {steps} of width {self.config.condition_dim}"
+            )
+        else:
+            conditions = (conditions[:, :steps] - self.condition_mean) / self.condition_std
+        if not self.config.spatial:
+            return conditions
+        tiled = conditions[..., None, None].expand(-1, -1, -1, *self.coordinates.shape[1:])
+        return torch.cat([tiled, self.coordinates.expand(*conditions.shape[:2], -1, -1, -1)], 2)
+
+    @staticmethod
+    def pieces(name: str, tensor: Tensor, config: ModelConfig) -> dict[str, Tensor]:
+        """A layer's inputs are in pieces of different kinds; the statistics of conditions go with their columns (`adopt`)."""
+        if name in STATISTICS:
+            return {}
+        part, _, layer = name.partition(".")
+        if layer != EMBEDDING:
+            return {"": tensor}
+        sizes = {
+            "features": config.g_dim, "latent": config.z_dim if part == "predictor" else 0, "conditions": config.condition_dim,
+            "coordinates": 2 if config.spatial else 0,
+        }  # fmt: skip
+        return dict(zip(sizes, tensor.split(list(sizes.values()), 1), strict=True))
+
+    def _prior(self, h: Tensor, conditions: Tensor, state: State = None) -> tuple[Gaussian, State]:
+        if self.prior is not None:
+            return self.prior(torch.cat([h, conditions], 2), state)
+        standard = h.new_zeros(*h.shape[:2], *self.latent_shape, dtype=torch.float32)
+        return Gaussian(standard, standard), None
+
+    def _predict(self, h: Tensor, z: Tensor, conditions: Tensor, state: State = None) -> tuple[Tensor, State]:
+        return self.predictor(torch.cat([h, z.to(h), conditions.to(h)], 2), state)

@@ -1,0 +1,1 @@
+"""Run folders: configuration, checkpoints, logs, and the released models."""

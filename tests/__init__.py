@@ -1,0 +1,1 @@
+"""Tests, one folder for each wing of the code."""

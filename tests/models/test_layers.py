@@ -1,0 +1,220 @@
+"""The layers that save time or memory compute what their plain forms compute, forward and backward."""
+
+import copy
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import map_coordinates
+from torch import nn
+from torch.nn import functional as F
+
+from svg.models.layers import (
+    AddHeld,
+    LevelEnd,
+    SkipConv,
+    conv_block,
+    hold_last,
+    stage,
+    upsampling_kernel,
+    warp,
+)
+from tests.support.samples import small_model
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("upsample", "width"), [(True, 16), (True, 8), (False, 8)])
+def test_skip_conv_is_the_plain_convolution(upsample, width):
+    """One convolution over [up-sampled features, skip]; the skips of the last three of four frames are the second one's."""
+    torch.manual_seed(0)
+    layer = SkipConv(5, 6, 7, upsample)
+    below, skip = torch.randn(2 * 4, 5, width // 2, width // 2), torch.randn(2, 2, 6, width, width)
+    if not upsample:  # a transposed convolution up-samples both halves
+        skip = torch.randn(2, 2, 6, width // 2, width // 2)
+    below.requires_grad_(), skip.requires_grad_()
+    held = skip[:, [0, 1, 1, 1]].flatten(0, 1)
+    up = F.interpolate(below, scale_factor=2, mode="nearest") if upsample else below
+    plain = layer.conv(torch.cat([up, held], 1))
+    ours = layer(below, layer.prepare(skip))
+    close(ours, plain)
+    weight, inputs = torch.randn_like(plain), (below, skip, layer.conv.weight, layer.conv.bias)
+    for mine, expected in zip(
+        *(torch.autograd.grad((x * weight).sum(), inputs) for x in (ours, plain)), strict=True
+    ):
+        close(mine, expected)
+
+
+def test_upsampling_kernel_by_hand():
+    """One row (1, 10, 100): an odd output sees 1 + 10 of its own pixel and 100 of the next, an even one 10 + 100 and 1 before."""
+    weight = torch.zeros(1, 1, 3, 3)
+    weight[0, 0, 1] = torch.tensor([1.0, 10.0, 100.0])
+    row = F.conv_transpose2d(torch.tensor([[[[1.0, 2.0]]]]), upsampling_kernel(weight), None, 2, 1)[0, 0, 0]
+    assert row.tolist() == [110, 11 + 200, 1 + 220, 22]  # of 1 1 2 2 between zeros
+
+
+def test_add_held():
+    x, term = (
+        torch.zeros(2 * 3, 1, 1, 1),
+        torch.tensor([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 2, 1, 1, 1).requires_grad_(),
+    )
+    y = AddHeld.apply(x, term)
+    assert y.flatten().tolist() == [1, 2, 2, 3, 4, 4] == hold_last(term, 3).flatten().tolist()
+    (y.flatten() * torch.tensor([1.0, 10, 100, 1000, 1e4, 1e5])).sum().backward()
+    assert term.grad.flatten().tolist() == [1, 110, 1000, 110000]
+
+
+def test_hold_last():
+    x = torch.tensor([[1, 2], [3, 4]])
+    assert hold_last(x, 4).tolist() == [[1, 2, 2, 2], [3, 4, 4, 4]]
+    assert hold_last(x, 2) is x
+
+
+def test_warp_is_interpolation_at_the_moved_places():
+    """Beside SciPy's; and by hand: with a flow of one to the right a pixel shows its right neighbour, the last one itself."""
+    torch.manual_seed(0)
+    frames, flow = torch.rand(2, 3, 2, 6, 9), 4 * torch.randn(2, 3, 2, 6, 9)
+    found, (down, right) = warp(frames, flow), np.indices((6, 9))
+    for index in np.ndindex(2, 3, 2):
+        dx, dy = flow[index[:2]].numpy()
+        expected = map_coordinates(
+            frames[index].double().numpy(), [down + dy, right + dx], order=1, mode="nearest"
+        )
+        torch.testing.assert_close(found[index].double(), torch.from_numpy(expected), atol=1e-5, rtol=0)
+    one = torch.stack([torch.ones(1, 1, 1, 3), torch.zeros(1, 1, 1, 3)], 2)
+    close(warp(torch.tensor([[[[[0.1, 0.5, 0.2]]]]]), one), torch.tensor([[[[[0.5, 0.2, 0.2]]]]]))
+
+
+@pytest.mark.parametrize("pool", [True, False])
+@pytest.mark.parametrize("sources", [2, -1])
+def test_level_end_is_pooling_and_a_slice(pool, sources):
+    torch.manual_seed(0)
+    x = torch.randn(2 * 3, 4, 8, 8, requires_grad=True)
+    frames = slice(0, 2) if sources == 2 else slice(2, 3)
+    plain = (F.max_pool2d(x, 2) if pool else x), x.unflatten(0, (2, 3))[:, frames]
+    ours = LevelEnd.apply(x, 2, sources, pool)
+    weights = [torch.randn_like(part) for part in plain]
+    for mine, expected in zip(ours, plain, strict=True):
+        assert torch.equal(mine, expected)
+    gradients = [
+        torch.autograd.grad(sum((a * b).sum() for a, b in zip(parts, weights, strict=True)), x)[0]
+        for parts in (ours, plain)
+    ]
+    close(*gradients)
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("training", [True, False])
+def test_stage_is_convolution_norm_activation(norm, training):
+    """Values, gradients and running means of two stages in a row, the second pass over the same graph included."""
+    torch.manual_seed(0)
+    ours = nn.ModuleList([conv_block(3, 4, norm), conv_block(4, 8, norm)]).train(training)
+    plain = nn.Sequential(*copy.deepcopy(ours))
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    with torch.enable_grad():
+        y, keep = stage(x, *ours[0])
+        y, keep = stage(y, *ours[1], keep=keep)
+        with keep:
+            total = (y**2).sum()
+    expected = plain(x)
+    close(total, (expected**2).sum())
+    mine = torch.autograd.grad(total, [x, *ours.parameters()], retain_graph=True)
+    again = torch.autograd.grad(total, [x, *ours.parameters()])
+    for a, b, c in zip(
+        mine, again, torch.autograd.grad((expected**2).sum(), [x, *plain.parameters()]), strict=True
+    ):
+        assert torch.equal(a, b)
+        close(a, c)
+    for a, b in zip(ours.buffers(), plain.buffers(), strict=True):
+        close(a, b)
+
+
+def test_a_stage_keeps_one_tensor():
+    """The activation for its own backward pass and the following convolution keep nothing but how to compute its result."""
+    y, keep = stage(torch.randn(2, 3, 8, 8), *conv_block(3, 4, "batch"))
+    with keep:
+        total = nn.Conv2d(4, 4, 3)(y).sum()
+    recipe = keep.pack_hook.__self__
+    assert recipe.uses == 2
+    total.backward()
+    assert recipe.uses == 0 and recipe.value is None
+
+
+def test_a_stage_is_what_it_was_at_its_forward_pass():
+    """The mode may change before the backward pass; weights must not, and that is checked."""
+    torch.manual_seed(0)
+    block, x = conv_block(3, 4, "batch").eval(), torch.randn(2, 3, 8, 8, requires_grad=True)
+    (expected,) = torch.autograd.grad(block(x).square().sum(), x)
+    y, keep = stage(x, *block)
+    with keep:
+        total = y.square().sum()
+    block.train()
+    close(torch.autograd.grad(total, x, retain_graph=True)[0], expected)
+    with torch.no_grad():
+        block[1].bias += 1
+    with pytest.raises(
+        RuntimeError, match=r"a tensor of shape \(4,\) that the backward pass needs was changed in place"
+    ):
+        torch.autograd.grad(total, x)
+
+
+def test_nothing_is_kept_where_nothing_needs_a_gradient():
+    block = conv_block(3, 4, "batch").requires_grad_(False)
+    _, keep = stage(torch.randn(2, 3, 8, 8), *block)
+    assert isinstance(keep, nullcontext)
+
+
+class PlainModel:
+    """Encoder and decoder as they are published, in the modules of ours: one convolution over [up-sampled, skip], nothing saved."""
+
+    def __init__(self, model):
+        self.encoder, self.decoder = model.encoder, model.decoder
+
+    def encode(self, frames):
+        x, skips = frames, []
+        for level in self.encoder.levels:
+            x = nn.Sequential(*level)(x)
+            skips.append(x)
+            x = F.max_pool2d(x, 2) if self.encoder.pool else x
+        h = self.encoder.output(x)
+        return h if self.encoder.spatial else h.flatten(1), skips
+
+    def decode(self, g, skips):
+        decoder = self.decoder
+        x = decoder.input(g if g.dim() == 4 else g[..., None, None])
+        for skip_conv, level, skip in zip(decoder.skip_convs, decoder.levels, reversed(skips), strict=True):
+            x = F.interpolate(x, scale_factor=2, mode="nearest") if decoder.vgg else x
+            x = level(skip_conv.conv(torch.cat([x, skip], 1)))
+        return torch.sigmoid(x.float())
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize(
+    ("backbone", "recurrence"),
+    [("vgg", "vector"), ("dcgan", "vector"), ("vgg", "spatial"), ("dcgan", "spatial")],
+)
+def test_encoder_and_decoder_equal_the_plain_ones(backbone, recurrence, norm):
+    """Frames and the gradient of every parameter, for 4 frames of 2 clips, the skips of the last three from the second one."""
+    model = small_model(model=backbone, recurrence=recurrence, norm=norm, condition_dim=0).double().train()
+    twin = copy.deepcopy(model)
+    frames = torch.rand(2, 4, 3, 64, 64, dtype=torch.float64)
+    h, skips = model.encoder(frames, 2)
+    ours = model.decoder(h, model.decoder.prepare(skips), frames[:, :2], frames[:, :2])
+    plain = PlainModel(twin)
+    h, skips = plain.encode(frames.flatten(0, 1))
+    expected = plain.decode(h, [skip.unflatten(0, (2, 4))[:, [0, 1, 1, 1]].flatten(0, 1) for skip in skips])
+    torch.testing.assert_close(ours.flatten(0, 1), expected)
+    weight = torch.randn_like(expected)
+    for result, who in ((ours.flatten(0, 1), model), (expected, twin)):
+        (result * weight).sum().backward()
+        assert all(
+            (p.grad is not None) == n.startswith(("encoder", "decoder")) for n, p in who.named_parameters()
+        )
+    for (name, mine), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+        if mine.grad is not None:
+            torch.testing.assert_close(
+                mine.grad, theirs.grad, atol=1e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
