@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from data_tools.index import build_index
 from svg.config import Config, DataConfig, ModelConfig, TrainConfig
 from tests.support.samples import moving_square, walking_block
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 # A shell has what it runs in the background ignore Ctrl-C, and so would the commands that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
