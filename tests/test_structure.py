@@ -1,6 +1,7 @@
 """Imports run one way, a command's --help loads nothing heavy, and old import paths still work."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -150,3 +151,24 @@ print("LOADED", [name for name in {HEAVY} if name in sys.modules])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.startswith("usage: svg-")
     assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_another_distribution_that_owns_the_name(tmp_path):
+    (tmp_path / "svg").mkdir()
+    (tmp_path / "svg" / "__init__.py").write_text("class SVG: ...\n")
+    info = tmp_path / "svg.py-1.5.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: svg.py\nVersion: 1.5.0\n")
+    (info / "RECORD").write_text("svg/__init__.py,,\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.train", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "svg-push: found another package svg of svg.py, expected this project's; "
+        "install svg-push into an environment of its own\n"
+    )
