@@ -45,9 +45,17 @@ class Predictor(nn.Module, ABC):
     video of any length can be predicted in pieces.
     """
 
+    precision = "float32"
+    """Numbers in which predictions are computed unless the caller casts; `freezing.freeze` sets it."""
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
 
     @property
     @abstractmethod
@@ -166,7 +174,7 @@ class Predictor(nn.Module, ABC):
             )
         if generator is not None and seed is not None:
             raise InputError("seed: found a generator beside it; leave one out")
-        device = next(self.parameters()).device
+        device = self.device
         request = check_request(self.config, past, conditions, n_future, device)
         shape = (n_samples, n_future, *self.latent_shape)
         clips = range(len(request.past))
@@ -184,9 +192,22 @@ class Predictor(nn.Module, ABC):
             self.imagine(self.observe(request.past, request.conditions), future, noise.to(device))
         )
 
-    def imagine(self, start: Any, conditions: Tensor | None, noise: Tensor) -> Tensor:
+    def imagine(self, start: Any, conditions: Tensor | None, noise: Tensor | None = None) -> Tensor:
         """Return the frames [S,B,F,C,H,W] of `advance`, whose futures have the same conditions or each its own.
 
-        Takes tensors on the model's device and checks nothing. Gradients flow to `conditions`.
+        Without `noise` latents are the prior's means, as of `zero_noise`. Takes tensors on the model's device and checks
+        nothing. Gradients flow to `conditions`.
         """
+        if noise is None:
+            noise = self.zero_noise(conditions)
         return self.advance(start, conditions, noise)[0]
+
+    def zero_noise(self, conditions: Tensor) -> Tensor:
+        """Return the noise [B,S,F,*latent_shape] with which `advance` takes the prior's means, a frame for each condition.
+
+        `conditions` are those of `advance`: [B,F,...] for one future of each clip, or [B,S,F,...]. A model without
+        conditions takes [B,F,0].
+        """
+        per_clip = conditions.dim() in (3, 5)  # numbers and poses, without S
+        shape = (len(conditions), 1, conditions.shape[1]) if per_clip else conditions.shape[:3]
+        return torch.zeros(*shape, *self.latent_shape, device=self.device)

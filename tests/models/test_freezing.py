@@ -68,6 +68,12 @@ def test_bfloat16(model):
     assert (found - expected).abs().mean() < 0.2 * (expected - expected.mean()).abs().mean()
 
 
+def test_a_frozen_model_knows_its_device_and_precision(model):
+    assert model.device == freeze(model, "float32").device == torch.device("cpu")
+    precisions = {name: freeze(model, name).precision for name in ("float32", "bfloat16")}
+    assert precisions == {"float32": "float32", "bfloat16": "bfloat16"} and model.precision == "float32"
+
+
 def test_norms_synchronised_over_processes_fold_likewise(model):
     expected = future(freeze(model, "float32"), torch.ones(1, 4, 4))
     for parent in list(model.modules()):

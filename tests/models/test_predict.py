@@ -38,6 +38,17 @@ def conditions() -> torch.Tensor:
     return values
 
 
+def test_without_noise_latents_are_the_means(model, frames, conditions):
+    expected = model.predict(frames, conditions, FUTURE, latent="mean")
+    start = model.observe(frames, conditions)
+    future = conditions[:, PAST - 1 : PAST - 1 + FUTURE]
+    with torch.no_grad():
+        torch.testing.assert_close(model.imagine(start, future), expected)
+        both = model.imagine(start, torch.stack([future, future], 1))
+    torch.testing.assert_close(both, expected.expand_as(both))
+    assert both.shape[:3] == (2, 2, FUTURE)
+
+
 def test_all_forms_of_the_same_input_give_the_same_futures(model, frames, conditions):
     expected = model.predict(frames, conditions, FUTURE, 2, seed=5)
     assert (
