@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from . import layout
 from .command import tell
 from .errors import InputError
 from .files import remove_leftovers, walk, write_text
+from .json_files import read_json
 from .layout import SPLITS
 from .lock import locked
 from .poses import SPLIT_FOLDERS
@@ -46,7 +46,7 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict) -> None:
     text = json.dumps(recipe, indent=2) + "\n"
     recipe = json.loads(text)
     if path.exists():
-        found = layout.read_json(path, "restore it or write into another root")
+        found = read_json(path, "restore it or write into another root")
         different = [name for name in recipe | found if found.get(name) != recipe.get(name)]
         if different and _holds_splits(root):
             name = different[0]

@@ -15,7 +15,6 @@ A **data set** is a root folder with ``index.csv`` (one row a sequence) and ``da
 
 import io
 import json
-import math
 import posixpath
 import warnings
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 from .files import read_bytes, write_texts
+from .json_files import read_dataclass, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ POSES_COLUMN = "poses"
 """Index column of data with poses: how many frames after the first one have one."""
 MODEL_WIDTHS = (64, 128)  # of square frames that the predictors take
 MAX_FRAMES, MAX_WIDTH, MAX_PIXELS, MAX_COLUMNS = 10_000_000, 16_384, 2**24, 4_096
-MAX_JSON, MAX_INDEX = 2**26, 2**28  # bytes
+MAX_INDEX = 2**28  # bytes
 MAX_TABLE_COLUMNS = 64  # of an index or a table of scores
 INDEX_RANGES = {  # what a row of an index may say
     "frames": (1, MAX_FRAMES), "height": (1, MAX_WIDTH), "width": (1, MAX_WIDTH), "channels": (1, 3),
@@ -70,13 +70,22 @@ class DatasetInfo:
 
     name: str
     source: str
-    action_dim: int
-    position_dim: int
+    action_dim: int = field(metadata={"least": 0, "most": MAX_COLUMNS})
+    position_dim: int = field(metadata={"least": 0, "most": MAX_COLUMNS})
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
-    store: str = "folders"
-    pose_channels: int = 0
+    store: str = field(default="folders", metadata={"choices": STORES})
+    pose_channels: int = field(default=0, metadata={"least": 0, "most": 3})
     schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) == self.condition_dim:
+            found = f"{len(self.mean)} means and {len(self.std)} standard deviations"
+            raise ValueError(f"found {found}, expected {self.condition_dim} of each, one for each column")
+        if self.pose_channels and self.condition_dim:
+            raise ValueError(f"found both poses and {self.condition_dim} columns, expected one of them")
+        if self.store != "packed" and (self.store == "poses") != bool(self.pose_channels):
+            raise ValueError(f"found {self.pose_channels} pose_channels in the store {self.store!r}")
 
     @property
     def condition_dim(self) -> int:
@@ -189,28 +198,7 @@ def read_info(root: Path) -> DatasetInfo:
     version = values.get("schema_version")
     if version != SCHEMA_VERSION:
         raise InputError(f"{path}: found schema version {version!r}, expected {SCHEMA_VERSION}; {AGAIN}")
-    try:
-        info = DatasetInfo(**values)
-        _check_info(info)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: damaged ({error}); {AGAIN}") from None
-    return info
-
-
-def read_json(path: Path, advice: str, root: Path | None = None, most: int = MAX_JSON) -> dict:
-    """Return a JSON object from a file of at most `most` bytes that anybody may have written.
-
-    Raises `InputError` that ends with the advice, also for a link out of `root`.
-    """
-    try:
-        values = json.loads(read_bytes(path, most, root))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
-    except (ValueError, RecursionError) as error:  # no text, no JSON, gigantic numbers, endless nesting
-        raise InputError(f"{path}: damaged ({error}); {advice}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: damaged (found no JSON object); {advice}")
-    return values
+    return read_dataclass(DatasetInfo, values, path, AGAIN)
 
 
 def _no_data_set(root: Path, path: Path) -> InputError:
@@ -222,30 +210,6 @@ def _no_data_set(root: Path, path: Path) -> InputError:
     if below:
         return InputError(f"{path}: not found; name one of the data roots {', '.join(map(str, below[:5]))}")
     return InputError(f"{path}: not found; run `svg-data index {root}` to write it")
-
-
-def _check_info(info: DatasetInfo) -> None:
-    """Raises `TypeError` for contents of ``dataset.json`` that `write_index` would not have written."""
-    if not (isinstance(info.name, str) and isinstance(info.source, str)):
-        raise TypeError("name and source are texts")
-    if not all(type(dim) is int and 0 <= dim <= MAX_COLUMNS for dim in (info.action_dim, info.position_dim)):
-        raise TypeError(f"action_dim {info.action_dim!r}, position_dim {info.position_dim!r}")
-    if not len(info.mean) == len(info.std) == info.condition_dim:
-        raise TypeError(
-            f"{len(info.mean)} means and {len(info.std)} deviations for {info.condition_dim} columns"
-        )
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in (*info.mean, *info.std)):
-        raise TypeError("mean and std are finite numbers")
-    if info.store not in STORES:
-        raise TypeError(f"store {info.store!r}, expected {' or '.join(STORES)}")
-    if (
-        type(info.pose_channels) is not int
-        or not 0 <= info.pose_channels <= 3
-        or (info.pose_channels and info.condition_dim)
-    ):
-        raise TypeError(f"pose_channels {info.pose_channels!r} beside {info.condition_dim} columns")
-    if info.store != "packed" and (info.store == "poses") != bool(info.pose_channels):
-        raise TypeError(f"store {info.store!r} with pose_channels {info.pose_channels}")
 
 
 # ---------------------------------------------------------------------------------------------------------- writing

@@ -23,7 +23,7 @@ from typing import Any
 
 from data_tools.errors import InputError
 from data_tools.files import write_text
-from data_tools.layout import read_json
+from data_tools.json_files import read_json
 
 FILE = "data.json"
 SCHEMA_VERSION = 1

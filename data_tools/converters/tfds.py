@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
 from ..files import open_regular, walk
-from ..layout import MAX_COLUMNS, MAX_PIXELS, read_json
+from ..json_files import read_json
+from ..layout import MAX_COLUMNS, MAX_PIXELS
 from .tfrecord import FRAMING_BYTES
 
 FEATURES_FILE, INFO_FILE = "features.json", "dataset_info.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_tools.errors import InputError
 from data_tools.files import read_bytes, write_text
-from data_tools.layout import MAX_JSON
+from data_tools.json_files import MAX_JSON
 
 
 @dataclass

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from data_tools import __main__ as svg_data
-from data_tools import folders, layout, png
+from data_tools import folders, layout, png, tables
 from data_tools.errors import InputError
 from data_tools.files import open_regular, write_text
 from data_tools.index import build_index, check_sequence, find_sequences
@@ -48,7 +48,7 @@ def test_frames_are_in_numeric_order(sequence):
 def test_tables_give_back_every_float32(tmp_path_factory, table):
     folder = tmp_path_factory.mktemp("table") / "0"
     folders.write_sequence(folder, np.zeros((5, 4, 4, 1), np.uint8), table, None)
-    np.testing.assert_array_equal(folders.read_conditions(folder, 5)["actions"], table)
+    np.testing.assert_array_equal(tables.read_conditions(folder, 5)["actions"], table)
 
 
 @given(arrays(np.uint8, st.sampled_from([(3, 4, 5, 3), (2, 6, 4, 1)])))
@@ -94,7 +94,7 @@ def test_sequences_without_tables(tmp_path):
     index = build_index(tmp_path)
     assert index[["channels", "action_dim", "position_dim"]].to_numpy().tolist() == [[1, 0, 0]]
     assert layout.read_info(tmp_path).condition_dim == 0
-    assert folders.read_conditions(tmp_path / "test" / "a", 3) == {}
+    assert tables.read_conditions(tmp_path / "test" / "a", 3) == {}
 
 
 def rewrite_row(path: Path, row: int, text: str) -> None:
@@ -327,7 +327,7 @@ def test_opening_a_large_index_is_light(tmp_path):
 import time
 peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
 bare, start = peak(), time.perf_counter()
-from data_tools import folders, layout, png
+from data_tools import folders, layout, png, tables
 imported = time.perf_counter()
 rows = len(layout.read_index({str(tmp_path)!r}, "train"))
 print(rows, peak() - bare, imported - start, time.perf_counter() - imported)
@@ -382,7 +382,7 @@ def test_any_table_is_finite_numbers_or_one_line(tmp_path_factory, data, rows):
     path = tmp_path_factory.mktemp("csv") / "actions.csv"
     path.write_bytes(data)
     try:
-        table = folders.read_table(path, rows)
+        table = tables.read_table(path, rows)
     except InputError as error:
         assert str(error).startswith(str(path)) and "\n" not in str(error)
     else:
@@ -560,9 +560,9 @@ def test_pictures_of_another_kind_are_named(sequence):
 
 def test_marks_and_headers_of_spreadsheets(sequence):
     (sequence / "actions.csv").write_text("\ufeff" + "1,2\n" * 12, encoding="utf-8")
-    assert folders.read_conditions(sequence, 12)["actions"].tolist() == [[1, 2]] * 12
+    assert tables.read_conditions(sequence, 12)["actions"].tolist() == [[1, 2]] * 12
     (sequence / "actions.csv").write_text("dx,dy\n" + "1,2\n" * 12)
     with pytest.raises(
         InputError, match="row 1 column 1: found 'dx', expected a finite number; remove the header"
     ):
-        folders.read_conditions(sequence, 12)
+        tables.read_conditions(sequence, 12)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_tools import __main__ as svg_data
-from data_tools import folders, layout, poses
+from data_tools import folders, layout, poses, tables
 from data_tools.index import build_index
 from experiments import evaluate, render, rollout, train
 from svg.runs.checkpoint import load_config
@@ -23,7 +23,7 @@ def test_real_bair_frames_train_and_roll_out_to_the_end(tmp_path):
         folder = tmp_path / "data" / split / "traj_0_to_255.tfrecords" / "0"
         folders.write_sequence(folder, recording[camera], recording["action"], None)
     build_index(tmp_path / "data", "bair sample")
-    item = folders.read_conditions(folder, 30)["actions"]
+    item = tables.read_conditions(folder, 30)["actions"]
     np.testing.assert_array_equal(item, recording["action"])
     np.testing.assert_allclose(
         layout.read_info(tmp_path / "data").mean, recording["action"].mean(0, dtype=np.float64), rtol=1e-6

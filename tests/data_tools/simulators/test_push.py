@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools import conversion, folders, layout, png
+from data_tools import conversion, folders, layout, png, tables
 from data_tools.errors import InputError
 from data_tools.simulators import push
 
@@ -52,9 +52,9 @@ def test_what_is_on_disk(tmp_path):
     assert [len(list((tmp_path / split).iterdir())) for split in layout.SPLITS] == [8, 1, 1]
     folder = tmp_path / names[0]
     frames, actions, positions, _ = push.simulate_sequence(0, int(folder.name), 6, 16)
-    tables = folders.read_conditions(folder, 6)
-    np.testing.assert_array_equal(tables["actions"], actions)
-    np.testing.assert_array_equal(tables["positions"], positions)
+    conditions = tables.read_conditions(folder, 6)
+    np.testing.assert_array_equal(conditions["actions"], actions)
+    np.testing.assert_array_equal(conditions["positions"], positions)
     assert actions.shape == (6, 4) and positions.shape == (6, 3)
     for path, frame in zip(folders.frame_paths(folder), frames, strict=True):
         np.testing.assert_array_equal(png.read_frame(path, (16, 16, 3)), frame)
