@@ -30,7 +30,10 @@ LIFT_SPEED = 0.045  # a frame
 MAX_LIFT = 3
 OBJECTS = (3, 8)  # fewest and most
 HOLD = 2  # frames that the policy holds an action, as in BAIR
+STILL, ARM, SHADOW, FIRST_OBJECT = 0, 1, 2, 3
+"""Labels of a segmentation; object n has ``FIRST_OBJECT + n``. `SHADOW` is that of arm and objects on what is still."""
 
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # with controls, the forearm's place and the solver's warm start
 _TIMESTEP = 0.008
 _STEPS = 20  # physics steps a frame
 _SHOULDER = np.array([0.0, 0.95, 0.62])
@@ -47,7 +50,9 @@ class Pusher:
 
     def __init__(self, generator: np.random.Generator):
         start = generator.uniform(-1, 1, 2) * REACH
-        objects = _random_objects(generator, start)
+        objects, radii = _random_objects(generator, start)
+        self.object_radii = np.array(radii)
+        """Radii of the circles that hold the objects' footprints, float64 [N], metres."""
         self.model = mujoco.MjModel.from_xml_string(_scene_xml(objects))
         self.data = mujoco.MjData(self.model)
         self.surfaces = _random_surfaces(self.model, generator)
@@ -71,6 +76,45 @@ class Pusher:
     def object_positions(self) -> np.ndarray:
         """The centres of the objects, float64 [N,3], metres."""
         return self.data.xpos[self._objects].copy()
+
+    @property
+    def object_headings(self) -> np.ndarray:
+        """The directions of the objects' own x axes on the table, float64 [N], radians from the table's x axis."""
+        axes = self.data.xmat[self._objects].reshape(-1, 3, 3)[:, :, 0]
+        return np.arctan2(axes[:, 1], axes[:, 0])
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label of each geom for `Renderer.render_with_labels`, uint8 [G]: `STILL`, `ARM`, `FIRST_OBJECT` + n."""
+        labels = np.where(self.model.geom_group == MOVING_GROUP, ARM, STILL).astype(np.uint8)
+        for number, body in enumerate(self._objects):
+            labels[self.model.geom_bodyid == body] = FIRST_OBJECT + number
+        return labels
+
+    def save(self) -> np.ndarray:
+        """Return all that decides what happens next in this scene, float64 [D]."""
+        state = np.empty(mujoco.mj_stateSize(self.model, _STATE))
+        mujoco.mj_getState(self.model, self.data, state, _STATE)
+        return state
+
+    def restore(self, state: np.ndarray) -> None:
+        """Go back to a saved state of this scene: the same actions then lead to the same states, bit for bit."""
+        mujoco.mj_setState(self.model, self.data, state, _STATE)
+        mujoco.mj_kinematics(self.model, self.data)
+
+    def place_hand(self, place: np.ndarray) -> None:
+        """Put the hand at `place`, float [2], metres, low and at rest; no physics takes place."""
+        self.data.qpos[:3] = *place, LOW
+        self.data.qvel[:5] = 0
+        self._place_arm()
+        mujoco.mj_kinematics(self.model, self.data)
+
+    def place_object(self, number: int, place: np.ndarray) -> None:
+        """Put an object's centre at `place`, float [2], metres, as high and turned as it is; no physics takes place."""
+        joint = self.model.body_jntadr[self._objects[number]]
+        first = self.model.jnt_qposadr[joint]
+        self.data.qpos[first : first + 2] = place
+        mujoco.mj_kinematics(self.model, self.data)
 
     def step(self, action: np.ndarray) -> None:
         """Carries out one action, float [4], for one frame: see the module's description for its numbers.
@@ -165,8 +209,11 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------ scene
 
 
-def _random_objects(generator: np.random.Generator, hand: np.ndarray) -> list[str]:
-    """MJCF bodies of 3-8 objects that lie on the table and touch neither each other nor the hand, float [2]."""
+def _random_objects(generator: np.random.Generator, hand: np.ndarray) -> tuple[list[str], list[float]]:
+    """Return MJCF bodies of 3-8 objects that lie on the table and touch neither each other nor the hand, float [2].
+
+    The second list holds the radii of their footprints in metres.
+    """
     bodies, placed = [], [(hand, 0.055)]
     count = generator.integers(OBJECTS[0], OBJECTS[1] + 1)
     while len(bodies) < count:
@@ -181,7 +228,7 @@ def _random_objects(generator: np.random.Generator, hand: np.ndarray) -> list[st
             f'<body name="object{len(bodies)}" pos="{place[0]} {place[1]} {height + 0.0005}" euler="{euler}"><freejoint/>'
             f'<geom type="{kind}" size="{size}" mass="{mass}" friction="{friction} 0.005 0.0001" conaffinity="3"/></body>'
         )
-    return bodies
+    return bodies, [radius for _, radius in placed[1:]]
 
 
 def _random_shape(kind: str, generator: np.random.Generator) -> tuple[str, float, float, str]:

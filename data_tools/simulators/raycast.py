@@ -54,6 +54,40 @@ class Camera:
         right /= np.linalg.norm(right)
         return right, np.cross(right, forward), forward
 
+    def project(self, points: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Return where points appear in an image of `height` x `width` pixels.
+
+        Args:
+            points: float [...,3], metres, in front of the camera.
+
+        Returns float64 [...,2]: pixels to the right and down; the middle of the first pixel is (0, 0). What lies
+        outside the picture has coordinates outside it.
+        """
+        right, up, forward = self.axes()
+        away = np.asarray(points, np.float64) - self.position
+        depth = away @ forward
+        pixels_a_unit = height / (2 * np.tan(np.radians(self.field_of_view) / 2))
+        across = (away @ right) / depth * pixels_a_unit + (width - 1) / 2
+        down = -(away @ up) / depth * pixels_a_unit + (height - 1) / 2
+        return np.stack([across, down], -1)
+
+    def unproject(self, pixels: np.ndarray, height: int, width: int, z: float = 0.0) -> np.ndarray:
+        """Return the points at height `z` (metres) that appear at `pixels`, the inverse of `project`.
+
+        Args:
+            pixels: float [...,2], to the right and down, of an image of `height` x `width` pixels.
+
+        Returns float64 [...,3], metres.
+        """
+        right, up, forward = self.axes()
+        pixels = np.asarray(pixels, np.float64)
+        units_a_pixel = 2 * np.tan(np.radians(self.field_of_view) / 2) / height
+        across = (pixels[..., :1] - (width - 1) / 2) * units_a_pixel
+        down = (pixels[..., 1:] - (height - 1) / 2) * units_a_pixel
+        rays = forward + across * right - down * up
+        distance = (z - self.position[2]) / rays[..., 2:]
+        return np.array(self.position) + distance * rays
+
 
 @dataclass(frozen=True)
 class Light:
@@ -99,7 +133,26 @@ class Renderer:
         self._cast_static(data)
 
     def render(self, data: mujoco.MjData) -> np.ndarray:
-        """The image of the current poses, uint8 [H,W,3]. Poses must be up to date (``mj_kinematics``)."""
+        """Return the image of the current poses, uint8 [H,W,3]. Poses must be up to date (``mj_kinematics``)."""
+        image, _ = self._draw(data, None)
+        return image
+
+    def render_with_labels(
+        self, data: mujoco.MjData, labels: np.ndarray, shadow: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image and its segmentation, for little more than the image alone costs.
+
+        Args:
+            labels: uint8 [G], the label of each geom; that of static geoms is 0.
+            shadow: the label of the static scene where a moving geom keeps the light from it.
+
+        Returns uint8 [H,W,3] and uint8 [H,W]: the label that most of a pixel's rays hit, the lower of two at a tie.
+        """
+        return self._draw(data, (labels, shadow))
+
+    def _draw(
+        self, data: mujoco.MjData, labelling: tuple[np.ndarray, int] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         image = self._static_image.copy()
         centres = self._covers.centres(data)
         seen = _touched(self._eye_cones, centres - self._eye, self._covers.radius)
@@ -109,9 +162,8 @@ class Renderer:
         points = self._static_points[tiles].reshape(-1, 3)
         dark = self._static_dark[tiles].reshape(-1, 3)
         lit = self._static_lit[tiles].reshape(-1, 3)
-        dubious = np.repeat(shadowed[tiles], TILE**2) & (
-            lit[:, 1] > 0
-        )  # facing away or shadowed anyway: not dubious
+        # A ray that faces away from the light or is shadowed anyway is not dubious.
+        dubious = np.repeat(shadowed[tiles], TILE**2) & (lit[:, 1] > 0)
         cast = np.flatnonzero(np.repeat(seen[tiles], TILE**2))
         rays = self._rays[tiles].reshape(-1, 3)[cast]
         geom, distance, normal = self._cast(data, self._eye, rays, MOVING_GROUP)
@@ -124,7 +176,14 @@ class Renderer:
         hidden = dubious[~self._reached(data, points[dubious], MOVING_GROUP)]
         lit[hidden] = 0
         image[tiles] = _average((dark + lit).reshape(len(tiles), TILE**2, 3))
-        return _from_tiles(image, *self._size)
+        segmentation = np.zeros(image.shape[:2], np.uint8)
+        if labelling is not None:
+            labels, shadow = labelling
+            of_rays = np.zeros(len(points), np.uint8)
+            of_rays[hidden] = shadow
+            of_rays[hit] = labels[geom[found]]
+            segmentation[tiles] = _majority(of_rays.reshape(len(tiles), TILE**2))
+        return _from_tiles(image, *self._size), _from_tiles(segmentation[..., None], *self._size)[..., 0]
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -214,13 +273,20 @@ def _average(colors: np.ndarray) -> np.ndarray:
     return (np.minimum(mean, 255) + 0.5).astype(np.uint8)
 
 
+def _majority(labels: np.ndarray) -> np.ndarray:
+    """Return the label that most of a pixel's rays have: [tiles, RAYS**2 * pixels] -> [tiles,pixels]."""
+    lowest, low, high, highest = np.sort(labels.reshape(len(labels), RAYS**2, -1), axis=1).swapaxes(0, 1)
+    # Of four in order, two equal neighbours are a majority or a tie; if all differ the lowest is as good as any.
+    return np.where(lowest == low, low, np.where(low == high, low, np.where(high == highest, high, lowest)))
+
+
 def _from_tiles(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """[tiles,pixels,3] -> [height,width,3]."""
+    """[tiles,pixels,C] -> [height,width,C]."""
     side = TILE // RAYS
     return (
-        pixels.reshape(height // side, width // side, side, side, 3)
+        pixels.reshape(height // side, width // side, side, side, -1)
         .transpose(0, 2, 1, 3, 4)
-        .reshape(height, width, 3)
+        .reshape(height, width, -1)
     )
 
 

@@ -323,3 +323,119 @@ def test_the_arm_moves_in_the_picture_and_casts_a_shadow():
 def test_width_that_the_tiles_do_not_fit():
     with pytest.raises(ValueError, match="multiple of 4"):
         tiny_renderer(Camera(), width=30)
+
+
+# ------------------------------------------------------------------------------------------- state, labels, projection
+
+
+def scene(number: int = 1) -> tuple[Pusher, PushingPolicy, Renderer]:
+    generator = np.random.default_rng([0, number])
+    pusher = Pusher(generator)
+    policy = PushingPolicy(pusher, generator)
+    return (
+        pusher,
+        policy,
+        Renderer(pusher.model, pusher.data, pusher.surfaces, light=raycast.random_light(generator)),
+    )
+
+
+def test_a_saved_state_leads_to_the_same_states_bit_for_bit():
+    pusher, policy, _ = scene()
+    for _ in range(5):
+        pusher.step(policy.act())
+    state = pusher.save()
+    actions = [policy.act() for _ in range(10)]
+    ends = []
+    for _ in range(2):
+        pusher.restore(state)
+        for action in actions:
+            pusher.step(action)
+        ends.append((pusher.save(), pusher.object_positions))
+    np.testing.assert_array_equal(ends[0][0], ends[1][0])
+    np.testing.assert_array_equal(ends[0][1], ends[1][1])
+    assert not np.array_equal(ends[0][0], state)
+
+
+def test_labels_are_those_of_rays_through_the_middle_of_pixels():
+    """An independent second opinion: one ray of MuJoCo a pixel, which meets what most of the pixel shows."""
+    pusher, policy, renderer = scene()
+    rays = raycast.camera_rays(Camera(), 64, 64).reshape(-1, 3)
+    for _ in range(6):
+        pusher.step(policy.act())
+    image, labels = renderer.render_with_labels(pusher.data, pusher.labels, pushing.SHADOW)
+    np.testing.assert_array_equal(image, renderer.render(pusher.data))
+    geom = np.full(64 * 64, -1, np.int32)
+    distance, normal = np.zeros(64 * 64), np.zeros(3 * 64 * 64)
+    groups = np.array([1, 1, 0, 0, 0, 0], np.uint8)
+    eye = np.array(Camera().position)
+    mujoco.mj_multiRay(
+        pusher.model,
+        pusher.data,
+        eye,
+        rays.ravel(),
+        groups,
+        1,
+        -1,
+        geom,
+        distance,
+        normal,
+        64 * 64,
+        mujoco.mjMAXVAL,
+    )
+    expected = np.where(geom < 0, 0, pusher.labels[geom]).reshape(64, 64)
+    seen = np.where(labels == pushing.SHADOW, 0, labels)
+    assert (seen == expected).mean() > 0.98  # they differ at edges alone
+    assert set(np.unique(expected)) == set(np.unique(seen))
+    # The shadow lies where the picture is darker than without arm and objects.
+    still = renderer._static_image  # of the same light
+    empty = raycast._from_tiles(still, 64, 64).astype(int)
+    darker = (empty - image).mean(-1) > 5
+    assert (darker[labels == pushing.SHADOW]).mean() > 0.95
+    assert darker[labels == pushing.STILL].mean() < 0.02  # at the edges of shadows
+
+
+def test_projection_is_the_way_of_the_rays():
+    camera, generator = Camera(), np.random.default_rng(0)
+    rays = raycast.camera_rays(camera, 48, 64)
+    rows, columns = generator.integers(0, 48, 20), generator.integers(0, 64, 20)
+    points = np.array(camera.position) + rays[rows, columns] * generator.uniform(0.3, 2, (20, 1))
+    np.testing.assert_allclose(camera.project(points, 48, 64), np.stack([columns, rows], -1), atol=1e-9)
+    for point, pixel in zip(points, np.stack([columns, rows], -1), strict=True):
+        np.testing.assert_allclose(camera.unproject(pixel, 48, 64, point[2]), point, atol=1e-9)
+
+
+def test_places_of_hand_and_objects():
+    pusher, _, _ = scene()
+    others = pusher.object_positions[1:]
+    height = pusher.object_positions[0, 2]
+    pusher.place_object(0, np.array([0.1, -0.05]))
+    pusher.place_hand(np.array([-0.2, 0.1]))
+    np.testing.assert_array_equal(pusher.object_positions[0], [0.1, -0.05, height])
+    np.testing.assert_array_equal(pusher.object_positions[1:], others)
+    np.testing.assert_array_equal(pusher.position, [-0.2, 0.1, pushing.LOW])
+
+
+def test_radii_hold_the_footprints_and_headings_turn_with_the_object():
+    for number in range(8):
+        pusher, _, _ = scene(number)
+        for body, radius in zip(pusher._objects, pusher.object_radii, strict=True):
+            geom = pusher.model.body_geomadr[body]
+            a, b, _ = pusher.model.geom_size[geom]
+            kinds = mujoco.mjtGeom
+            expected = {
+                kinds.mjGEOM_BOX: np.hypot(a, b),
+                kinds.mjGEOM_SPHERE: a,
+                kinds.mjGEOM_CYLINDER: a,
+                kinds.mjGEOM_CAPSULE: a + b,
+                kinds.mjGEOM_ELLIPSOID: max(a, b),
+            }[kinds(pusher.model.geom_type[geom])]
+            assert radius == pytest.approx(expected)
+        joint = pusher.model.jnt_qposadr[pusher.model.body_jntadr[pusher._objects[0]]]
+        before = pusher.object_headings[0]
+        turn = np.empty(4)
+        mujoco.mju_axisAngle2Quat(turn, np.array([0.0, 0.0, 1.0]), 0.3)
+        turned = np.empty(4)
+        mujoco.mju_mulQuat(turned, turn, pusher.data.qpos[joint + 3 : joint + 7].copy())
+        pusher.data.qpos[joint + 3 : joint + 7] = turned
+        mujoco.mj_kinematics(pusher.model, pusher.data)
+        assert np.sin(pusher.object_headings[0] - before - 0.3) == pytest.approx(0, abs=1e-9)
