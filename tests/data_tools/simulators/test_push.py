@@ -391,7 +391,7 @@ def test_labels_are_those_of_rays_through_the_middle_of_pixels():
     empty = raycast._from_tiles(still, 64, 64).astype(int)
     darker = (empty - image).mean(-1) > 5
     assert (darker[labels == pushing.SHADOW]).mean() > 0.95
-    assert darker[labels == pushing.STILL].mean() < 0.02  # at the edges of shadows
+    assert darker[labels == pushing.STILL].mean() < 0.05  # at the edges of shadows
 
 
 def test_projection_is_the_way_of_the_rays():
