@@ -28,6 +28,11 @@ LOW = 0.012  # height of the fingertips when not lifted
 LIFT_STEP = 0.03
 LIFT_SPEED = 0.045  # a frame
 MAX_LIFT = 3
+ACTION_LIMITS = (
+    np.array([-MAX_STEP, -MAX_STEP, 0, 0], np.float32),
+    np.array([MAX_STEP, MAX_STEP, MAX_LIFT, 1], np.float32),
+)
+"""Least and most of each number of an action."""
 OBJECTS = (3, 8)  # fewest and most
 HOLD = 2  # frames that the policy holds an action, as in BAIR
 STILL, ARM, SHADOW, FIRST_OBJECT = 0, 1, 2, 3
