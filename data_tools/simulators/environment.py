@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..truth import SHADOW
 from .pusher import (
     ACTION_LIMITS,
     OBJECTS,
     REACH,
-    SHADOW,
     TABLE,
     Pusher,
     PushingPolicy,
@@ -383,7 +383,7 @@ class _Dealer:
         return start - 0.08 * _unit(start)  # toward the middle of the table, always on it
 
     def _is_free(self, number: int, behind: np.ndarray, way: np.ndarray, length: float) -> bool:
-        """Return whether the corridor of an object on its way, and of the hand behind it, is free of others."""
+        """Return whether the corridor of an object on its way and of the hand behind it is free of others."""
         rest = np.arange(len(self._objects)) != number
         offset = self._objects[rest] - behind
         along = np.clip(offset @ way, 0, length + self._radii[number] + _ROOM)

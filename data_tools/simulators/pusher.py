@@ -18,6 +18,7 @@ stopped by a jammed object does not store up the way it could not go.
 import mujoco
 import numpy as np
 
+from ..truth import ARM, FIRST_OBJECT, STILL
 from .raycast import MOVING_GROUP, STATIC_GROUP, UNSEEN_GROUP, Surfaces
 
 TABLE = (0.34, 0.25)  # half width (x) and half depth (y) of the surface within the rim
@@ -35,8 +36,6 @@ ACTION_LIMITS = (
 """Least and most of each number of an action."""
 OBJECTS = (3, 8)  # fewest and most
 HOLD = 2  # frames that the policy holds an action, as in BAIR
-STILL, ARM, SHADOW, FIRST_OBJECT = 0, 1, 2, 3
-"""Labels of a segmentation; object n has ``FIRST_OBJECT + n``. `SHADOW` is that of arm and objects on what is still."""
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # with controls, the forearm's place and the solver's warm start
 _TIMESTEP = 0.008
@@ -87,6 +86,11 @@ class Pusher:
         """The directions of the objects' own x axes on the table, float64 [N], radians from the table's x axis."""
         axes = self.data.xmat[self._objects].reshape(-1, 3, 3)[:, :, 0]
         return np.arctan2(axes[:, 1], axes[:, 0])
+
+    @property
+    def object_poses(self) -> np.ndarray:
+        """Places and turns of the objects, float64 [N,7]: see `data_tools.truth.POSE`."""
+        return np.concatenate([self.data.xpos[self._objects], self.data.xquat[self._objects]], 1)
 
     @property
     def labels(self) -> np.ndarray:

@@ -18,7 +18,8 @@ from data_tools.simulators import register  # noqa: E402
 from data_tools.simulators.environment import SUCCESS, TASKS, PushEnv  # noqa: E402
 from data_tools.simulators.policies import PushThrough  # noqa: E402
 from data_tools.simulators.push import simulate_sequence  # noqa: E402
-from data_tools.simulators.pusher import FIRST_OBJECT, REACH  # noqa: E402
+from data_tools.simulators.pusher import REACH  # noqa: E402
+from data_tools.truth import FIRST_OBJECT  # noqa: E402
 from tests.support.places import ROOT  # noqa: E402
 
 ID = "svg_push/Push-v0"

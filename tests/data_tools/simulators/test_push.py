@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_tools import conversion, folders, layout, png, tables
+from data_tools import conversion, folders, layout, png, truth, tables
 from data_tools.errors import InputError
 from data_tools.simulators import push
 
@@ -362,7 +362,7 @@ def test_labels_are_those_of_rays_through_the_middle_of_pixels():
     rays = raycast.camera_rays(Camera(), 64, 64).reshape(-1, 3)
     for _ in range(6):
         pusher.step(policy.act())
-    image, labels = renderer.render_with_labels(pusher.data, pusher.labels, pushing.SHADOW)
+    image, labels = renderer.render_with_labels(pusher.data, pusher.labels, truth.SHADOW)
     np.testing.assert_array_equal(image, renderer.render(pusher.data))
     geom = np.full(64 * 64, -1, np.int32)
     distance, normal = np.zeros(64 * 64), np.zeros(3 * 64 * 64)
@@ -383,15 +383,15 @@ def test_labels_are_those_of_rays_through_the_middle_of_pixels():
         mujoco.mjMAXVAL,
     )
     expected = np.where(geom < 0, 0, pusher.labels[geom]).reshape(64, 64)
-    seen = np.where(labels == pushing.SHADOW, 0, labels)
+    seen = np.where(labels == truth.SHADOW, 0, labels)
     assert (seen == expected).mean() > 0.98  # they differ at edges alone
     assert set(np.unique(expected)) == set(np.unique(seen))
     # The shadow lies where the picture is darker than without arm and objects.
     still = renderer._static_image  # of the same light
     empty = raycast._from_tiles(still, 64, 64).astype(int)
     darker = (empty - image).mean(-1) > 5
-    assert (darker[labels == pushing.SHADOW]).mean() > 0.95
-    assert darker[labels == pushing.STILL].mean() < 0.05  # at the edges of shadows
+    assert (darker[labels == truth.SHADOW]).mean() > 0.95
+    assert darker[labels == truth.STILL].mean() < 0.05  # at the edges of shadows
 
 
 def test_projection_is_the_way_of_the_rays():
