@@ -1,10 +1,16 @@
-"""Fill a data root: run jobs that write sequences, report what was left out, assign splits; shared by converters and simulators."""
+"""Fill data roots: what every converter and simulator does beside reading its source.
+
+A writer is a function that is given one job, such as a file to convert, and writes its sequences. `fill_root` does
+the rest: it takes the folder for this recipe, runs the jobs in processes with a progress bar, lists what was left
+out, and writes the index.
+"""
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -22,112 +28,163 @@ RECIPE_FILE = "conversion.json"
 LEFT_OUT_FILE = "left_out.txt"
 DEFAULT_SHARES = (0.8, 0.1, 0.1)
 
+Shares = tuple[float, float, float]
+"""Shares of the sequences for training, validation and test."""
+Job = TypeVar("Job")
+
 
 @dataclass
 class Report:
-    """What a conversion did: sequences written now, present before; a line for each thing left out, and for each doubt."""
+    """The result of a conversion, or of one job of it.
+
+    Args:
+        written: number of sequences written now.
+        present: number of sequences that were there already.
+        left_out: a line for each thing that was left out.
+        notes: a line for each doubt and each choice.
+    """
 
     written: int = 0
     present: int = 0
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def __iadd__(self, other: "Report") -> "Report":
-        self.written += other.written
-        self.present += other.present
-        self.left_out += other.left_out
-        self.notes += other.notes
-        return self
+    def add(self, other: Self) -> None:
+        """Add the counts and lines of another report."""
+        for entry in fields(self):
+            setattr(self, entry.name, getattr(self, entry.name) + getattr(other, entry.name))
 
 
-def gather(parts: Iterable[Report], root: Path, name: str, jobs: int) -> Report:
-    """The sum of the reports as they come, with a progress bar; what was left out is listed in ``<root>/left_out.txt``."""
-    report = Report()
-    for part in tqdm(parts, name, jobs, unit="job", disable=None):
-        report += part
-    if report.left_out:
-        write_text(root / LEFT_OUT_FILE, "".join(f"{line}\n" for line in report.left_out))
-    else:
-        (root / LEFT_OUT_FILE).unlink(missing_ok=True)
-    return report
+@dataclass(frozen=True)
+class DataRoot:
+    """A data root to fill.
+
+    Args:
+        folder: its folder.
+        recipe: all that decides on its contents, as JSON; see `claim.claimed`.
+        name, source: of the data set, for ``dataset.json``.
+        recipe_file: where the recipe is kept.
+    """
+
+    folder: Path
+    recipe: dict[str, Any]
+    name: str
+    source: str
+    recipe_file: str = RECIPE_FILE
 
 
 def fill_root(
-    root: Path,
-    recipe: dict,
-    work: Callable[[Any], Report],
-    jobs: Sequence,
+    root: DataRoot | Sequence[DataRoot],
+    jobs: Sequence[Job],
+    work: Callable[[Job], Report],
     workers: int,
-    name: str,
-    source: str,
+    *,
+    target: Callable[[Job], Path] | None = None,
+    report: Report | None = None,
+    out: Path | None = None,
 ) -> Report:
-    """Claim a data root for a recipe, do all jobs, each of which writes sequences into it, and index it.
+    """Fill a data root by doing all jobs, and index it.
 
     Args:
-        root: the data root.
-        recipe: what decides on the contents, `converter` among it; see `claim.claimed`.
-        work, jobs: ``work(job)`` reports what was done.
-        workers: processes.
-        name, source: of the data set, for ``dataset.json``.
+        root: the data root, or several that the same jobs write into.
+        jobs: the pieces of the work; each is done by one process.
+        work: does a job, which writes sequences into the roots, and reports it. It must pass over sequences that
+            are there: so an interrupted conversion continues.
+        workers: number of processes.
+        target: if each job writes a single sequence, the folder of that sequence. Jobs whose folder is there count
+            as present and are not started.
+        report: what is known before the jobs start, such as missing files. Their reports are added to it.
+        out: the folder for the list of what was left out; that of the root by default.
 
-    Raises `InputError` if there is no sequence in the end, and whatever the jobs raise.
+    Returns the report. Raises `InputError` if there is no sequence in the end, and whatever the jobs raise.
     """
-    with claimed(root, RECIPE_FILE, recipe):
-        report = gather(in_order(work, jobs, workers, root), root, recipe["converter"], len(jobs))
+    roots = [root] if isinstance(root, DataRoot) else list(root)
+    report = Report() if report is None else report
+    folder = roots[0].folder
+    with ExitStack() as claims:
+        for data_root in roots:
+            claims.enter_context(claimed(data_root.folder, data_root.recipe_file, data_root.recipe))
+        open_jobs = [job for job in jobs if target is None or not target(job).is_dir()]
+        present = len(jobs) - len(open_jobs)
+        report.present += present
+        with tqdm(
+            desc=roots[0].recipe.get("converter", "simulate"),
+            total=len(jobs),
+            initial=present,
+            unit="job" if target is None else "sequence",
+            disable=None,
+        ) as bar:
+            for part in in_order(work, open_jobs, workers, folder):
+                report.add(part)
+                bar.update()
+        _list_left_out(folder if out is None else out, report.left_out)
         if not report.written + report.present:
             reason = next(iter(report.left_out + report.notes), "there are none")
-            raise InputError(f"{root}: no sequence could be written; {reason}")
-        build_index(root, name, source)
+            raise InputError(f"{folder}: no sequence could be written; {reason}")
+        for data_root in roots:
+            build_index(data_root.folder, data_root.name, data_root.source)
     return report
 
 
-def print_report(out: Path, roots: Iterable[Path], report: Report) -> None:
-    """Says what was done in `out` and what each of its data roots holds now."""
+def _list_left_out(folder: Path, lines: list[str]) -> None:
+    """Write the list of what was left out; without any, remove that of an earlier run."""
+    path = folder / LEFT_OUT_FILE
+    if lines:
+        write_text(path, "".join(f"{line}\n" for line in lines))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def print_report(out: Path, roots: Iterable[Path], report: Report, verb: str = "written") -> None:
+    """Print what was done in `out`, and what each of its data roots holds now."""
     for line in report.left_out:
         tell(f"left out: {line}")
     for line in report.notes:
         tell(f"note: {line}")
-    left_out = (
-        f", {len(report.left_out)} left out as damaged (see {LEFT_OUT_FILE})" if report.left_out else ""
-    )
-    tell(f"{out}: {report.written} sequences written, {report.present} were there already{left_out}")
+    left_out = ""
+    if report.left_out:
+        left_out = f", {len(report.left_out)} left out as damaged (see {LEFT_OUT_FILE})"
+    tell(f"{out}: {report.written} sequences {verb}, {report.present} were there already{left_out}")
     for root in roots:
         tell(describe_index(root, layout.read_index(root)))
 
 
 def add_splits_argument(parser: argparse.ArgumentParser, default: str = "") -> None:
-    """--splits; None if it is not given and `default` describes what happens then."""
+    """Add --splits; its value is None if it is not given and `default` describes what happens then."""
+    usual = " ".join(map(str, DEFAULT_SHARES))
     parser.add_argument(
-        "--splits", type=float, nargs=3, default=None if default else DEFAULT_SHARES, metavar=("TRAIN", "VALIDATE", "TEST"),
-        help=f"their shares, adding up to 1 (default: {default or ' '.join(map(str, DEFAULT_SHARES))})",
-    )  # fmt: skip
+        "--splits",
+        type=float,
+        nargs=len(SPLITS),
+        default=None if default else DEFAULT_SHARES,
+        metavar=("TRAIN", "VALIDATE", "TEST"),
+        help=f"their shares, adding up to 1 (default: {default or usual})",
+    )
 
 
-def check_shares(shares: tuple[float, ...]) -> None:
-    """Raises `InputError` unless --splits are three shares that add up to 1."""
-    if (
-        len(shares) != len(SPLITS)
-        or not all(0 <= share <= 1 for share in shares)
-        or abs(sum(shares) - 1) > 1e-6
-    ):
+def check_shares(shares: Sequence[float]) -> None:
+    """Raise `InputError` unless --splits are three shares that add up to 1."""
+    are_shares = len(shares) == len(SPLITS) and all(0 <= share <= 1 for share in shares)
+    if not are_shares or abs(sum(shares) - 1) > 1e-6:
         found = " ".join(str(share) for share in shares)
-        raise InputError(
-            f"--splits: found {found}, expected the shares of {', '.join(SPLITS)}, adding up to 1, like 0.8 0.1 0.1"
-        )
+        expected = f"the shares of {', '.join(SPLITS)}, adding up to 1, like 0.8 0.1 0.1"
+        raise InputError(f"--splits: found {found}, expected {expected}")
 
 
-def assign_splits(sequences: int, shares: tuple[float, float, float]) -> list[str]:
-    """The split of each sequence 0, 1, 2, ...
+def assign_splits(sequences: int, shares: Sequence[float]) -> list[str]:
+    """Return the split of each sequence 0, 1, 2, ...
 
-    The first ones give each wanted split one sequence, each later one goes to the split that lacks most of its share. So the
-    numbers come out to within one sequence, and a longer list begins with the shorter one.
+    The first sequences go to one split each, until every split with a share has one; each later sequence goes to the
+    split that lacks most of its share. So the numbers are right to within one sequence, and a longer list begins with
+    the shorter one.
     """
-    counts = np.zeros(len(shares))
-    found = []
+    wanted = np.array(shares)
+    counts = np.zeros(len(wanted))
+    splits = []
     for number in range(sequences):
-        lack = np.array(shares) * (number + 1) - counts
-        wanted = (np.array(shares) > 0) & (counts == 0)
-        split = int(np.argmax(wanted)) if wanted.any() else int(np.argmax(np.round(lack, 9)))
+        is_empty = (wanted > 0) & (counts == 0)
+        lacking = np.round(wanted * (number + 1) - counts, 9)
+        split = int(np.argmax(is_empty if is_empty.any() else lacking))
         counts[split] += 1
-        found.append(SPLITS[split])
-    return found
+        splits.append(SPLITS[split])
+    return splits

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from . import layout
-from .conversion import Report, fill_root, print_report
+from .conversion import DataRoot, Report, fill_root, print_report
 from .converters.images import add_fit_arguments, check_image_width, fit_picture
 from .errors import InputError
 from .files import open_regular, whole_folder
@@ -67,7 +67,8 @@ def resize(
     recipe = {"converter": "resize", "version": 1, "image_width": image_width, "fit": fit}
     recipe["data set"] = f"{info.name}, {len(index)} sequences, {digest}"
     work = partial(_copy, root, image_width, fit)
-    return fill_root(out, recipe, work, jobs, workers, info.name, info.source)
+    target = DataRoot(out, recipe, info.name, info.source)
+    return fill_root(target, jobs, work, workers, target=lambda job: job.folder)
 
 
 def _folder(out: Path, split: str, name: str) -> Path:
@@ -92,8 +93,6 @@ def _check_nesting(root: Path, jobs: list[Job]) -> None:
 
 
 def _copy(root: Path, width: int, fit: str, job: Job) -> Report:
-    if job.folder.is_dir():
-        return Report(present=1)
     store = opened_store(root, job.split)
     frames, conditions = [], []
     for pictures, rows in store.pieces(job.number, int(store.lengths[job.number])):

@@ -8,7 +8,6 @@ interrupted conversion continues.
 """
 
 import argparse
-import contextlib
 import itertools
 import math
 import os
@@ -19,13 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..claim import claimed
-from ..conversion import RECIPE_FILE, Report, gather, print_report
+from ..conversion import DataRoot, Report, fill_root, print_report
 from ..errors import InputError
 from ..files import natural_key, walk
-from ..index import build_index
 from ..layout import SPLITS
-from ..pool import add_workers_argument, check_workers, in_order
+from ..pool import add_workers_argument, check_workers
 from ..splits import find_splits
 from ..tables import hold_last
 from ..unread import among, list_unread
@@ -170,26 +167,15 @@ def convert(
     workers = check_workers(workers)
     shards, notes = find_shards(source, validate_shards)
     jobs = [(split, path) for split, paths in shards.items() for path in paths]
-    roots = data_roots(out, camera)
     names = {split: [path.name for path in paths] for split, paths in shards.items()}
-    work = partial(_convert_shard, roots=roots, skip_damaged=skip_damaged)
-    with contextlib.ExitStack() as claims:
-        for name, root in roots.items():
-            claims.enter_context(
-                claimed(
-                    root, RECIPE_FILE, {"converter": "bair", "version": 1, "camera": name, "shards": names}
-                )
-            )
-        first = next(iter(roots.values()))
-        report = gather(in_order(work, jobs, workers, first), out, "bair", len(jobs))
-        report.notes = notes + report.notes
-        for root in roots.values():
-            build_index(
-                root,
-                f"bair {root.name}" if camera == "both" else "bair",
-                "BAIR robot pushing, softmotion30_44k",
-            )
-    return report
+    folders = data_roots(out, camera)
+    roots = []
+    for image, folder in folders.items():
+        recipe = {"converter": "bair", "version": 1, "camera": image, "shards": names}
+        name = f"bair {folder.name}" if camera == "both" else "bair"
+        roots.append(DataRoot(folder, recipe, name, "BAIR robot pushing, softmotion30_44k"))
+    work = partial(_convert_shard, roots=folders, skip_damaged=skip_damaged)
+    return fill_root(roots, jobs, work, workers, report=Report(notes=notes), out=out)
 
 
 def _convert_shard(job: tuple[str, Path], roots: dict[str, Path], skip_damaged: bool) -> Report:

@@ -19,21 +19,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..claim import claimed
 from ..command import tell
 from ..conversion import (
     DEFAULT_SHARES,
-    RECIPE_FILE,
+    DataRoot,
     Report,
     add_splits_argument,
     assign_splits,
     check_shares,
-    gather,
+    fill_root,
     print_report,
 )
 from ..errors import InputError
-from ..index import build_index
-from ..pool import add_workers_argument, check_workers, in_order
+from ..pool import add_workers_argument, check_workers
 from ..splits import split_of
 from ..tables import hold_last
 from ..unread import among, list_unread
@@ -230,14 +228,11 @@ def convert(
         for episodes in _divided(shard.episodes)
     ]
     work = partial(_convert_episodes, out=out, steps=steps, selection=selection, skip_damaged=skip_damaged)
-    with claimed(out, RECIPE_FILE, recipe):
-        parts = itertools.chain(
-            [Report(left_out=absent, notes=found.notes)], in_order(work, jobs, workers, out)
-        )
-        report = gather(parts, out, "rlds", len(jobs) + 1)
-        files = [folder / FEATURES_FILE, folder / INFO_FILE, *(shard.path for shard in shards)]
-        report.notes += itertools.chain(*list_unread(folder, among(files)))
-        build_index(out, found.dataset, f"RLDS, {selection.camera}")
+    root = DataRoot(out, recipe, found.dataset, f"RLDS, {selection.camera}")
+    report = Report(left_out=absent, notes=found.notes)
+    fill_root(root, jobs, work, workers, report=report)
+    files = [folder / FEATURES_FILE, folder / INFO_FILE, *(shard.path for shard in shards)]
+    report.notes += itertools.chain(*list_unread(folder, among(files)))
     return selection, report
 
 

@@ -26,6 +26,7 @@ from PIL import Image
 
 from ..conversion import (
     DEFAULT_SHARES,
+    DataRoot,
     Report,
     add_splits_argument,
     assign_splits,
@@ -171,9 +172,8 @@ def convert(
         "split of each": {recording.place: recording.split for recording in recordings},
     }  # fmt: skip
     work = partial(_convert_recording, out, length, every, image_width, fit, shares, skip_damaged)
-    report = fill_root(out, recipe, work, recordings, workers, source.resolve().stem, "videos and pictures")
-    report.notes = notes + report.notes
-    return report
+    root = DataRoot(out, recipe, source.resolve().stem, "videos and pictures")
+    return fill_root(root, recordings, work, workers, report=Report(notes=notes))
 
 
 def _convert_recording(

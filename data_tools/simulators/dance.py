@@ -9,21 +9,27 @@ interrupted simulation continues; a larger --sequences adds to what is there.
 """
 
 import argparse
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from ..claim import claimed
-from ..command import tell
-from ..conversion import assign_splits
+from ..conversion import DEFAULT_SHARES, DataRoot, Report, Shares, assign_splits, fill_root, print_report
 from ..errors import InputError
-from ..pool import check_workers, in_order
+from ..pool import check_workers
 from ..poses import frames_root, write_sequence
 from .push import RECIPE_FILE, add_simulation_arguments, check_counts, check_mujoco
 
 VERSION = 1  # of the simulator: another one writes other bytes from the same seed
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sequence to simulate: its number and its split."""
+
+    number: int
+    split: str
 
 
 def simulate_sequence(seed: int, number: int, frames: int, image_width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,24 +57,24 @@ def simulate(
     root: Path,
     sequences: int,
     seed: int = 0,
-    splits: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    splits: Shares = DEFAULT_SHARES,
     image_width: int = 64,
     frames: int = 630,
     workers: int | None = None,
-) -> tuple[int, int]:
-    """Simulates those of `sequences` sequences that `root` does not have yet, and says how many these were and how many not.
+) -> Report:
+    """Simulate those of `sequences` sequences that `root` does not have yet, and index it.
 
     Args:
         root: folder of the data set; made if it does not exist.
-        sequences: how many there shall be in all.
+        sequences: total number of sequences.
         seed: 0 or more; sequence n depends on (seed, n) only.
         splits: shares of train, validate and test, adding up to 1.
         image_width: width of the frames in pixels, a multiple of 8 from 32 to 512; they are half as high.
         frames: of each sequence, 2 or more.
-        workers: processes; as many as there are processors if None.
+        workers: number of processes; as many as there are processors if None.
 
-    Raises `InputError` if a value is out of range, MuJoCo is not installed, or `root` holds another simulation or foreign
-    sequences; nothing is lost then. The index is not written here: see `run`.
+    Raises `InputError` if a value is out of range, MuJoCo is not installed, or `root` holds another simulation or
+    foreign sequences; nothing is lost then.
     """
     root = Path(root)
     workers = check_workers(workers)
@@ -77,38 +83,36 @@ def simulate(
         raise InputError(f"--image_width: found {image_width}, expected a multiple of 8 from 32 to 512")
     check_mujoco()
     recipe = {
-        "figure": "dance", "version": VERSION, "seed": seed, "splits": splits, "image_width": image_width, "frames": frames,
-    }  # fmt: skip
-    jobs = [(split, number) for number, split in enumerate(assign_splits(sequences, splits))]
-    with claimed(root, RECIPE_FILE, recipe):
-        todo = [
-            (split, number) for split, number in jobs if not (frames_root(root, split) / str(number)).is_dir()
-        ]
-        work = partial(_simulate_to, root, seed, frames, image_width)
-        with tqdm(
-            total=len(jobs), initial=len(jobs) - len(todo), desc="simulate", unit="sequence", disable=None
-        ) as bar:
-            for _ in in_order(work, todo, workers, root):
-                bar.update()
-    return len(todo), len(jobs) - len(todo)
+        "figure": "dance",
+        "version": VERSION,
+        "seed": seed,
+        "splits": splits,
+        "image_width": image_width,
+        "frames": frames,
+    }
+    jobs = [Job(number, split) for number, split in enumerate(assign_splits(sequences, splits))]
+    data_root = DataRoot(root, recipe, root.resolve().name, "simulated person", RECIPE_FILE)
+    work = partial(_simulate_to, root, seed, frames, image_width)
+    # Frames are written after the poses: where they are the sequence is complete.
+    return fill_root(
+        data_root, jobs, work, workers, target=lambda job: frames_root(root, job.split) / str(job.number)
+    )
 
 
-def _simulate_to(root: Path, seed: int, frames: int, image_width: int, job: tuple[str, int]) -> None:
-    split, number = job
-    write_sequence(root, split, str(number), *simulate_sequence(seed, number, frames, image_width))
+def _simulate_to(root: Path, seed: int, frames: int, image_width: int, job: Job) -> Report:
+    images, skeletons = simulate_sequence(seed, job.number, frames, image_width)
+    write_sequence(root, job.split, str(job.number), images, skeletons)
+    return Report(written=1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
     add_simulation_arguments(parser, sequences=20, frames=630, width="width in pixels, twice the height")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Simulates and writes the index."""
-    from ..index import build_index, describe_index
-
-    done, present = simulate(
+    """Simulate, write the index and print what was done."""
+    report = simulate(
         args.root, args.sequences, args.seed, tuple(args.splits), args.image_width, args.frames, args.workers
-    )  # fmt: skip
-    index = build_index(args.root, args.root.resolve().name, "simulated person")
-    tell(f"{args.root}: {done} sequences simulated, {present} were there already")
-    tell(describe_index(args.root, index))
+    )
+    print_report(args.root, [args.root], report, verb="simulated")

@@ -19,15 +19,23 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from .. import folders
-from ..claim import claimed
 from ..command import tell
-from ..conversion import add_splits_argument, assign_splits, check_shares
+from ..conversion import (
+    DEFAULT_SHARES,
+    DataRoot,
+    Report,
+    Shares,
+    add_splits_argument,
+    assign_splits,
+    check_shares,
+    fill_root,
+    print_report,
+)
 from ..errors import InputError
 from ..layout import SIMULATED_PUSHING
-from ..pool import add_workers_argument, check_workers, in_order
+from ..pool import add_workers_argument, check_workers
 
 RECIPE_FILE = "simulation.json"
 VERSION = 1  # of the simulator: another one writes other bytes from the same seed
@@ -35,19 +43,24 @@ MOVED = 0.02  # metres
 
 
 @dataclass(frozen=True)
-class Report:
-    """What `simulate` did.
+class Job:
+    """One sequence to simulate: its number and the folder to write."""
+
+    number: int
+    folder: Path
+
+
+@dataclass
+class PushReport(Report):
+    """The result of a simulation.
 
     Args:
-        simulated: sequences simulated now.
-        present: sequences that were there already.
-        moved: of those simulated now, how many show an object moving visibly: the centre of at least one object is, in some
-            frame, 2 cm or more (some 2 pixels of a 64x64 image) from where it was in the first frame, seen from above.
+        moved: number of sequences simulated now in which an object moves visibly: the centre of at least one object
+            is, in some frame, `MOVED` metres or more (some 2 pixels of a 64x64 image) from where it was in the first
+            frame, seen from above.
     """
 
-    simulated: int
-    present: int
-    moved: int
+    moved: int = 0
 
 
 def simulate_sequence(
@@ -84,24 +97,24 @@ def simulate(
     root: Path,
     sequences: int,
     seed: int = 0,
-    splits: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    splits: Shares = DEFAULT_SHARES,
     image_width: int = 64,
     frames: int = 30,
     workers: int | None = None,
-) -> Report:
-    """Simulates those of `sequences` sequences that `root` does not have yet.
+) -> PushReport:
+    """Simulate those of `sequences` sequences that `root` does not have yet, and index it.
 
     Args:
         root: folder of the data set; made if it does not exist.
-        sequences: how many there shall be in all.
+        sequences: total number of sequences.
         seed: 0 or more; sequence n depends on (seed, n) only.
         splits: shares of train, validate and test, adding up to 1.
         image_width: width and height of the frames in pixels, a multiple of 4 from 16 to 512.
         frames: of each sequence, 2 or more.
-        workers: processes; as many as there are processors if None.
+        workers: number of processes; as many as there are processors if None.
 
-    Raises `InputError` if a value is out of range, MuJoCo is not installed, or `root` holds another simulation or foreign
-    sequences; nothing is lost then. The index is not written here: see `run`.
+    Raises `InputError` if a value is out of range, MuJoCo is not installed, or `root` holds another simulation or
+    foreign sequences; nothing is lost then.
     """
     root = Path(root)
     workers = check_workers(workers)
@@ -117,20 +130,14 @@ def simulate(
         "frames": frames,
     }
     jobs = [
-        (number, root / split / f"{number:05d}")
+        Job(number, root / split / f"{number:05d}")
         for number, split in enumerate(assign_splits(sequences, splits))
     ]
+    data_root = DataRoot(root, recipe, root.resolve().name, SIMULATED_PUSHING, RECIPE_FILE)
     work = partial(_simulate_to, seed=seed, frames=frames, image_width=image_width)
-    moved = 0
-    with claimed(root, RECIPE_FILE, recipe):
-        todo = [job for job in jobs if not job[1].is_dir()]
-        with tqdm(
-            total=len(jobs), initial=len(jobs) - len(todo), desc="simulate", unit="sequence", disable=None
-        ) as bar:
-            for farthest in in_order(work, todo, workers, root):
-                moved += farthest >= MOVED
-                bar.update()
-    return Report(simulated=len(todo), present=len(jobs) - len(todo), moved=moved)
+    report = PushReport()
+    fill_root(data_root, jobs, work, workers, target=lambda job: job.folder, report=report)
+    return report
 
 
 # ------------------------------------------------------------------------------------------------------------ checks
@@ -158,11 +165,10 @@ def check_mujoco() -> None:
         ) from None
 
 
-def _simulate_to(job: tuple[int, Path], seed: int, frames: int, image_width: int) -> float:
-    number, folder = job
-    images, actions, positions, farthest = simulate_sequence(seed, number, frames, image_width)
-    folders.write_sequence(folder, images, actions, positions)
-    return farthest
+def _simulate_to(job: Job, seed: int, frames: int, image_width: int) -> PushReport:
+    images, actions, positions, farthest = simulate_sequence(seed, job.number, frames, image_width)
+    folders.write_sequence(job.folder, images, actions, positions)
+    return PushReport(written=1, moved=int(farthest >= MOVED))
 
 
 # ------------------------------------------------------------------------------------------------------ command line
@@ -190,16 +196,12 @@ def add_simulation_arguments(
 
 
 def run(args: argparse.Namespace) -> None:
-    """Simulates, writes the index and prints how many sequences show an object moving visibly."""
-    from ..index import build_index
-
+    """Simulate, write the index and print how many sequences show an object moving visibly."""
     report = simulate(
         args.root, args.sequences, args.seed, tuple(args.splits), args.image_width, args.frames, args.workers
     )
-    build_index(args.root, args.root.resolve().name, SIMULATED_PUSHING)
-    tell(f"{args.root}: {report.simulated} sequences simulated, {report.present} were there already")
-    if report.simulated:
-        share = 100 * report.moved / report.simulated
-        tell(
-            f"an object moves by {MOVED * 100:.0f} cm or more in {report.moved} of the {report.simulated} ({share:.0f} %)"
-        )
+    print_report(args.root, [], report, verb="simulated")
+    if report.written:
+        share = 100 * report.moved / report.written
+        moves = f"moves by {MOVED * 100:.0f} cm or more"
+        tell(f"an object {moves} in {report.moved} of the {report.written} ({share:.0f} %)")

@@ -22,9 +22,15 @@ def shared_case(name: str) -> Path:
 
 
 def contents(root: Path) -> dict[str, bytes]:
+    """Return the contents of all files at and below a folder by their paths."""
     return {
         path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()
     }
+
+
+def sequence_files(root: Path) -> dict[str, bytes]:
+    """Return the contents of the files of all sequences of a data root, without those beside its splits."""
+    return {name: data for name, data in contents(root).items() if "/" in name}
 
 
 def read_sequence(folder: Path) -> np.ndarray:

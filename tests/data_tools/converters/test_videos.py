@@ -41,11 +41,11 @@ def test_one_recording_is_divided_in_time(tmp_path):
 
 def test_videos(tmp_path):
     """A GIF and a lossless MP4 give back their frames."""
-    videos = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 16, 3), np.uint8) // 64 * 64
-    first, *rest = (Image.fromarray(frame).quantize(64) for frame in videos[0])
+    clips = np.random.default_rng(0).integers(0, 256, (2, 7, 16, 16, 3), np.uint8) // 64 * 64
+    first, *rest = (Image.fromarray(frame).quantize(64) for frame in clips[0])
     (tmp_path / "in").mkdir()
     first.save(tmp_path / "in" / "a.gif", save_all=True, append_images=rest)
-    write_video(tmp_path / "in" / "b.mkv", videos[1])
+    write_video(tmp_path / "in" / "b.mkv", clips[1])
     videos.convert(tmp_path / "in", tmp_path / "out", image_width=16, shares=(1, 0, 0), workers=1)
     for name, video in zip(("a.gif", "b.mkv"), videos, strict=True):
         np.testing.assert_array_equal(read_sequence(tmp_path / "out" / "train" / name / "0"), video)

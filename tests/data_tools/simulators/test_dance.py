@@ -7,10 +7,11 @@ import pytest
 
 from data_tools import __main__ as svg_data
 from data_tools import layout
+from data_tools.conversion import Report
 from data_tools.errors import InputError
 from data_tools.simulators import dance
 from svg.sequences import SequenceDataset
-from tests.support.recordings import contents
+from tests.support.recordings import sequence_files
 
 pytest.importorskip("mujoco")
 
@@ -27,14 +28,14 @@ def standing(**angles: float) -> np.ndarray:
 
 def test_bytes_do_not_depend_on_workers_or_interruptions(tmp_path):
     dance.simulate(tmp_path / "one", 4, workers=1, **SMALL)
-    assert dance.simulate(tmp_path / "two", 2, workers=2, **SMALL) == (2, 0)
+    assert dance.simulate(tmp_path / "two", 2, workers=2, **SMALL) == Report(written=2, present=0)
     shutil.rmtree(
         tmp_path / "two" / "train" / "train_img"
     )  # frames are written last: what lacks them is done again
-    assert dance.simulate(tmp_path / "two", 4, workers=2, **SMALL) == (3, 1)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert dance.simulate(tmp_path / "two", 4, workers=2, **SMALL) == Report(written=3, present=1)
+    assert sequence_files(tmp_path / "one") == sequence_files(tmp_path / "two")
     dance.simulate(tmp_path / "other", 4, seed=1, workers=1, **SMALL)
-    assert contents(tmp_path / "one") != contents(tmp_path / "other")
+    assert sequence_files(tmp_path / "one") != sequence_files(tmp_path / "other")
     with pytest.raises(InputError, match="found frames 8, expected 9 as now asked for"):
         dance.simulate(tmp_path / "one", 4, workers=1, image_width=32, frames=9)
 

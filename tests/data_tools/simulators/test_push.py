@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from data_tools import conversion, folders, layout, png, truth, tables
 from data_tools.errors import InputError
 from data_tools.simulators import push
+from tests.support.recordings import contents, sequence_files
 
 mujoco = pytest.importorskip("mujoco")
 
@@ -25,26 +25,20 @@ from data_tools.simulators.raycast import Camera, Light, Renderer, Surfaces  # n
 SMALL = {"image_width": 16, "frames": 6}
 
 
-def contents(root: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
-    }
-
-
 # -------------------------------------------------------------------------------------------------------------- disk
 
 
 def test_bytes_do_not_depend_on_the_workers(tmp_path):
     push.simulate(tmp_path / "one", 4, workers=1, **SMALL)
     push.simulate(tmp_path / "two", 4, workers=2, **SMALL)
-    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert sequence_files(tmp_path / "one") == sequence_files(tmp_path / "two")
     push.simulate(tmp_path / "other", 4, seed=1, workers=1, **SMALL)
-    assert contents(tmp_path / "one") != contents(tmp_path / "other")
+    assert sequence_files(tmp_path / "one") != sequence_files(tmp_path / "other")
 
 
 def test_what_is_on_disk(tmp_path):
     report = push.simulate(tmp_path, 10, workers=1, **SMALL)
-    assert (report.simulated, report.present) == (10, 0)
+    assert (report.written, report.present) == (10, 0)
     names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*"))
     assert len(names) == 10 and sorted(name.split("/")[1] for name in names) == [
         f"{n:05d}" for n in range(10)
@@ -70,19 +64,19 @@ def test_shares_are_exact_and_a_longer_list_begins_with_the_shorter_one():
 
 def test_a_rerun_completes_what_is_missing_and_nothing_else(tmp_path):
     push.simulate(tmp_path, 4, workers=1, **SMALL)
-    whole = contents(tmp_path)
+    whole, sequences = contents(tmp_path), sequence_files(tmp_path)
     lost = tmp_path / "train" / "00003"
     half_written = lost.with_name(".00003.12345.svg-part")
     lost.rename(half_written)
     (half_written / "5.png").unlink()
     kept = (tmp_path / "train" / "00000").stat().st_mtime_ns
     report = push.simulate(tmp_path, 4, workers=1, **SMALL)
-    assert (report.simulated, report.present) == (1, 3)
+    assert (report.written, report.present) == (1, 3)
     assert contents(tmp_path) == whole
     assert (tmp_path / "train" / "00000").stat().st_mtime_ns == kept
     report = push.simulate(tmp_path, 6, workers=1, **SMALL)
-    assert (report.simulated, report.present) == (2, 4)
-    assert whole.items() <= contents(tmp_path).items()
+    assert (report.written, report.present) == (2, 4)
+    assert sequences.items() <= sequence_files(tmp_path).items()
 
 
 def test_an_interrupt_leaves_whole_sequences_and_the_same_command_continues(tmp_path):
@@ -105,7 +99,7 @@ def test_an_interrupt_leaves_whole_sequences_and_the_same_command_continues(tmp_
     assert 0 < len(done) < 400 and all(len(list(folder.glob("*.png"))) == 10 for folder in done)
     push.simulate(root, 30, image_width=16, frames=10, workers=1)
     push.simulate(tmp_path / "whole", 30, image_width=16, frames=10, workers=1)
-    assert contents(tmp_path / "whole").items() <= contents(root).items()
+    assert sequence_files(tmp_path / "whole").items() <= sequence_files(root).items()
 
 
 def test_other_settings_in_the_same_root_are_refused_and_nothing_is_lost(tmp_path):
@@ -143,7 +137,7 @@ def test_without_mujoco_the_error_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_help_does_not_wait_for_mujoco():
-    code = "import sys, data_tools.simulate; sys.exit('mujoco' in sys.modules)"
+    code = "import sys, data_tools.simulators.push; sys.exit('mujoco' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
