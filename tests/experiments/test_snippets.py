@@ -1,4 +1,4 @@
-"""The Python in README, docs and cards runs as it stands there."""
+"""The Python on all pages runs as it stands there."""
 
 import os
 import re
@@ -8,56 +8,31 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import NAMES, text
 from tests.support.places import ROOT
 
-PAGES = [
-    path.relative_to(ROOT).as_posix()
-    for path in (
-        ROOT / "README.md",
-        *sorted(ROOT.glob("docs/*.md")),
-        *sorted(ROOT.glob("svg/released/*/README.md")),
-    )
-    if "```python" in path.read_text()
-]
+PAGES = [page for page in NAMES if "```python" in text(page)]
 GIVEN = "import numpy as np\npast, conditions = np.zeros((2, 2, 3, 64, 64), np.uint8), np.zeros((2, 11, 7))\n"
-"""What cards take for granted."""
+"""The names that cards take for granted."""
 
 
 @pytest.fixture(scope="module")
 def demo(data_root, tmp_path_factory) -> Path:
-    """A folder with what the pages speak of: demo/unseen, demo/data, and demo/run with its scores."""
+    """Return a folder with the data and the run of the pages: demo/unseen, demo/data, and demo/run with its scores."""
     pytest.importorskip("mujoco")
     from data_tools import __main__ as svg_data
     from experiments import evaluate, train
 
     folder = tmp_path_factory.mktemp("pages") / "demo"
-    flags = [
-        "--sequences",
-        "1",
-        "--frames",
-        "12",
-        "--seed",
-        "1000",
-        "--splits",
-        "0",
-        "0",
-        "1",
-        "--workers",
-        "1",
-    ]
-    assert svg_data.main(["simulate", str(folder / "unseen"), *flags]) == 0
+    flags = "--sequences 1 --frames 12 --seed 1000 --splits 0 0 1 --workers 1"
+    assert svg_data.main(["simulate", str(folder / "unseen"), *flags.split()]) == 0
     (folder / "data").symlink_to(data_root)
-    sizes = "--model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --batch_size 4 --niter 1 --epoch_size 2"
-    flags = [
-        *sizes.split(),
-        "--device",
-        "cpu",
-        "--data_root",
-        str(folder / "data"),
-        "--log_dir",
-        str(folder / "run"),
-    ]
-    assert train.main(flags) == 0
+    sizes = (
+        "--model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --batch_size 4 --niter 1 "
+        "--epoch_size 2 --device cpu"
+    )
+    places = ["--data_root", str(folder / "data"), "--log_dir", str(folder / "run")]
+    assert train.main([*sizes.split(), *places]) == 0
     assert evaluate.main([str(folder / "run"), "--n_sample", "2", "--device", "cpu"]) == 0
     for path in (folder / "run" / "evaluation").glob("test_n2*"):  # under the name of one with 100 samples
         path.with_name(path.name.replace("test_n2", "test")).write_text(
@@ -70,12 +45,12 @@ def demo(data_root, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("page", PAGES)
 def test_python_of_the_pages(demo, page):
     """Shapes in comments, such as ``# 64 plans [1,64,10,4]``, are those of what the line gives its name to."""
-    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL))
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text(page), re.DOTALL))
     promised = re.findall(r"^(\w+) = .*#.*(\[\d+(?:,\d+){2,}\])", code, re.MULTILINE)
     checks = [
         f"assert list(getattr({name}, 'shape', {shape})) == {shape}, {name}.shape" for name, shape in promised
     ]
-    assert len(checks) >= 7 or page != "README.md"
+    assert len(checks) >= 7 or page != "docs/python.md"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-W", "error::UserWarning", "-c", "\n".join([GIVEN, code, *checks])]
     done = subprocess.run(command, capture_output=True, text=True, cwd=demo, env=environment)
