@@ -18,7 +18,7 @@ GIVEN = "import numpy as np\npast, conditions = np.zeros((2, 2, 3, 64, 64), np.u
 
 @pytest.fixture(scope="module")
 def demo(data_root, tmp_path_factory) -> Path:
-    """Return a folder with the data and the run of the pages: demo/unseen, demo/data, and demo/run with its scores."""
+    """Return a folder with what pages read: demo/unseen, demo/data, and demo/run with its scores."""
     pytest.importorskip("mujoco")
     from data_tools import __main__ as svg_data
     from experiments import evaluate, train
@@ -44,7 +44,7 @@ def demo(data_root, tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_python_of_the_pages(demo, page):
-    """Shapes in comments, such as ``# 64 plans [1,64,10,4]``, are those of what the line gives its name to."""
+    """Shapes in comments, such as ``# 64 plans [1,64,10,4]``, are those of what the line assigns."""
     code = "\n".join(re.findall(r"```python\n(.*?)```", text(page), re.DOTALL))
     promised = re.findall(r"^(\w+) = .*#.*(\[\d+(?:,\d+){2,}\])", code, re.MULTILINE)
     checks = [
