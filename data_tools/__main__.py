@@ -14,6 +14,7 @@ COMMANDS = {
     ),
     "bair": ("converters.bair", "convert BAIR TFRecords (softmotion30_44k), index included"),
     "rlds": ("converters.rlds", "convert RLDS episodes as TensorFlow Datasets writes them, index included"),
+    "lerobot": ("converters.lerobot", "convert LeRobot data sets (versions 3.0 and 2.1), index included"),
     "frames": (
         "converters.videos",
         "take videos, animations and folders of pictures, with tables or without, index included",
@@ -23,8 +24,9 @@ COMMANDS = {
     "check": ("check", "read everything and report damaged and doubtful sequences"),
     "show": ("show", "draw a contact sheet and print statistics"),
     "pack": ("pack", "pack an indexed data set for fast reading"),
+    "export": ("export", "write an indexed data set as a LeRobot data set"),
 }
-CONTINUING = ("simulate", "simulate_dance", "bair", "rlds", "frames", "resize", "pack")
+CONTINUING = ("simulate", "simulate_dance", "bair", "rlds", "lerobot", "frames", "resize", "pack")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
