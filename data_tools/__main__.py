@@ -12,6 +12,7 @@ COMMANDS = {
         "simulators.dance",
         "simulate a person with the skeleton of every frame, index included",
     ),
+    "record": ("simulators.record", "record any Gymnasium environment that renders pictures, index included"),
     "bair": ("converters.bair", "convert BAIR TFRecords (softmotion30_44k), index included"),
     "rlds": ("converters.rlds", "convert RLDS episodes as TensorFlow Datasets writes them, index included"),
     "lerobot": ("converters.lerobot", "convert LeRobot data sets (versions 3.0 and 2.1), index included"),
@@ -26,7 +27,7 @@ COMMANDS = {
     "pack": ("pack", "pack an indexed data set for fast reading"),
     "export": ("export", "write an indexed data set as a LeRobot data set"),
 }
-CONTINUING = ("simulate", "simulate_dance", "bair", "rlds", "lerobot", "frames", "resize", "pack")
+CONTINUING = ("simulate", "simulate_dance", "record", "bair", "rlds", "lerobot", "frames", "resize", "pack")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

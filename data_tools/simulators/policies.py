@@ -3,15 +3,18 @@
 Go behind the object and push it through.
 """
 
+from typing import Any
+
 import numpy as np
 
 from .environment import SUCCESS, PushEnv
-from .pusher import LOW, MAX_LIFT, MAX_STEP, REACH
+from .pusher import LOW, MAX_LIFT, MAX_STEP, REACH, PushingPolicy
 
 CLEARANCE = 0.035  # metres from an object's edge to the hand that waits behind it
 AT_PLACE = 0.012  # metres to a place that count as there
 ASIDE = 0.015  # metres that a pushing hand may be beside the line from the object to its goal
 PUSH_STEP = 0.025  # metres a frame
+_STREAM = 11  # separates the numbers drawn for random pushing from those drawn for scenes and tasks
 HIGH_ENOUGH = 0.095  # metres: the fingers pass over every object
 
 
@@ -25,8 +28,8 @@ class PushThrough:
     def __init__(self, env: PushEnv):
         self._env = env
 
-    def act(self) -> np.ndarray:
-        """Return the action for the coming frame, float32 [4]."""
+    def __call__(self, observation: Any = None) -> np.ndarray:
+        """Return the action for the coming frame, float32 [4]; the true places count, not the observation."""
         goal, simulator = self._env.goal, self._env.simulator
         if not goal.objects:
             return self._go(goal.places[0])
@@ -78,3 +81,15 @@ class PushThrough:
         along = np.clip(offset @ way / (way @ way), 0, 1)
         aside = np.linalg.norm(offset - along[:, None] * way, axis=1)
         return bool((aside < simulator.object_radii + 0.03).any())
+
+
+class RandomPushing:
+    """Push objects about at random, as ``svg-data simulate`` does; the task does not matter."""
+
+    def __init__(self, env: PushEnv):
+        generator = np.random.default_rng([env.scenes, env.sequence, _STREAM])
+        self._policy = PushingPolicy(env.simulator, generator)
+
+    def __call__(self, observation: Any = None) -> np.ndarray:
+        """Return the action for the coming frame, float32 [4]."""
+        return self._policy.act()

@@ -1,0 +1,151 @@
+"""Recording of Gymnasium environments."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mujoco")
+gymnasium = pytest.importorskip("gymnasium")
+
+from gymnasium.envs.registration import namespace
+
+from data_tools import __main__ as svg_data
+from data_tools import layout, tables
+from data_tools.errors import InputError
+from data_tools.simulators import record, register
+from data_tools.simulators.environment import PushEnv
+from data_tools.simulators.record import Recording, record_episode
+from tests.support.recordings import contents
+
+PUSH = "svg_push/Push-v0"
+STRIPES = "tests.data_tools.simulators.test_record:svg_test/Stripes-v0"
+
+
+class Stripes(gymnasium.Env):
+    """A picture whose brightness is the sum of all actions; it ends when that is 90 or more."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 as Gymnasium has it
+    action_space = gymnasium.spaces.Box(0, 30, (1,), np.float32)
+    observation_space = gymnasium.spaces.Box(0, 255, (1,), np.float32)
+
+    def __init__(self, render_mode: str = "rgb_array", picture: type = np.uint8):
+        self.render_mode = render_mode
+        self.total = 0.0
+        self.picture = picture
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.total = float(self.np_random.integers(5))
+        return np.array([self.total], np.float32), {}
+
+    def step(self, action):
+        self.total += float(action[0])
+        return np.array([self.total], np.float32), 0.0, self.total >= 90, False, {}
+
+    def render(self):
+        return np.full((20, 30, 3), self.total, self.picture)
+
+
+def forty(env):
+    """A policy: always 40, which is more than the space allows, as some policies give."""
+    return lambda observation: np.array([40.0])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered():
+    if PUSH not in gymnasium.registry:
+        with namespace("svg_push"):
+            register()
+    if "svg_test/Stripes-v0" not in gymnasium.registry:
+        gymnasium.register("svg_test/Stripes-v0", entry_point=f"{__name__}:Stripes", disable_env_checker=True)
+    record._environment.cache_clear()
+
+
+def test_pictures_actions_and_states_belong_together():
+    recording = Recording(STRIPES, state_key=".", frames=12, image_width=8)
+    frames, actions, states = record_episode(recording, 0)
+    assert frames.shape == (len(frames), 8, 8, 3) and actions.shape == states.shape == (len(frames), 1)
+    np.testing.assert_array_equal(frames[:, 0, 0, 0], states[:, 0].astype(np.uint8))
+    np.testing.assert_allclose(np.diff(states[:, 0]), actions[:-1, 0], rtol=1e-5)
+    assert (states[:-1] < 90).all() and (states[-1] >= 90 or len(frames) == 12)
+    assert len(set(actions[:, 0].tolist())) == len(actions)
+
+
+def test_actions_are_held_and_episodes_depend_on_seed_and_number_alone():
+    recording = Recording(STRIPES, hold=2, image_width=8)
+    one, other = record_episode(recording, 3), record_episode(recording, 3)
+    np.testing.assert_array_equal(one[1], other[1])
+    assert one[1][0] == one[1][1] != one[1][2]
+    assert not np.array_equal(one[1][:2], record_episode(recording, 4)[1][:2])
+    assert one[2] is None
+
+
+def test_our_own_environment_with_a_policy(tmp_path):
+    recording = Recording(
+        PUSH,
+        '{"obs_type": "pixels_state", "task": "reach"}',
+        "data_tools.simulators.policies:PushThrough",
+        state_key="state",
+        frames=20,
+    )
+    frames, actions, states = record_episode(recording, 0)
+    seed = int(np.random.SeedSequence([0, 0]).generate_state(1)[0])
+    env = PushEnv(task="reach")
+    observation, _ = env.reset(seed=seed)
+    np.testing.assert_array_equal(frames[0], observation["pixels"])
+    observation, *_ = env.step(actions[0])
+    np.testing.assert_array_equal(frames[1], observation["pixels"])
+    np.testing.assert_array_equal(states[1], observation["state"])
+    assert len(frames) < 20  # it got there
+
+
+def test_a_data_set_by_command_and_again(tmp_path, capsys):
+    root = tmp_path / "data"
+    words = ["record", str(root), "--env", STRIPES, "--state_key", ".", "--frames", "5", "--workers", "1"]
+    assert svg_data.main([*words, "--episodes", "4"]) == 0
+    assert "4 sequences written, 0 were there already" in capsys.readouterr().out
+    before = contents(root)
+    info, index = layout.read_info(root), layout.read_index(root)
+    assert (info.name, info.source) == ("svg_test/Stripes-v0", "Gymnasium, svg_test/Stripes-v0")
+    assert index["split"].tolist() == ["train", "train", "validate", "test"]
+    assert (index["action_dim"] == 1).all() and (index["position_dim"] == 1).all()
+    table = tables.read_conditions(root / "train" / "00000", int(index["frames"].iat[0]))
+    np.testing.assert_allclose(np.diff(table["positions"][:, 0]), table["actions"][:-1, 0], rtol=1e-5)
+    assert svg_data.main([*words, "--episodes", "6"]) == 0
+    assert "2 sequences written, 4 were there already" in capsys.readouterr().out
+    after = contents(root)
+    assert {name: after[name] for name in before if "0000" in name} == {
+        name: data for name, data in before.items() if "0000" in name
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"env": "no_such/Env-v0"}, "--env: no_such/Env-v0: cannot be made"),
+        ({"env": "no_such_module:Env-v0"}, "--env: no_such_module: cannot be imported"),
+        ({"env": "CartPole-v1"}, "expected a Box of numbers|cannot be made"),
+        (
+            {"policy": "tests.data_tools.simulators.test_record:nothing"},
+            "--policy: .*: cannot be used",
+        ),
+        (
+            {"state_key": "pose"},
+            "--state_key: found pose, expected one of the .* an array: give `.`",
+        ),
+        ({"env_args": '{"picture": "f4"}'}, r"render\(\) gave \(20, 30, 3\), expected uint8"),
+        ({"frames": 1}, "--frames: found 1, expected 2 or more"),
+        ({"hold": 0}, "--hold: found 0, expected 1 or more"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, changes, expected):
+    values = {"env": STRIPES, "frames": 4} | changes
+    with pytest.raises(InputError, match=expected) as caught:
+        record.record(tmp_path / "data", Recording(**values), 2, workers=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_policy_of_ones_own():
+    frames, actions, _ = record_episode(
+        Recording(STRIPES, policy="tests.data_tools.simulators.test_record:forty", frames=9), 0
+    )
+    assert actions.tolist() == [[40.0]] * len(frames) and len(frames) == 4  # 40, 80, 120: over
