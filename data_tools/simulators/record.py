@@ -71,9 +71,20 @@ class Recording:
 def record_episode(recording: Recording, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Return frames uint8 [T,W,W,3], actions float32 [T,A] and, with a state key, positions float32 [T,P].
 
-    The last action is the one that would have followed. Raises `InputError` for what cannot be recorded.
+    The last action is the one that would have followed. Raises `InputError` for what cannot be recorded,
+    whatever the environment or the policy raises among it.
     """
     env = _environment(recording.env, recording.env_args)
+    try:
+        return _record(env, recording, number)
+    except InputError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise InputError(f"--env: {recording.env}: {kind}: {_one_line(error)} (episode {number})") from error
+
+
+def _record(env: Any, recording: Recording, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     seed = int(np.random.SeedSequence([recording.seed, number]).generate_state(1)[0])
     observation, _ = env.reset(seed=seed)
     env.action_space.seed(seed)

@@ -1,5 +1,7 @@
 """Recording of Gymnasium environments."""
 
+# ruff: noqa: E402
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,11 @@ class Stripes(gymnasium.Env):
         return np.full((20, 30, 3), self.total, self.picture)
 
 
+class Broken(Stripes):
+    def step(self, action):
+        raise RuntimeError("the robot\nis away")
+
+
 def forty(env):
     """A policy: always 40, which is more than the space allows, as some policies give."""
     return lambda observation: np.array([40.0])
@@ -56,7 +63,9 @@ def registered():
         with namespace("svg_push"):
             register()
     if "svg_test/Stripes-v0" not in gymnasium.registry:
-        gymnasium.register("svg_test/Stripes-v0", entry_point=f"{__name__}:Stripes", disable_env_checker=True)
+        for kind in (Stripes, Broken):
+            place = f"{__name__}:{kind.__name__}"
+            gymnasium.register(f"svg_test/{kind.__name__}-v0", entry_point=place, disable_env_checker=True)
     record._environment.cache_clear()
 
 
@@ -133,6 +142,7 @@ def test_a_data_set_by_command_and_again(tmp_path, capsys):
             "--state_key: found pose, expected one of the .* an array: give `.`",
         ),
         ({"env_args": '{"picture": "f4"}'}, r"render\(\) gave \(20, 30, 3\), expected uint8"),
+        ({"env": "svg_test/Broken-v0"}, "--env: svg_test/Broken-v0: RuntimeError: the robot"),
         ({"frames": 1}, "--frames: found 1, expected 2 or more"),
         ({"hold": 0}, "--hold: found 0, expected 1 or more"),
     ],
