@@ -19,6 +19,7 @@ from .errors import InputError, clean
 from .files import check_file_writable, whole_file, write_text
 from .layout import SPLITS
 from .store import Store, open_store
+from .truth import PALETTE, read_truth, truth_folder
 
 ROWS, COLUMNS = 3, 10  # of the contact sheet: sequences of each split, frames of a sequence
 HISTOGRAMS_ACROSS, MAX_HISTOGRAMS = 7, 28
@@ -73,9 +74,20 @@ def sample_split(store: Store, sequences: int) -> SplitSample:
         if number in shown:
             name = str(store.index["sequence"].iloc[number])
             rows.append((name, times, np.concatenate(pictures)))
+            path = str(store.index["path"].iloc[number])
+            if truth_folder(store.root, path).is_dir():
+                rows.append((f"{name}, segmentation", times, _segmentation(store, path, times)))
             if with_poses:
                 rows.append((f"{name}, pose of the frame after", times, np.concatenate(tables)))
     return SplitSample(store, rows, np.concatenate(conditions), np.array(brightness), np.array(motion))
+
+
+def _segmentation(store: Store, path: str, times: np.ndarray) -> np.ndarray:
+    """Return the segmentation of some frames of a sequence in colours, uint8 [N,H,W,3]."""
+    parts = [read_truth(store.root, path, store.frame_size[:2], time, time + 1) for time in times.tolist()]
+    colours = np.full((256, 3), 255, np.uint8)
+    colours[: len(PALETTE)] = PALETTE
+    return colours[np.concatenate([part.segmentation for part in parts])]
 
 
 def describe(root: Path, samples: list[SplitSample]) -> str:

@@ -10,6 +10,7 @@ It lies outside the folders of the splits, so that a data set is the same with i
 """
 
 import io
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def truth_folder(root: Path, path: str) -> Path:
 def write_truth(root: Path, path: str, truth: Truth) -> None:
     """Write the truth of a whole sequence; nothing is left of it if that fails. What is there is replaced."""
     folder = truth_folder(root, path)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.is_dir():  # of a sequence whose own folder was not complete when a simulation was stopped
+        shutil.rmtree(folder)
     with whole_folder(folder) as temporary:
         for number, labels in enumerate(truth.segmentation):
             (temporary / f"{number}.png").write_bytes(encode_labels(labels))

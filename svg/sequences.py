@@ -15,6 +15,7 @@ from data_tools import layout
 from data_tools.errors import InputError
 from data_tools.pool import read_ahead
 from data_tools.store import open_store, read_clips
+from data_tools.truth import Truth, read_truth
 
 from . import fingerprint, runtime
 from .config import CONDITIONS
@@ -172,6 +173,15 @@ class SequenceDataset(Dataset):
         """Return what `Store.read_clips` has read as `batch` does."""
         frames = torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
         return {"frames": frames, "conditions": as_tensor(self._of_clips(conditions))}
+
+    def truth(self, number: int, start: int = 0, stop: int | None = None) -> Truth:
+        """Read what a simulator wrote of the frames `start` to `stop` of a sequence: segmentation and object poses.
+
+        Raises `InputError` if the data set was simulated without ``--truth``, or naming a damaged file.
+        """
+        path = str(self.index["path"].iat[number])
+        stop = int(self.lengths[number]) if stop is None else stop
+        return read_truth(self.store.root, path, self.frame_size[:2], start, stop)
 
     def files(self, limit: int = 0) -> dict[str, list[str]]:
         """Return the paths of the files that are read for the first `limit` sequences, or all, in groups: `Store.files`."""

@@ -102,7 +102,8 @@ def test_beside_the_simulator():
     assert dataclasses.astuple(svg.SIMULATED_HEIGHT) == (2, 2, *expected)
     errors, moves = [], []
     for number in range(4):
-        _, actions, positions, _ = simulate_sequence(1000, number, 16, 16)
+        sequence = simulate_sequence(1000, number, 16, 16)
+        actions, positions = sequence.actions, sequence.positions
         found = svg.integrate_positions(positions[0], actions, targets=[svg.SIMULATED_HEIGHT])
         errors.append(np.abs(found - positions))
         moves.append(np.abs(positions[0] - positions))

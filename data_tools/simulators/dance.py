@@ -1,11 +1,13 @@
-"""Simulates a person who walks, stretches and bends in a room, with the skeleton of every frame; index included.
+"""Simulates a person who walks, stretches and bends in a room, with the skeleton of every frame; index
+included.
 
-Writes ``<root>/train/train_img/<N>/0.png ...`` and, of the same number, ``<root>/train/train_label/<N>/0.png ...``, and likewise
-val/ and test/: the layout of the course that the sibling system stems from. Frames are twice as wide as high. The camera stands
-still; the lamp and the camera's exposure are others in each sequence.
+Writes ``<root>/train/train_img/<N>/0.png ...`` and, of the same number, ``<root>/train/train_label/<N>/0.png
+...``, and likewise val/ and test/: the layout of the course that the sibling system stems from. Frames are
+twice as wide as high. The camera stands still; the lamp and the camera's exposure are others in each
+sequence.
 
-A sequence depends on the seed and its number only, whatever the number of workers. Started again with the same settings, an
-interrupted simulation continues; a larger --sequences adds to what is there.
+A sequence depends on the seed and its number only, whatever the number of workers. Started again with the
+same settings, an interrupted simulation continues; a larger --sequences adds to what is there.
 """
 
 import argparse
@@ -73,8 +75,8 @@ def simulate(
         frames: of each sequence, 2 or more.
         workers: number of processes; as many as there are processors if None.
 
-    Raises `InputError` if a value is out of range, MuJoCo is not installed, or `root` holds another simulation or
-    foreign sequences; nothing is lost then.
+    Raises `InputError` if a value is out of range, MuJoCo is not installed, or `root` holds another
+    simulation or foreign sequences; nothing is lost then.
     """
     root = Path(root)
     workers = check_workers(workers)

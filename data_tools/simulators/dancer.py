@@ -1,7 +1,8 @@
-"""A simulated person in a room, by MuJoCo: an articulated figure, random choreography, and its skeleton as an image.
+"""A simulated person in a room, by MuJoCo: an articulated figure, random choreography, and its skeleton as an
+image.
 
-Axes in metres: x to the right of the picture, y away from the camera, z up; the origin is on the floor in the middle. At yaw 0 the
-figure faces the camera; its left is on the right of the picture. Angles are in radians.
+Axes in metres: x to the right of the picture, y away from the camera, z up; the origin is on the floor in the
+middle. At yaw 0 the figure faces the camera; its left is on the right of the picture. Angles are in radians.
 """
 
 import mujoco
@@ -43,7 +44,10 @@ BONES = {  # of the skeleton: body at its lower end, the one that it starts from
 
 
 class Dancer:
-    """The figure in its room. Clothes and room are the same in all sequences. `model`, `data` and `surfaces` as of `Pusher`."""
+    """The figure in its room.
+
+    Clothes and room are the same in all sequences. `model`, `data` and `surfaces` as of `Pusher`.
+    """
 
     def __init__(self):
         self.model = mujoco.MjModel.from_xml_string(_room_xml())
@@ -86,7 +90,7 @@ def project(camera: Camera, points: np.ndarray, height: int) -> np.ndarray:
     return np.stack([seen @ right * scale, -(seen @ up) * scale], 1)
 
 
-# ----------------------------------------------------------------------------------------------------- choreography
+# ----------------------------------------------------------------------------------------------- choreography
 
 
 def choreograph(generator: np.random.Generator, frames: int) -> np.ndarray:
@@ -199,7 +203,7 @@ def _posture(**angles: float) -> np.ndarray:
     return np.array([(REST | angles).get(name, 0.0) for name in JOINTS])
 
 
-# ------------------------------------------------------------------------------------------------------------ scene
+# ------------------------------------------------------------------------------------------------------ scene
 
 
 def random_light(generator: np.random.Generator) -> tuple[Light, np.ndarray]:

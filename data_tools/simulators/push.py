@@ -1,16 +1,20 @@
 """Simulates robot pushing into a new data set, index included.
 
-Writes ``<root>/<split>/<NNNNN>/`` with ``0.png ...``, ``actions.csv`` [T,4] and ``endeffector_positions.csv`` [T,3]: frame t
-and position t (x, y, z of the hand, metres) are at time t, action t is carried out between t and t + 1.
+Writes ``<root>/<split>/<NNNNN>/`` with ``0.png ...``, ``actions.csv`` [T,4] and ``endeffector_positions.csv``
+[T,3]: frame t and position t (x, y, z of the hand, metres) are at time t, action t is carried out between t
+and t + 1.
 
 An action is dx, dy, lift, close, each action held for two frames:
-  dx, dy  movement of the hand during each frame in metres, within 0.05, to the right and away from the camera:
+  dx, dy  movement of the hand during each frame in metres, within 0.05, to the right and away from the
+  camera:
           position + action is the next position, unless an object is jammed in the way
   lift    0-3: the height that the hand goes to, 0.012 + 0.03 * lift metres, at most 0.045 m a frame; 0 pushes
   close   1 closes the fingers, 0 opens them
 
-A sequence depends on the seed and its number only, whatever the number of workers. Started again with the same settings, an
-interrupted simulation continues; a larger --sequences adds to what is there.
+With --truth the folder truth holds, for each sequence, what each pixel shows and where the objects are.
+
+A sequence depends on the seed and its number only, whatever the number of workers. Started again with the
+same settings, an interrupted simulation continues; a larger --sequences adds to what is there.
 """
 
 import argparse
@@ -36,6 +40,7 @@ from ..conversion import (
 from ..errors import InputError
 from ..layout import SIMULATED_PUSHING
 from ..pool import add_workers_argument, check_workers
+from ..truth import SHADOW, Truth, write_truth
 
 RECIPE_FILE = "simulation.json"
 VERSION = 1  # of the simulator: another one writes other bytes from the same seed
@@ -55,42 +60,64 @@ class PushReport(Report):
     """The result of a simulation.
 
     Args:
-        moved: number of sequences simulated now in which an object moves visibly: the centre of at least one object
-            is, in some frame, `MOVED` metres or more (some 2 pixels of a 64x64 image) from where it was in the first
-            frame, seen from above.
+        moved: number of sequences simulated now in which an object moves visibly: the centre of at least one
+            object is, in some frame, `MOVED` metres or more (some 2 pixels of a 64x64 image) from where it
+            was in the first frame, seen from above.
     """
 
     moved: int = 0
 
 
-def simulate_sequence(
-    seed: int, number: int, frames: int, image_width: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Simulates one sequence; see `simulate` for the arguments.
+@dataclass(frozen=True)
+class Simulation:
+    """One simulated sequence.
 
-    Returns:
-        frames uint8 [T,H,W,3]; actions float32 [T,4]; positions float32 [T,3] in metres; and the farthest that the centre of
-        an object was from its first place, in metres.
+    Args:
+        frames: uint8 [T,H,W,3].
+        actions: float32 [T,4].
+        positions: float32 [T,3], metres.
+        farthest: the farthest that the centre of an object was from its first place, in metres.
+        truth: segmentation and poses of the objects, if they were asked for.
     """
+
+    frames: np.ndarray
+    actions: np.ndarray
+    positions: np.ndarray
+    farthest: float
+    truth: Truth | None = None
+
+
+def simulate_sequence(
+    seed: int, number: int, frames: int, image_width: int, with_truth: bool = False
+) -> Simulation:
+    """Simulate one sequence; see `simulate` for the arguments."""
     from .pusher import Pusher, PushingPolicy
     from .raycast import Renderer, random_light
 
     generator = np.random.default_rng([seed, number])
     pusher = Pusher(generator)
     policy = PushingPolicy(pusher, generator)
-    renderer = Renderer(
-        pusher.model, pusher.data, pusher.surfaces, image_width, light=random_light(generator)
-    )
+    light = random_light(generator)
+    renderer = Renderer(pusher.model, pusher.data, pusher.surfaces, image_width, light=light)
     images, actions, positions, places = [], [], [], []
+    segmentation, poses = [], []
     for time in range(frames):
-        images.append(renderer.render(pusher.data))
+        if with_truth:
+            image, labels = renderer.render_with_labels(pusher.data, pusher.labels, SHADOW)
+            images.append(image)
+            segmentation.append(labels)
+            poses.append(pusher.object_poses)
+        else:
+            images.append(renderer.render(pusher.data))
         positions.append(pusher.position)
         places.append(pusher.object_positions[:, :2])
         actions.append(policy.act())
         if time < frames - 1:
             pusher.step(actions[-1])
     farthest = np.linalg.norm(np.subtract(places, places[0]), axis=-1).max()
-    return np.stack(images), np.stack(actions), np.array(positions, np.float32), float(farthest)
+    truth = Truth(np.stack(segmentation), np.array(poses, np.float32)) if with_truth else None
+    positions = np.array(positions, np.float32)
+    return Simulation(np.stack(images), np.stack(actions), positions, float(farthest), truth)
 
 
 def simulate(
@@ -101,6 +128,7 @@ def simulate(
     image_width: int = 64,
     frames: int = 30,
     workers: int | None = None,
+    truth: bool = False,
 ) -> PushReport:
     """Simulate those of `sequences` sequences that `root` does not have yet, and index it.
 
@@ -112,9 +140,10 @@ def simulate(
         image_width: width and height of the frames in pixels, a multiple of 4 from 16 to 512.
         frames: of each sequence, 2 or more.
         workers: number of processes; as many as there are processors if None.
+        truth: also write what each pixel shows and where the objects are; see `data_tools.truth`.
 
-    Raises `InputError` if a value is out of range, MuJoCo is not installed, or `root` holds another simulation or
-    foreign sequences; nothing is lost then.
+    Raises `InputError` if a value is out of range, MuJoCo is not installed, or `root` holds another
+    simulation or foreign sequences; nothing is lost then.
     """
     root = Path(root)
     workers = check_workers(workers)
@@ -129,18 +158,22 @@ def simulate(
         "image_width": image_width,
         "frames": frames,
     }
+    if truth:
+        recipe["truth"] = True
     jobs = [
         Job(number, root / split / f"{number:05d}")
         for number, split in enumerate(assign_splits(sequences, splits))
     ]
     data_root = DataRoot(root, recipe, root.resolve().name, SIMULATED_PUSHING, RECIPE_FILE)
-    work = partial(_simulate_to, seed=seed, frames=frames, image_width=image_width)
+    work = partial(
+        _simulate_to, root=root, seed=seed, frames=frames, image_width=image_width, with_truth=truth
+    )
     report = PushReport()
     fill_root(data_root, jobs, work, workers, target=lambda job: job.folder, report=report)
     return report
 
 
-# ------------------------------------------------------------------------------------------------------------ checks
+# ----------------------------------------------------------------------------------------------------- checks
 
 
 def check_counts(sequences: int, seed: int, splits: tuple[float, ...], frames: int) -> None:
@@ -165,17 +198,24 @@ def check_mujoco() -> None:
         ) from None
 
 
-def _simulate_to(job: Job, seed: int, frames: int, image_width: int) -> PushReport:
-    images, actions, positions, farthest = simulate_sequence(seed, job.number, frames, image_width)
-    folders.write_sequence(job.folder, images, actions, positions)
-    return PushReport(written=1, moved=int(farthest >= MOVED))
+def _simulate_to(
+    job: Job, root: Path, seed: int, frames: int, image_width: int, with_truth: bool
+) -> PushReport:
+    simulation = simulate_sequence(seed, job.number, frames, image_width, with_truth)
+    if simulation.truth:  # first: a sequence that is there has its truth
+        write_truth(root, job.folder.relative_to(root).as_posix(), simulation.truth)
+    folders.write_sequence(job.folder, simulation.frames, simulation.actions, simulation.positions)
+    return PushReport(written=1, moved=int(simulation.farthest >= MOVED))
 
 
-# ------------------------------------------------------------------------------------------------------ command line
+# ----------------------------------------------------------------------------------------------- command line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_simulation_arguments(parser, sequences=300, frames=30, width="width and height in pixels")
+    parser.add_argument(
+        "--truth", action="store_true", help="also write what each pixel shows and the poses of the objects"
+    )
 
 
 def add_simulation_arguments(
@@ -198,7 +238,14 @@ def add_simulation_arguments(
 def run(args: argparse.Namespace) -> None:
     """Simulate, write the index and print how many sequences show an object moving visibly."""
     report = simulate(
-        args.root, args.sequences, args.seed, tuple(args.splits), args.image_width, args.frames, args.workers
+        args.root,
+        args.sequences,
+        args.seed,
+        tuple(args.splits),
+        args.image_width,
+        args.frames,
+        args.workers,
+        args.truth,
     )
     print_report(args.root, [], report, verb="simulated")
     if report.written:

@@ -1,18 +1,22 @@
-"""A simulated robot that pushes objects about on a table, by MuJoCo: scene, physics and a random pushing policy.
+"""A simulated robot that pushes objects about on a table, by MuJoCo: scene, physics and a random pushing
+policy.
 
-Axes in metres: x to the right of the picture, y away from the camera, z up; the origin is the middle of the table's surface.
-A frame lasts 0.16 s. A position is the hand's ``[x, y, z]``: the point midway between the tips of its two fingers.
+Axes in metres: x to the right of the picture, y away from the camera, z up; the origin is the middle of the
+table's surface. A frame lasts 0.16 s. A position is the hand's ``[x, y, z]``: the point midway between the
+tips of its two fingers.
 
 An action is ``[dx, dy, lift, close]``, carried out between two frames (0.16 s):
 
-- ``dx``, ``dy``: by how much the hand moves during this one frame, in metres, each within ±0.05. Without an obstacle in the
+- ``dx``, ``dy``: by how much the hand moves during this one frame, in metres, each within ±0.05. Without an
+obstacle in the
   way ``position[t + 1, :2] = position[t, :2] + action[t, :2]``, to a few millimetres.
-- ``lift``: 0, 1, 2 or 3: the height that the hand goes to and keeps, ``0.012 + 0.03 * lift`` metres, by at most 0.045 m a
+- ``lift``: 0, 1, 2 or 3: the height that the hand goes to and keeps, ``0.012 + 0.03 * lift`` metres, by at
+most 0.045 m a
   frame. At 0 the fingers push objects, at 3 they pass over most of them.
 - ``close``: 0 opens the fingers, 1 closes them.
 
-Nothing else about the commands is remembered: what happens next follows from the state and the action. A hand that is
-stopped by a jammed object does not store up the way it could not go.
+Nothing else about the commands is remembered: what happens next follows from the state and the action. A hand
+that is stopped by a jammed object does not store up the way it could not go.
 """
 
 import mujoco
@@ -49,7 +53,8 @@ _FINGER_OPEN, _FINGER_CLOSED = 0.030, 0.011
 class Pusher:
     """One scene: a table with random objects, a robot hand, and their physics.
 
-    The same generator state gives the same scene. ``model`` and ``data`` are MuJoCo's own, ``surfaces`` the colours.
+    The same generator state gives the same scene. ``model`` and ``data`` are MuJoCo's own, ``surfaces`` the
+    colours.
     """
 
     def __init__(self, generator: np.random.Generator):
@@ -64,7 +69,8 @@ class Pusher:
         self._objects = np.array(bodies)
         self._arm = self.model.body("forearm").mocapid[0]
         for body in bodies:
-            # Damped rotation stops what rolls within some frames; rolling friction would cost more physics time.
+            # Damped rotation stops what rolls within some frames; rolling friction would cost more physics
+            # time.
             first = self.model.body_dofadr[body]
             self.model.dof_damping[first + 3 : first + 6] = 0.004 * self.model.body_mass[body]
         self.data.qpos[:3] = *start, LOW
@@ -94,7 +100,10 @@ class Pusher:
 
     @property
     def labels(self) -> np.ndarray:
-        """The label of each geom for `Renderer.render_with_labels`, uint8 [G]: `STILL`, `ARM`, `FIRST_OBJECT` + n."""
+        """The label of each geom for `Renderer.render_with_labels`, uint8 [G].
+
+        `STILL`, `ARM`, `FIRST_OBJECT` + n.
+        """
         labels = np.where(self.model.geom_group == MOVING_GROUP, ARM, STILL).astype(np.uint8)
         for number, body in enumerate(self._objects):
             labels[self.model.geom_bodyid == body] = FIRST_OBJECT + number
@@ -107,7 +116,10 @@ class Pusher:
         return state
 
     def restore(self, state: np.ndarray) -> None:
-        """Go back to a saved state of this scene: the same actions then lead to the same states, bit for bit."""
+        """Go back to a saved state of this scene.
+
+        The same actions then lead to the same states, bit for bit.
+        """
         mujoco.mj_setState(self.model, self.data, state, _STATE)
         mujoco.mj_kinematics(self.model, self.data)
 
@@ -119,7 +131,10 @@ class Pusher:
         mujoco.mj_kinematics(self.model, self.data)
 
     def place_object(self, number: int, place: np.ndarray) -> None:
-        """Put an object's centre at `place`, float [2], metres, as high and turned as it is; no physics takes place."""
+        """Put an object's centre at `place`, float [2], metres, as high and turned as it is.
+
+        No physics takes place.
+        """
         joint = self.model.body_jntadr[self._objects[number]]
         first = self.model.jnt_qposadr[joint]
         self.data.qpos[first : first + 2] = place
@@ -128,7 +143,8 @@ class Pusher:
     def step(self, action: np.ndarray) -> None:
         """Carries out one action, float [4], for one frame: see the module's description for its numbers.
 
-        Raises `ValueError` for another shape or numbers that are not finite. Commands beyond their range are brought to it.
+        Raises `ValueError` for another shape or numbers that are not finite. Commands beyond their range are
+        brought to it.
         """
         action = np.asarray(action, np.float64)
         if action.shape != (4,) or not np.isfinite(action).all():
@@ -138,8 +154,8 @@ class Pusher:
         move[:2] = np.clip(action[:2], -MAX_STEP, MAX_STEP)
         height = LOW + LIFT_STEP * np.clip(action[2], 0, MAX_LIFT)
         move[2] = np.clip(height - start[2], -LIFT_SPEED, LIFT_SPEED)
-        # The servo's force is stiffness * (ctrl - position) - damping * velocity; the second term of `lead` adds the wanted
-        # velocity, so that the hand follows without lag.
+        # The servo's force is stiffness * (ctrl - position) - damping * velocity; the second term of `lead`
+        # adds the wanted velocity, so that the hand follows without lag.
         lead = move / (_STEPS * _TIMESTEP) * _DAMPING / _STIFFNESS
         self.data.ctrl[3:5] = _FINGER_CLOSED if action[3] > 0.5 else _FINGER_OPEN
         for number in range(1, _STEPS + 1):
@@ -215,11 +231,12 @@ def _softmax(x: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-# ------------------------------------------------------------------------------------------------------------ scene
+# ------------------------------------------------------------------------------------------------------ scene
 
 
 def _random_objects(generator: np.random.Generator, hand: np.ndarray) -> tuple[list[str], list[float]]:
-    """Return MJCF bodies of 3-8 objects that lie on the table and touch neither each other nor the hand, float [2].
+    """Return MJCF bodies of 3-8 objects that lie on the table and touch neither each other nor the hand,
+    float [2].
 
     The second list holds the radii of their footprints in metres.
     """
@@ -257,7 +274,8 @@ def _random_shape(kind: str, generator: np.random.Generator) -> tuple[str, float
 
 
 def _scene_xml(objects: list[str]) -> str:
-    """The scene in MuJoCo's format. The rim is drawn as boxes and acts as planes, which nothing can tunnel through.
+    """The scene in MuJoCo's format. The rim is drawn as boxes and acts as planes, which nothing can tunnel
+    through.
 
     Contact types: 1 table and objects, 2 hand; only objects take part in every contact.
     """
@@ -331,7 +349,7 @@ def _scene_xml(objects: list[str]) -> str:
     </mujoco>"""
 
 
-# ----------------------------------------------------------------------------------------------------------- colours
+# ---------------------------------------------------------------------------------------------------- colours
 
 _STILL_COLORS = {
     "table": (0.80, 0.72, 0.58), "rim_right": (0.72, 0.68, 0.60), "rim_left": (0.72, 0.68, 0.60),

@@ -1,12 +1,13 @@
 """Camera images by MuJoCo's own ray caster: no OpenGL, no display.
 
-Each pixel is the mean of 2x2 rays. A ray's colour is ``albedo * (ambient + diffuse * falloff * max(0, n . l) * visible)``:
-Lambert's law under one point light, whose strength is given at the origin and falls with the square of the distance. Its
-shadows are cast by a second set of rays, from the light to the points that the camera sees.
+Each pixel is the mean of 2x2 rays. A ray's colour is ``albedo * (ambient + diffuse * falloff * max(0, n . l)
+* visible)``: Lambert's law under one point light, whose strength is given at the origin and falls with the
+square of the distance. Its shadows are cast by a second set of rays, from the light to the points that the
+camera sees.
 
-Most of an image never changes within a scene. Geoms of `STATIC_GROUP` are cast and shaded once; for each frame only those
-tiles of 8x8 rays are cast again whose cone, seen from the camera or from the light, may meet a moving geom. The result is
-that of casting every ray.
+Most of an image never changes within a scene. Geoms of `STATIC_GROUP` are cast and shaded once; for each
+frame only those tiles of 8x8 rays are cast again whose cone, seen from the camera or from the light, may meet
+a moving geom. The result is that of casting every ray.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ class Surfaces:
 
     Args:
         color, second: float32 [G,3], RGB in [0,1]: the two colours of the geom.
-        wave: float32 [G,3], 1/m: the colours alternate with ``sin(wave . p)``, p in the geom's own frame; zero if plain.
+        wave: float32 [G,3], 1/m: the colours alternate with ``sin(wave . p)``, p in the geom's own frame;
+            zero if plain.
         grain: float32 [G], strength of the wood grain in [0,1]; 0 for none.
     """
 
@@ -40,7 +42,10 @@ class Surfaces:
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera: where it stands, what it looks at (metres), and its vertical angle of view in degrees."""
+    """A pinhole camera.
+
+    Where it stands, what it looks at (metres), and its vertical angle of view in degrees.
+    """
 
     position: tuple[float, float, float] = (0.0, -0.66, 0.66)
     target: tuple[float, float, float] = (0.0, 0.005, 0.02)
@@ -60,8 +65,8 @@ class Camera:
         Args:
             points: float [...,3], metres, in front of the camera.
 
-        Returns float64 [...,2]: pixels to the right and down; the middle of the first pixel is (0, 0). What lies
-        outside the picture has coordinates outside it.
+        Returns float64 [...,2]: pixels to the right and down; the middle of the first pixel is (0, 0). What
+        lies outside the picture has coordinates outside it.
         """
         right, up, forward = self.axes()
         away = np.asarray(points, np.float64) - self.position
@@ -91,7 +96,10 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """A point light at `position` (metres), of strength `diffuse` at the origin; `ambient` light comes from all sides."""
+    """A point light at `position` (metres), of strength `diffuse` at the origin.
+
+    `ambient` light comes from all sides.
+    """
 
     position: tuple[float, float, float] = (-0.40, -0.25, 1.7)
     diffuse: float = 0.64
@@ -133,7 +141,10 @@ class Renderer:
         self._cast_static(data)
 
     def render(self, data: mujoco.MjData) -> np.ndarray:
-        """Return the image of the current poses, uint8 [H,W,3]. Poses must be up to date (``mj_kinematics``)."""
+        """Return the image of the current poses, uint8 [H,W,3].
+
+        Poses must be up to date (``mj_kinematics``).
+        """
         image, _ = self._draw(data, None)
         return image
 
@@ -146,7 +157,8 @@ class Renderer:
             labels: uint8 [G], the label of each geom; that of static geoms is 0.
             shadow: the label of the static scene where a moving geom keeps the light from it.
 
-        Returns uint8 [H,W,3] and uint8 [H,W]: the label that most of a pixel's rays hit, the lower of two at a tie.
+        Returns uint8 [H,W,3] and uint8 [H,W]: the label that most of a pixel's rays hit, the lower of two at
+        a tie.
         """
         return self._draw(data, (labels, shadow))
 
@@ -185,7 +197,7 @@ class Renderer:
             segmentation[tiles] = _majority(of_rays.reshape(len(tiles), TILE**2))
         return _from_tiles(image, *self._size), _from_tiles(segmentation[..., None], *self._size)[..., 0]
 
-    # ----------------------------------------------------------------------------------------------------------------
+    # --------------------------------------------------------------------------------------------------------
 
     def _cast_static(self, data: mujoco.MjData) -> None:
         shape = self._rays.shape  # [tiles, rays, 3]
@@ -237,7 +249,8 @@ class Renderer:
     def _albedo(self, data, geom, points) -> np.ndarray:
         """The surface colours at points, float32 [N,3]."""
         surfaces = self._surfaces
-        # sin(wave . p) with p in the geom's frame: wave is turned into the world's frame instead, once for each geom.
+        # sin(wave . p) with p in the geom's frame: wave is turned into the world's frame instead, once for
+        # each geom.
         wave = np.einsum("gij,gj->gi", data.geom_xmat.reshape(-1, 3, 3), surfaces.wave)
         phase = np.einsum("gi,gi->g", wave, data.geom_xpos)
         stripes = np.sin(np.einsum("ni,ni->n", points, wave[geom]) - phase[geom]).astype(np.float32)
@@ -251,7 +264,10 @@ class Renderer:
 
 
 def camera_rays(camera: Camera, rows: int, columns: int) -> np.ndarray:
-    """Unit vectors through the centres of `rows` x `columns` image cells, float64 [rows,columns,3]; row 0 is the top."""
+    """Unit vectors through the centres of `rows` x `columns` image cells, float64 [rows,columns,3].
+
+    Row 0 is the top.
+    """
     right, up, forward = camera.axes()
     size = np.tan(np.radians(camera.field_of_view) / 2) / rows  # half of a cell, one unit ahead
     across, down = (size * (2 * np.arange(count) + 1 - count) for count in (columns, rows))
@@ -260,7 +276,10 @@ def camera_rays(camera: Camera, rows: int, columns: int) -> np.ndarray:
 
 
 def _in_tiles(rays: np.ndarray) -> np.ndarray:
-    """[rows,columns,3] -> [tiles, RAYS**2 * pixels, 3]: the pixels' first rays, then their second ones, ..."""
+    """[rows,columns,3] -> [tiles, RAYS**2 * pixels, 3].
+
+    The pixels' first rays, then their second ones, ...
+    """
     rows, columns, side = len(rays) // TILE, rays.shape[1] // TILE, TILE // RAYS
     parts = rays.reshape(rows, side, RAYS, columns, side, RAYS, 3).transpose(0, 3, 2, 5, 1, 4, 6)
     return parts.reshape(rows * columns, TILE * TILE, 3)
@@ -276,7 +295,8 @@ def _average(colors: np.ndarray) -> np.ndarray:
 def _majority(labels: np.ndarray) -> np.ndarray:
     """Return the label that most of a pixel's rays have: [tiles, RAYS**2 * pixels] -> [tiles,pixels]."""
     lowest, low, high, highest = np.sort(labels.reshape(len(labels), RAYS**2, -1), axis=1).swapaxes(0, 1)
-    # Of four in order, two equal neighbours are a majority or a tie; if all differ the lowest is as good as any.
+    # Of four in order, two equal neighbours are a majority or a tie; if all differ the lowest is as good as
+    # any.
     return np.where(lowest == low, low, np.where(low == high, low, np.where(high == highest, high, lowest)))
 
 
@@ -291,7 +311,10 @@ def _from_tiles(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 class _Covers:
-    """Spheres that together cover each geom; several for a long one, which a single sphere would cover loosely."""
+    """Spheres that together cover each geom.
+
+    Several for a long one, which a single sphere would cover loosely.
+    """
 
     def __init__(self, model: mujoco.MjModel, geoms: np.ndarray):
         rows = []
@@ -322,10 +345,14 @@ def _cones(rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _touched(cones: tuple[np.ndarray, np.ndarray], centres: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Which cones may meet one of the spheres with centres [S,3] relative to the cones' tip, and radii [S]; bool [tiles]."""
+    """Which cones may meet one of the spheres with centres [S,3] relative to the cones' tip, and radii [S].
+
+    Bool [tiles].
+    """
     axis, half = cones
     distance = np.linalg.norm(centres, axis=1)
-    # They meet if the angle between the axes is at most half + sphere + a little for rounding. No sphere holds the tip.
+    # They meet if the angle between the axes is at most half + sphere + a little for rounding. No sphere
+    # holds the tip.
     sphere = np.arcsin(np.minimum(radius / distance, 1)) + 1e-5
     least = np.outer(np.cos(sphere), np.cos(half)) - np.outer(np.sin(sphere), np.sin(half))
     return (np.einsum("sk,tk->st", centres / distance[:, None], axis) >= least).any(0)

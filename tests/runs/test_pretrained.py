@@ -51,11 +51,10 @@ def pushing() -> tuple[torch.Tensor, torch.Tensor]:
     pytest.importorskip("mujoco")
     from data_tools.simulators.push import simulate_sequence
 
-    found = [simulate_sequence(1000, number, 30, 64) for number in range(4)]
-    conditions = [np.concatenate([actions, positions], 1) for _, actions, positions, _ in found]
-    return torch.from_numpy(np.stack([frames for frames, *_ in found])).movedim(-1, 2), torch.from_numpy(
-        np.stack(conditions)
-    )
+    sequences = [simulate_sequence(1000, number, 30, 64) for number in range(4)]
+    frames = np.stack([sequence.frames for sequence in sequences])
+    conditions = np.stack([np.concatenate([s.actions, s.positions], 1) for s in sequences])
+    return torch.from_numpy(frames).movedim(-1, 2), torch.from_numpy(conditions)
 
 
 @pytest.mark.parametrize("name", ["push-sim", "push-sim-large"])

@@ -51,11 +51,12 @@ def test_gymnasium_finds_no_fault(task, obs_type):
 def test_scenes_are_those_of_the_data_set():
     env = PushEnv(obs_type="pixels", scenes=3, image_width=32)
     for number in (0, 5):
-        frames, actions, positions, _ = simulate_sequence(3, number, 6, 32)
+        sequence = simulate_sequence(3, number, 6, 32)
+        frames, actions = sequence.frames, sequence.actions
         observation, info = env.reset(seed=number)
         np.testing.assert_array_equal(observation, frames[0])
         for time in range(5):
-            np.testing.assert_array_equal(info["hand"].astype(np.float32), positions[time])
+            np.testing.assert_array_equal(info["hand"].astype(np.float32), sequence.positions[time])
             observation, _, _, _, info = env.step(actions[time])
             np.testing.assert_array_equal(observation, frames[time + 1])
 

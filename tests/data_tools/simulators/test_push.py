@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from data_tools import conversion, folders, layout, png, truth, tables
+from data_tools import conversion, folders, layout, png, tables, truth
 from data_tools.errors import InputError
 from data_tools.simulators import push
 from tests.support.recordings import contents, sequence_files
@@ -21,11 +22,12 @@ from data_tools.simulators import pusher as pushing  # noqa: E402
 from data_tools.simulators import raycast  # noqa: E402
 from data_tools.simulators.pusher import Pusher, PushingPolicy  # noqa: E402
 from data_tools.simulators.raycast import Camera, Light, Renderer, Surfaces  # noqa: E402
+from svg.sequences import SequenceDataset  # noqa: E402
 
 SMALL = {"image_width": 16, "frames": 6}
 
 
-# -------------------------------------------------------------------------------------------------------------- disk
+# ------------------------------------------------------------------------------------------------------- disk
 
 
 def test_bytes_do_not_depend_on_the_workers(tmp_path):
@@ -45,7 +47,8 @@ def test_what_is_on_disk(tmp_path):
     ]
     assert [len(list((tmp_path / split).iterdir())) for split in layout.SPLITS] == [8, 1, 1]
     folder = tmp_path / names[0]
-    frames, actions, positions, _ = push.simulate_sequence(0, int(folder.name), 6, 16)
+    sequence = push.simulate_sequence(0, int(folder.name), 6, 16)
+    frames, actions, positions = sequence.frames, sequence.actions, sequence.positions
     conditions = tables.read_conditions(folder, 6)
     np.testing.assert_array_equal(conditions["actions"], actions)
     np.testing.assert_array_equal(conditions["positions"], positions)
@@ -152,7 +155,7 @@ def test_run_simulates_indexes_and_reports(tmp_path, capsys):
     assert json.loads((tmp_path / "data" / "simulation.json").read_text())["frames"] == 12
 
 
-# ------------------------------------------------------------------------------------------------------------ physics
+# ---------------------------------------------------------------------------------------------------- physics
 
 
 def test_actions_move_the_hand_and_nothing_leaves_the_table():
@@ -227,9 +230,10 @@ def test_objects_start_apart_at_rest_and_away_from_the_hand():
         assert np.abs(pusher.object_positions - before).max() < 0.002
 
 
-# -------------------------------------------------------------------------------------------------------------- image
+# ------------------------------------------------------------------------------------------------------ image
 
-# A table of albedo (0.8, 0.6, 0.4) and a ball of radius 0.1 m, 0.3 m above it; the light 2 m above the origin.
+# A table of albedo (0.8, 0.6, 0.4) and a ball of radius 0.1 m, 0.3 m above it; the light 2 m above the
+# origin.
 LIGHT = Light(position=(0.0, 0.0, 2.0), diffuse=0.5, ambient=0.25)
 ALBEDO, BALL = np.array([0.8, 0.6, 0.4]), np.array([0.1, 0.9, 0.2])
 
@@ -264,7 +268,8 @@ def test_lambert_and_shadow_on_a_plane():
     # 0.5 m to the side: l has length sqrt(4.25), n . l = 2 / sqrt(4.25), and the light is weaker by 4 / 4.25.
     lit = ALBEDO * (0.25 + 0.5 * 2 / np.sqrt(4.25) * 4 / 4.25)
     np.testing.assert_allclose(image[pixel_of((0.5, 0, 0), camera, 128)], 255 * lit, atol=1.5)
-    # The ball's shadow: rays touching it leave the light at asin(0.1 / 1.7) from the vertical and land 0.1179 m out.
+    # The ball's shadow: rays touching it leave the light at asin(0.1 / 1.7) from the vertical and land 0.1179
+    # m out.
     edge = 2 * np.tan(np.arcsin(0.1 / 1.7))
     np.testing.assert_allclose(
         image[pixel_of((edge - 0.02, 0, 0), camera, 128)], 255 * ALBEDO * 0.25, atol=1.5
@@ -307,7 +312,7 @@ def test_casting_only_what_changed_gives_the_image_of_casting_everything(monkeyp
 
 
 def test_the_arm_moves_in_the_picture_and_casts_a_shadow():
-    frames, *_ = push.simulate_sequence(2, 0, 12, 64)
+    frames = push.simulate_sequence(2, 0, 12, 64).frames
     assert frames.shape == (12, 64, 64, 3) and frames.dtype == np.uint8
     dark = (frames.max(-1) < 90).mean((1, 2))
     assert (dark > 0.02).all() and (dark < 0.4).all()
@@ -319,7 +324,7 @@ def test_width_that_the_tiles_do_not_fit():
         tiny_renderer(Camera(), width=30)
 
 
-# ------------------------------------------------------------------------------------------- state, labels, projection
+# ---------------------------------------------------------------------------------- state, labels, projection
 
 
 def scene(number: int = 1) -> tuple[Pusher, PushingPolicy, Renderer]:
@@ -433,3 +438,40 @@ def test_radii_hold_the_footprints_and_headings_turn_with_the_object():
         pusher.data.qpos[joint + 3 : joint + 7] = turned
         mujoco.mj_kinematics(pusher.model, pusher.data)
         assert np.sin(pusher.object_headings[0] - before - 0.3) == pytest.approx(0, abs=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------------ truth
+
+
+def test_truth_comes_along_and_changes_nothing_else(tmp_path):
+    push.simulate(tmp_path / "plain", 4, workers=1, **SMALL)
+    push.simulate(tmp_path / "told", 4, workers=2, truth=True, **SMALL)
+    plain, told = contents(tmp_path / "plain"), contents(tmp_path / "told")
+    extra = {name for name in told if name.startswith("truth/")}
+    assert told.keys() - extra == plain.keys()
+    assert all(plain[name] == told[name] for name in plain if name.startswith(layout.SPLITS))
+    dataset = SequenceDataset(tmp_path / "told", "train", 2)
+    again = dataset.truth(1, 2, 5)
+    expected = push.simulate_sequence(0, 3, 6, 16, with_truth=True).truth  # 1 validates and 2 tests
+    np.testing.assert_array_equal(again.segmentation, expected.segmentation[2:5])
+    np.testing.assert_array_equal(again.poses, expected.poses[2:5])
+
+
+def test_poses_are_those_of_the_physics():
+    sequence = push.simulate_sequence(0, 1, 6, 16, with_truth=True)
+    pusher, policy, _ = scene()
+    for step in range(6):
+        np.testing.assert_array_equal(
+            sequence.truth.poses[step, :, :3], pusher.object_positions.astype(np.float32)
+        )
+        np.testing.assert_allclose(np.linalg.norm(sequence.truth.poses[step, :, 3:], axis=1), 1, rtol=1e-6)
+        pusher.step(policy.act())
+
+
+def test_truth_of_a_stopped_simulation_is_written_again(tmp_path):
+    push.simulate(tmp_path, 3, workers=1, truth=True, **SMALL)
+    whole = contents(tmp_path)
+    shutil.rmtree(tmp_path / "train" / "00000")
+    (tmp_path / "truth" / "train" / "00000" / "2.png").unlink()
+    push.simulate(tmp_path, 3, workers=1, truth=True, **SMALL)
+    assert contents(tmp_path) == whole
