@@ -175,7 +175,7 @@ def open_run(args: argparse.Namespace, run: Path | None = None, only_given: bool
     expected = (
         *config.model.frame_size,
         config.model.channels,
-        config.model.with_poses,
+        config.model.takes_poses,
         config.model.condition_dim,
     )
     if found != expected:

@@ -14,15 +14,12 @@ from data_tools.errors import InputError
 from data_tools.files import check_writable
 from svg.config import add_config_arguments
 from svg.flags import FlagParser
+from svg.models.registry import MODELS
 
 from . import RECIPES, evaluate, train
 from .command import open_run
 
-BASES = {False: "compare.args", True: "compare_dance.args"}
-"""The bases, without poses and with them."""
 STUDIES = ("kl", "tfr", "prior", "form", "grid", "clip", "blend")
-DEFAULT = {False: ("kl", "tfr", "prior", "form"), True: ("kl", "tfr")}
-"""Studies by default, without poses and with them."""
 BASE = "base"
 SPATIAL = {"recurrence": "spatial", "g_dim": 32, "z_dim": 4, "rnn_size": 32}
 
@@ -70,19 +67,20 @@ def studies(args: argparse.Namespace) -> dict[str, dict[str, dict[str, str | int
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = FlagParser(prog="svg-compare", description=__doc__.replace("`", ""), recipes=RECIPES)
     parser.add_argument("out", type=Path, help="folder of the runs and figures")
+    defaults = "; ".join(f"of {name} {' '.join(entry.studies)}" for name, entry in MODELS.items())
     parser.add_argument(
         "--studies",
         nargs="+",
         choices=STUDIES,
-        help=f"what is varied (default: {' '.join(DEFAULT[False])}; with poses {' '.join(DEFAULT[True])})",
+        help=f"what is varied (default: {defaults})",
     )
     parser.add_argument("--n_sample", type=int, default=10, help="futures sampled for each test sequence")
     add_config_arguments(parser)
-    with_poses = parser.parse_args(argv).model == "pose_cvae"
-    base = vars(parser.parse_args([".", f"@{RECIPES / BASES[with_poses]}"]))
+    entry = MODELS[parser.parse_args(argv).model]
+    base = vars(parser.parse_args([".", f"@{RECIPES / entry.base_recipe}"]))
     parser.set_defaults(**{name: value for name, value in base.items() if name != "out"})
     args = parser.parse_args(argv)
-    args.studies = args.studies or DEFAULT[with_poses]
+    args.studies = args.studies or entry.studies
     if args.name:
         raise InputError("--name: the runs lie in OUT under the names of what is compared; leave it out")
     return args

@@ -68,7 +68,7 @@ def predicted_videos(
             values = psnr(future, futures.truth, protocol.psnr, protocol.psnr_epsilon).cpu().numpy()
             scores[label] = np.concatenate([np.full(protocol.n_past, np.nan), values])
     shown = {label: to_video(futures.past, future) for label, future in videos.items()}
-    return shown | ({"pose": pose_video(run, number)} if run.config.model.with_poses else {}), scores
+    return shown | ({"pose": pose_video(run, number)} if run.config.model.takes_poses else {}), scores
 
 
 def render(args: argparse.Namespace) -> None:

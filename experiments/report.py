@@ -101,7 +101,7 @@ def shown_sequence(run: Run, evaluation, title: str, number: int, times: list[in
             panel(names.get(rank, f"{rank + 1} of {len(order)}"), found.samples[order[rank]])
             for rank in ranks
         ]
-    poses = [Panel("pose", pose_video(run, number)[times], [])] if run.config.model.with_poses else []
+    poses = [Panel("pose", pose_video(run, number)[times], [])] if run.config.model.takes_poses else []
     return ShownSequence(title, [truth, pred, errors, *poses, rec, copied], samples)
 
 

@@ -133,7 +133,7 @@ def train(args: argparse.Namespace) -> None:
         raise
     distributed.leave()
     if training.world.first:
-        more = f"predict whole videos with `svg-rollout {run}`, " if config.model.with_poses else ""
+        more = f"predict whole videos with `svg-rollout {run}`, " if config.model.takes_poses else ""
         tell(
             f"{run}: {more}evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`"
         )

@@ -1,29 +1,75 @@
-"""The configuration of a run: frozen dataclasses, whose fields are the command-line flags and the keys of ``config.json``."""
+"""The configuration of a run: frozen dataclasses, whose fields are the command-line flags and the keys of ``config.json``.
+
+A field says all that there is to a flag (`_flag`): default, help text, choices, bounds and family. Every dataclass checks
+itself when it is made, so that no invalid configuration exists.
+"""
 
 import argparse
 import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import Any
 
 from data_tools.errors import InputError
-from data_tools.layout import MODEL_WIDTHS
 
-from .flags import add_foreign_flags, names_of
+from .flags import OldSpellings, add_foreign_flags, names_of
+from .models.registry import BACKBONES, MODELS, ModelEntry
 
 SCHEMA_VERSION = 1
 POSITIONS = ("true", "integrated", "held")  # see `svg.positions`
 CONDITIONS = ("all", "actions", "positions", "none")
-MOST_STEPS, MOST_CHANNELS = 10**9, 65_536
-"""Beyond these, or a flag's own `most`, a number is a slip, or in a file that means harm."""
+MAX_NUMBER, MAX_CHANNELS = 10**9, 65_536
+"""Largest integers of flags without a `most` of their own: one beyond them is a slip, or malice in a file."""
+OLD_MODELS = {backbone: {"model": "svg", "backbone": backbone} for backbone in BACKBONES}
+"""Old spellings of ``--model``, which named the backbone: {value: the flags that it means}."""
 
 
-def _flag(default: Any, help: str, choices: tuple[str | int, ...] | None = None, **bounds: float) -> Any:
-    """Return a field that is a flag. `bounds` of a number, which is never negative: above, below, most."""
-    return field(default=default, metadata={"help": help, "choices": choices, **bounds})
+def _flag(
+    default: Any,
+    help: str,
+    choices: Collection[str | int] | None = None,
+    family: str = "",
+    old: dict[str, dict[str, str]] | None = None,
+    **bounds: float,
+) -> Any:
+    """Return a dataclass field that is a flag.
+
+    `family` names the models that use it (`ModelEntry.families`), "" for all. `old` are old spellings of its values.
+    `bounds` are those of a number, which is never negative: above, below, most.
+    """
+    metadata = {"help": help, "choices": choices, "family": family, "old": old or {}, **bounds}
+    return field(default=default, metadata=metadata)
+
+
+def _check_fields(section: Any, most: int = MAX_NUMBER) -> None:
+    """Raise `InputError` for values out of their choices or bounds; `most` is for integers without their own."""
+    for item in fields(section):
+        value = getattr(section, item.name)
+        choices = item.metadata.get("choices")
+        if choices and value not in choices:
+            raise InputError(f"found {value!r}, expected one of {', '.join(map(str, choices))}", item.name)
+        if type(value) in (int, float):
+            _check_number(item, value, most)
+
+
+def _check_number(item: dataclasses.Field, value: float, most: int) -> None:
+    """Raise `InputError` unless a number is within the bounds of its field."""
+    above, below = item.metadata.get("above"), item.metadata.get("below")
+    most = item.metadata.get("most", most if type(value) is int else sys.float_info.max)
+    if above is not None and not value > above:
+        expected = f"a number above {above}"
+    elif not value >= 0:  # nor nan
+        expected = "a number of at least 0"
+    elif below is not None and not value < below:
+        expected = f"a number below {below}"
+    elif value > most:
+        expected = f"at most {most:g}" if type(value) is float else f"at most {most}"
+    else:
+        return
+    raise InputError(f"found {value}, expected {expected}", item.name)
 
 
 @dataclass(frozen=True)
@@ -56,25 +102,46 @@ class DataConfig:
         ("disk", "cpu", "cuda"),
     )
 
+    def __post_init__(self):
+        _check_fields(self)
+        if self.n_eval <= self.n_past:
+            advice = f"expected more than --n_past {self.n_past}: nothing would be predicted"
+            raise InputError(f"found {self.n_eval}, {advice}", "n_eval")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """The model: which one it is, and the sizes of its parts.
+
+    One class holds the flags of all models, since ``config.json`` and ``--help`` list them side by side. A flag with a
+    `family` is refused for models that do not use it.
+    """
+
     model: str = _flag(
-        "vgg",
-        "encoder and decoder of the robot's predictor, or the predictor of a person from poses",
-        ("vgg", "dcgan", "pose_cvae"),
+        "svg",
+        "predictor: svg, of robots from actions and positions, or pose_cvae, of a person from poses; vgg and dcgan mean svg "
+        "with that --backbone",
+        MODELS,
+        old=OLD_MODELS,
     )
+    backbone: str = _flag("vgg", "encoder and decoder of svg", BACKBONES, "svg")
     recurrence: str = _flag(
-        "vector", "fully connected LSTMs or convolutional ones on a grid", ("vector", "spatial")
+        "vector", "fully connected LSTMs or convolutional ones on a grid", ("vector", "spatial"), "svg"
     )
-    grid: int = _flag(8, "height and width of the grid of the spatial form's features and latents", (8, 16))
+    grid: int = _flag(
+        8, "height and width of the grid of the spatial form's features and latents", (8, 16), "svg"
+    )
     image_width: int = _flag(
         64,
         "width of the frames in pixels: 64 or 128, and as high; with pose_cvae any width and height",
         above=0,
     )
     width: float = _flag(
-        1.0, "multiplier of the backbone's channels; 1 is the published size", above=0, most=64
+        1.0,
+        "multiplier of the backbone's channels; 1 is the published size",
+        family="svg",
+        above=0,
+        most=64,
     )
     norm: str = _flag("batch", "normalisation in encoder and decoder", ("batch", "group"))
     g_dim: int = _flag(
@@ -83,49 +150,92 @@ class ModelConfig:
         above=0,
     )
     z_dim: int = _flag(64, "latent size (channels in the spatial form)", above=0)
-    rnn_size: int = _flag(256, "hidden size of the frame predictor (channels in the spatial form)", above=0)
-    latent_rnn_size: int = _flag(0, "hidden size of posterior and prior; 0: as rnn_size")
-    predictor_rnn_layers: int = _flag(2, "LSTM layers of the frame predictor", above=0, most=64)
-    posterior_rnn_layers: int = _flag(1, "LSTM layers of the posterior", above=0, most=64)
-    prior_rnn_layers: int = _flag(1, "LSTM layers of the learned prior", above=0, most=64)
-    prior: str = _flag("learned", "learned prior (SVG-LP) or N(0,I) (SVG-FP)", ("learned", "fixed"))
-    last_frame_skip: bool = _flag(False, "skips from the previous frame instead of the last observed one")
+    rnn_size: int = _flag(
+        256, "hidden size of the frame predictor (channels in the spatial form)", family="svg", above=0
+    )
+    latent_rnn_size: int = _flag(0, "hidden size of posterior and prior; 0: as rnn_size", family="svg")
+    predictor_rnn_layers: int = _flag(2, "LSTM layers of the frame predictor", family="svg", above=0, most=64)
+    posterior_rnn_layers: int = _flag(1, "LSTM layers of the posterior", family="svg", above=0, most=64)
+    prior_rnn_layers: int = _flag(1, "LSTM layers of the learned prior", family="svg", above=0, most=64)
+    prior: str = _flag("learned", "learned prior (SVG-LP) or N(0,I) (SVG-FP)", ("learned", "fixed"), "svg")
+    last_frame_skip: bool = _flag(
+        False, "skips from the previous frame instead of the last observed one", family="svg"
+    )
     feedback: str = _flag(
         "frame",
         "what free running feeds back: the predicted frame, encoded again (as published), or the predicted features",
         ("frame", "feature"),
+        "svg",
     )
     blend: bool = _flag(
         False, "the decoder also draws a mask that mixes its pixels with those of the last observed frame"
     )
     warp: str = _flag(
         "none",
-        "with --blend: the decoder also draws from where each pixel comes, for what is moved along: in the last observed frame, or "
-        "in the frame before the drawn one, seen or predicted",
+        "with --blend: the decoder also draws from where each pixel comes, for what is moved along: in the last observed "
+        "frame, or in the frame before the drawn one, seen or predicted",
         ("none", "observed", "before"),
+        "svg",
     )
-    pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output", above=0)
-    fusion_dim: int = _flag(192, "pose_cvae: channels of the decoder fusion's output", above=0)
+    pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output", family="pose_cvae", above=0)
+    fusion_dim: int = _flag(
+        192, "pose_cvae: channels of the decoder fusion's output", family="pose_cvae", above=0
+    )
     levels: int = _flag(
         1,
         "pose_cvae: resolutions, each half of the one before; 1: all at the frames' own, as published",
+        family="pose_cvae",
         above=0,
+        most=4,
     )
     anchor: bool = _flag(
         False,
         "pose_cvae: every frame is also drawn with the features of the last given one, so that nothing drifts",
+        family="pose_cvae",
     )
     keep_given: bool = _flag(
         False,
         "pose_cvae: with --blend, the mask can also keep the given frame, so that the background never fades",
+        family="pose_cvae",
     )
     # From the data, not from flags:
     channels: int = 3
     condition_dim: int = 0  # columns, or channels of a pose
     image_height: int = 0  # 0: as the width
 
+    def __post_init__(self):
+        for name, value in OLD_MODELS.get(self.model, {}).items():
+            object.__setattr__(self, name, value)
+        _check_fields(self, MAX_CHANNELS)
+        self._check_families()
+        if self.channels not in (1, 3):
+            raise InputError(f"found {self.channels}, expected 1 or 3", "channels")
+        if self.warp != "none" and not self.blend:
+            reason = "which mixes what it moves with what the decoder draws"
+            raise InputError(f"expected --blend beside it, {reason}", "warp")
+        widths = self.entry.widths
+        if widths and self.image_width not in widths:
+            expected = " or ".join(map(str, widths))
+            raise InputError(f"found {self.image_width}, expected {expected}", "image_width")
+        self.entry.check(self)
+
+    def _check_families(self) -> None:
+        """Raise `InputError` for a flag that the model does not use."""
+        for item in fields(self):
+            family = item.metadata.get("family")
+            unused = family and family not in self.entry.families
+            if unused and getattr(self, item.name) != item.default:
+                reason = f"--model {self.model} has no such part, leave it out"
+                raise InputError(f"is a flag of {family}; {reason}", item.name)
+
+    @property
+    def entry(self) -> ModelEntry:
+        """The model's entry in the registry."""
+        return MODELS[self.model]
+
     @property
     def spatial(self) -> bool:
+        """Convolutional LSTMs on a grid of features instead of fully connected ones."""
         return self.recurrence == "spatial"
 
     @property
@@ -134,14 +244,22 @@ class ModelConfig:
         return self.grid if self.spatial else 0
 
     @property
-    def with_poses(self) -> bool:
-        """Whether conditions are poses."""
-        return self.model == "pose_cvae"
+    def takes_poses(self) -> bool:
+        """The model's conditions are poses instead of numbers."""
+        return self.entry.takes_poses
 
     @property
     def frame_size(self) -> tuple[int, int]:
         """(height, width) of the frames in pixels."""
         return self.image_height or self.image_width, self.image_width
+
+    def stored(self) -> dict[str, Any]:
+        """Return the values as ``config.json`` has them: the backbone under the name ``model``, as version 0.1 reads it."""
+        values = dataclasses.asdict(self)
+        backbone = values.pop("backbone")
+        if self.model == "svg":
+            values["model"] = backbone
+        return values
 
 
 @dataclass(frozen=True)
@@ -196,84 +314,112 @@ class TrainConfig:
         False, "torch.compile the model (with CUDA graphs on a GPU); the first steps take minutes"
     )
 
+    def __post_init__(self):
+        _check_fields(self)
+        if not 1 <= self.kl_anneal_ratio < float("inf"):
+            ratio, advice = self.kl_anneal_ratio, ""
+            if 0 < ratio < 1:
+                advice = f"; where it is the ramp's share of a cycle, use {1 / ratio:g} here"
+            expected = f"at least 1: the ramp takes 1/ratio of a cycle{advice}"
+            raise InputError(f"found {ratio}, expected {expected}", "kl_anneal_ratio")
+        if self.kl_anneal == "cyclical" and self.kl_anneal_cycle > self.niter:
+            expected = f"at most --niter {self.niter}"
+            raise InputError(f"found {self.kl_anneal_cycle}, expected {expected}", "kl_anneal_cycle")
+        if self.tfr_lower_bound > self.tfr:
+            expected = f"at most --tfr {self.tfr}"
+            raise InputError(f"found {self.tfr_lower_bound}, expected {expected}", "tfr_lower_bound")
+
 
 @dataclass(frozen=True)
 class Config:
+    """All of a run's configuration. Raises `InputError` for values and combinations that cannot work."""
+
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    def __post_init__(self):
+        data, model = self.data, self.model
+        if data.data_device == "cuda" and self.train.device == "cpu":
+            advice = "use --data_device cpu"
+            raise InputError(f"cuda: the training runs on the CPU (--device cpu); {advice}", "data_device")
+        for name in ("far_start", "augment"):
+            if getattr(data, name) and not model.takes_poses:
+                advice = "leave it out, it is for --model pose_cvae"
+                raise InputError(f"actions belong to their frames as they are; {advice}", name)
+        if model.takes_poses and data.conditions != "all":
+            reason = f"--model {model.model} needs the poses; leave the flag out"
+            raise InputError(f"found {data.conditions}, but {reason}", "conditions")
+        model.entry.check_run(self)
+
     def to_json(self) -> str:
-        return json.dumps({"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}, indent=2) + "\n"
+        """Return the text of ``config.json``."""
+        values = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        return json.dumps(values | {"model": self.model.stored()}, indent=2) + "\n"
 
     @staticmethod
     def from_values(values: dict[str, Any], origin: str) -> "Config":
-        """From the contents of a ``config.json`` of this or an earlier release, which any hand may have written.
+        """Return the configuration of a ``config.json`` of this or an earlier release, which anybody may have written.
 
         Raises `InputError`; `origin` is the file that it names.
         """
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise InputError(
-                f"{origin}: found schema version {version!r}, expected {SCHEMA_VERSION}; use a matching release"
-            )
-        sections = {}
+            expected = f"expected {SCHEMA_VERSION}; use a matching release"
+            raise InputError(f"{origin}: found schema version {version!r}, {expected}")
         for name, kind in SECTIONS.items():
-            found, types = values.get(name), get_type_hints(kind)
-            if not isinstance(found, dict):
-                raise InputError(f"{origin}: found no section {name}; restore this file")
-            for key, value in found.items():
-                if key not in types:
-                    raise InputError(
-                        f"{origin}: found {key!r} in {name}, which this release does not know; use a newer one"
-                    )
-                accepted = (int, float) if types[key] is float else types[key]
-                if not isinstance(value, accepted) or (isinstance(value, bool) and types[key] is not bool):
-                    raise InputError(
-                        f"{origin}: {key} is {repr(value)[:40]}, expected {types[key].__name__}; restore this file"
-                    )
-            sections[name] = kind(**found)
-        config = Config(**sections)
+            _check_section(name, kind, values.get(name), origin)
         try:
-            validate(config)
+            return Config(**{name: kind(**values[name]) for name, kind in SECTIONS.items()})
         except InputError as error:
             names = re.sub(r"(?<!\S)--(?=\w)", "", str(error))  # as they stand in the file
             raise InputError(f"{origin}: {names}") from None
-        return config
-
-
-OF_ROBOTS = (
-    "recurrence", "grid", "width", "rnn_size", "latent_rnn_size", "predictor_rnn_layers", "posterior_rnn_layers",
-    "prior_rnn_layers", "prior", "last_frame_skip", "feedback", "warp",
-)  # fmt: skip
-OF_POSES = ("pose_dim", "fusion_dim", "levels", "anchor", "keep_given")
-"""Flags that one kind of model has and the other has not."""
 
 
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
 
 
+def _check_section(name: str, kind: type, values: Any, origin: str) -> None:
+    """Raise `InputError` unless `values` are an object of known keys with values of the right types."""
+    if not isinstance(values, dict):
+        raise InputError(f"{origin}: found no section {name}; restore this file")
+    types = {item.name: item.type for item in fields(kind)}
+    for key, value in values.items():
+        if key not in types:
+            unknown = f"found {key!r} in {name}, which this release does not know"
+            raise InputError(f"{origin}: {unknown}; use a newer one")
+        accepted = (int, float) if types[key] is float else types[key]
+        if not isinstance(value, accepted) or (isinstance(value, bool) and types[key] is not bool):
+            expected = f"expected {types[key].__name__}; restore this file"
+            raise InputError(f"{origin}: {key} is {repr(value)[:40]}, {expected}")
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds one flag for each field that is a flag, and those of other programs that are known."""
+    """Add one flag for each field that is a flag, and the flags of other programs that are known."""
     for section in SECTIONS.values():
         group = parser.add_argument_group(section.__name__.removesuffix("Config").lower())
         for item in fields(section):
-            if "help" not in item.metadata:
-                continue
-            options: dict[str, Any] = {"default": item.default, "help": item.metadata["help"]}
-            if item.type is bool:
-                options["action"] = argparse.BooleanOptionalAction
-            elif item.metadata["choices"]:
-                kind = str.lower if item.type is str else item.type
-                options |= {"type": kind, "choices": item.metadata["choices"]}
-            else:
-                options |= {"type": item.type, "metavar": {int: "N", float: "X", str: "NAME"}[item.type]}
-            group.add_argument(*names_of(item.name), **options)
+            if "help" in item.metadata:
+                group.add_argument(*names_of(item.name), **_argument_options(item))
     add_foreign_flags(parser)
 
 
+def _argument_options(item: dataclasses.Field) -> dict[str, Any]:
+    """Return the options with which argparse takes the flag of a field."""
+    options: dict[str, Any] = {"default": item.default, "help": item.metadata["help"]}
+    if item.type is bool:
+        return options | {"action": argparse.BooleanOptionalAction}
+    if not item.metadata["choices"]:
+        metavar = {int: "N", float: "X", str: "NAME"}[item.type]
+        return options | {"type": item.type, "metavar": metavar}
+    options |= {"type": str.lower if item.type is str else item.type, "choices": item.metadata["choices"]}
+    if item.metadata["old"]:
+        options |= {"action": OldSpellings, "old": item.metadata["old"]}
+    return options
+
+
 def flag_values(config: Config, names: Iterable[str] = SECTIONS) -> dict[str, Any]:
-    """The configuration, or the sections `names` of it, as flags: {flag: value}."""
+    """Return the configuration, or the sections `names` of it, as flags: {flag: value}."""
     sections = (getattr(config, name) for name in names)
     return {
         item.name: getattr(section, item.name)
@@ -283,140 +429,19 @@ def flag_values(config: Config, names: Iterable[str] = SECTIONS) -> dict[str, An
     }
 
 
+def stored_flags(config: Config) -> dict[str, Any]:
+    """Return the flags as files of a run have them (`ModelConfig.stored`): {flag: value}."""
+    flags = flag_values(config)
+    del flags["backbone"]
+    return flags | {"model": config.model.stored()["model"]}
+
+
 def config_from_arguments(args: argparse.Namespace) -> Config:
-    """The configuration that the parsed flags stand for; `validate` has passed it."""
+    """Return the configuration of parsed flags. Raises `InputError` naming a flag."""
     values = vars(args)
-    config = Config(
+    return Config(
         **{
             name: section(**{item.name: values[item.name] for item in fields(section) if item.name in values})
             for name, section in SECTIONS.items()
         }
     )
-    validate(config)
-    return config
-
-
-def validate(config: Config) -> None:
-    """Raises `InputError` naming the flags for values and combinations that cannot work; touches neither data nor device."""
-    data, model, train = config.data, config.model, config.train
-    for section, most in ((data, MOST_STEPS), (model, MOST_CHANNELS), (train, MOST_STEPS)):
-        for item in fields(section):
-            value, choices = getattr(section, item.name), item.metadata.get("choices")
-            if choices and value not in choices:
-                listed = ", ".join(map(str, choices))
-                raise InputError(f"found {value!r}, expected one of {listed}", item.name)
-            if type(value) in (int, float):
-                _check_number(item.name, value, most, item.metadata)
-    if model.channels not in (1, 3):
-        raise InputError(f"channels: found {model.channels}, expected 1 or 3")
-    if data.data_device == "cuda" and train.device == "cpu":
-        raise InputError(
-            "--data_device cuda: the training runs on the CPU (--device cpu); use --data_device cpu"
-        )
-    if not 1 <= train.kl_anneal_ratio < float("inf"):
-        ratio, advice = train.kl_anneal_ratio, ""
-        if 0 < ratio < 1:
-            advice = f"; where it is the ramp's share of a cycle, use {1 / ratio:g} here"
-        expected = "at least 1: the ramp takes 1/ratio of a cycle"
-        raise InputError(f"--kl_anneal_ratio: found {ratio}, expected {expected}{advice}")
-    if train.kl_anneal == "cyclical" and train.kl_anneal_cycle > train.niter:
-        raise InputError(
-            f"--kl_anneal_cycle: found {train.kl_anneal_cycle}, expected at most --niter {train.niter}"
-        )
-    if train.tfr_lower_bound > train.tfr:
-        raise InputError(
-            f"--tfr_lower_bound: found {train.tfr_lower_bound}, expected at most --tfr {train.tfr}"
-        )
-    _validate_model(model)
-    if data.n_eval <= data.n_past:
-        raise InputError(
-            f"--n_eval: found {data.n_eval}, expected more than --n_past {data.n_past}: nothing would be predicted"
-        )
-    for name in ("far_start", "augment"):
-        if getattr(data, name) and not model.with_poses:
-            raise InputError(
-                f"--{name}: actions belong to their frames as they are; leave it out, it is for --model pose_cvae"
-            )
-    if model.with_poses and data.conditions != "all":
-        raise InputError(
-            f"--conditions: found {data.conditions}, but --model pose_cvae needs the poses; leave the flag out"
-        )
-    if model.with_poses and data.n_past != 1:
-        raise InputError(
-            f"--n_past: found {data.n_past}, expected 1: earlier frames tell --model pose_cvae nothing more"
-        )
-    free_running = train.tfr < 1 or (train.tfr_decay_step > 0 and train.tfr_lower_bound < 1)
-    if (
-        train.batch_size == 1
-        and model.norm == "batch"
-        and not model.with_poses
-        and not model.spatial
-        and model.feedback == "frame"
-        and free_running
-    ):
-        raise InputError(
-            "--batch_size: found 1, but batch norm cannot train on the single vector of a fed-back frame; use --norm group, "
-            "--feedback feature or --batch_size 2"
-        )
-
-
-def _check_number(name: str, value: float, most: int, bounds: Mapping[str, Any]) -> None:
-    """Raise `InputError` unless a flag's number is within its `bounds`; `most` is for integers without their own."""
-    above, below = bounds.get("above"), bounds.get("below")
-    most = bounds.get("most", most if type(value) is int else sys.float_info.max)
-    if above is not None and not value > above:
-        expected = f"a number above {above}"
-    elif not value >= 0:  # nor nan
-        expected = "a number of at least 0"
-    elif below is not None and not value < below:
-        expected = f"a number below {below}"
-    elif value > most:
-        expected = f"at most {most:g}" if type(value) is float else f"at most {most}"
-    else:
-        return
-    raise InputError(f"--{name}: found {value}, expected {expected}")
-
-
-def _validate_model(model: ModelConfig) -> None:
-    """Refuses sizes that the model cannot have and flags that it has not."""
-    defaults = ModelConfig()
-    for name in OF_ROBOTS if model.with_poses else OF_POSES:
-        if getattr(model, name) != getattr(defaults, name):
-            other = "vgg and dcgan" if model.with_poses else "pose_cvae"
-            raise InputError(
-                f"--{name}: is a flag of {other}; --model {model.model} has no such part, leave it out"
-            )
-    if model.warp != "none" and not model.blend:
-        raise InputError(
-            "--warp: expected --blend beside it, which mixes what it moves with what the decoder draws"
-        )
-    if not model.with_poses:
-        if model.image_width not in MODEL_WIDTHS:
-            raise InputError(
-                f"--image_width: found {model.image_width}, expected {' or '.join(map(str, MODEL_WIDTHS))}"
-            )
-        if model.grid != defaults.grid and not model.spatial:
-            raise InputError(
-                f"--grid: found {model.grid}, which is of --recurrence spatial; name that or --grid {defaults.grid}"
-            )
-        if model.norm == "group" and not model.spatial and model.g_dim in (1, 4):
-            raise InputError(
-                f"--g_dim: found {model.g_dim}, but a group of the vector form's group norm would be one number, and so always 0; "
-                "expected 8 or more"
-            )
-        if model.last_frame_skip and model.feedback == "feature":
-            raise InputError(
-                "--last_frame_skip needs predicted frames, which --feedback feature does not encode; leave one out"
-            )
-        return
-    if model.keep_given and not model.blend:
-        raise InputError("--keep_given: expected --blend beside it, whose mask it extends")
-    if model.levels > 4:
-        raise InputError(f"--levels: found {model.levels}, expected at most 4")
-    shrunk = 2 ** (model.levels - 1)
-    height, width = model.frame_size
-    if (model.image_height and height % shrunk) or width % shrunk:
-        size = f"frames of {height}x{width} pixels" if model.image_height else f"a width of {width} pixels"
-        raise InputError(
-            f"--levels: found {model.levels}, but {size} cannot be halved {model.levels - 1} times; use fewer"
-        )

@@ -3,7 +3,7 @@
 import argparse
 import shlex
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -153,6 +153,29 @@ class ForeignFlag(argparse.Action):
             setattr(namespace, name, translated)
         if foreign.note and value not in foreign.usual:
             namespace.notes = namespace.notes | {flag: f"{flag} {value}: {foreign.note}"}
+
+
+class OldSpellings(argparse.Action):
+    """Set a flag, or the flags that an `old` spelling of its value means."""
+
+    def __init__(
+        self,
+        option_strings: list[str],
+        dest: str,
+        choices: Iterable[str],
+        old: dict[str, dict[str, str]],
+        **options: Any,
+    ):
+        super().__init__(
+            option_strings, dest, choices=[*choices, *old], metavar=f"{{{','.join(choices)}}}", **options
+        )
+        self.old = old
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option_string: str
+    ) -> None:
+        for name, meant in self.old.get(value, {self.dest: value}).items():
+            setattr(namespace, name, meant)
 
 
 class FlagHelp(argparse.HelpFormatter):

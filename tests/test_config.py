@@ -1,4 +1,4 @@
-"""Flags, flags files, config.json and the refusals of `validate`."""
+"""Flags, flags files, config.json and the refusals of what cannot be."""
 
 import argparse
 import dataclasses
@@ -98,6 +98,28 @@ def test_json_both_ways(n_past, lr, blend, folder):
     assert again == dataclasses.replace(config, model=dataclasses.replace(config.model, condition_dim=0))
 
 
+@pytest.mark.parametrize("backbone", ["vgg", "dcgan"])
+def test_the_backbone_is_stored_as_the_model(backbone):
+    """Files of version 0.1 name the backbone as the model, and what is written is what it can read."""
+    config = Config(model=ModelConfig(model=backbone))
+    assert (config.model.model, config.model.backbone) == ("svg", backbone)
+    values = json.loads(config.to_json())
+    assert values["model"]["model"] == backbone and "backbone" not in values["model"]
+    assert Config.from_values(values, "config.json") == config
+    values["model"] |= {"model": "svg", "backbone": backbone}
+    assert Config.from_values(values, "config.json") == config
+
+
+def test_no_invalid_configuration_can_be_made():
+    for make, message in (
+        (lambda: ModelConfig(g_dim=0), "g_dim: found 0, expected a number above 0"),
+        (lambda: dataclasses.replace(Config().data, n_past=12), "n_eval: found 12, expected more than"),
+        (lambda: Config(dataclasses.replace(Config().data, augment=0.1)), "augment: actions belong to their"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make()
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -145,4 +167,4 @@ def test_a_configuration_that_is_no_json(tmp_path):
 def test_impossible_flags_are_named(flags):
     with pytest.raises(InputError) as error:
         parse(*flags.split())
-    assert flags.split()[-2 if not flags.split()[-1].startswith("--") else -1] in str(error.value)
+    assert flags.split()[-2 if not flags.split()[-1].startswith("--") else -1] in error.value.line

@@ -1,96 +1,101 @@
 """Encoders and decoders with skip connections: VGG and DCGAN, 64 or 128 pixels, vector or grid features.
 
-Both families come as tables of channels at width 1, which are those of SVG (Denton & Fergus 2018); a width multiplier scales
-them. In the *vector* form the last layer reduces 4x4 to one vector of `g_dim`; in the *spatial* form the levels stop at a
-grid of 8x8 or 16x16, which one more convolution brings to `g_dim` channels. Features lie within (-1, 1).
+Both families are tables of channels at width 1, those of SVG (Denton & Fergus 2018); a width multiplier scales them.
+In the *vector* form the last layer reduces 4x4 to one vector of `g_dim`; in the *spatial* form the levels stop at a
+grid of 8x8 or 16x16, and one more convolution brings it to `g_dim` channels. Features lie within (-1, 1).
 """
 
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from .layers import LevelEnd, SkipConv, SkipTerm, activation, conv_block, hold_last, make_norm, stage, warp
+from .layers import LevelEnd, SkipConv, SkipTerm, conv_block, hold_last, make_activation, make_norm, warp
+from .recomputation import Chain, recomputed_activations
 
-FLOW = 2.0
-"""Pixels for each 1 that the decoder draws as a flow: small enough to move nothing far before anything is learnt."""
+FLOW_SCALE = 2.0
+"""Pixels for each 1 that the decoder draws as a flow: few enough to move nothing far before anything is learnt."""
 
 # Output channels of the convolutions of each level, from full resolution down, at width 1.
 VGG_LEVELS = {
     64: [[64, 64], [128, 128], [256, 256, 256], [512, 512, 512]],
     128: [[64, 64], [128, 128], [256, 256, 256], [512, 512, 512], [512, 512, 512]],
 }
-DCGAN_LEVELS = {64: [64, 128, 256, 512], 128: [64, 128, 256, 512, 512]}
+DCGAN_LEVELS = {
+    64: [[64], [128], [256], [512]],
+    128: [[64], [128], [256], [512], [512]],
+}
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels times the width multiplier, to the nearest multiple of 4 (so that group norm divides them), at least 4."""
+    """Return channels times the width multiplier, to the nearest multiple of 4 (for group norm) and at least 4."""
     return max(4, 4 * round(channels * width / 4))
 
 
-def level_channels(model: str, image_width: int, width: float, grid: int) -> list[list[int]]:
-    """Channels of each convolution of each encoder level; the spatial form has the levels above its grid only (0: vector form)."""
-    levels = VGG_LEVELS[image_width] if model == "vgg" else [[c] for c in DCGAN_LEVELS[image_width]]
+def level_channels(backbone: str, image_width: int, width: float, grid: int) -> list[list[int]]:
+    """Return the channels of each convolution of each encoder level.
+
+    The spatial form has only the levels above its `grid`; 0 stands for the vector form.
+    """
+    levels = {"vgg": VGG_LEVELS, "dcgan": DCGAN_LEVELS}[backbone][image_width]
     if grid:
         levels = levels[: (image_width // grid).bit_length() - 1]
     return [[scaled(channels, width) for channels in level] for level in levels]
 
 
 class Encoder(nn.Module):
-    """Frames ``[B,T,C,H,W]`` in [0,1] -> features ``[B,T,g_dim]`` or ``[B,T,g_dim,grid,grid]``, and the levels' outputs as skips.
+    """Frames [B,T,C,H,W] in [0,1] -> features [B,T,g_dim] or [B,T,g_dim,grid,grid], and the outputs of the levels as skips.
 
-    Skips ``[B,K,C,h,w]`` are those of the K source frames alone: the first `sources` of each clip, or the last ``-sources``.
+    VGG levels are 3x3 convolutions and max-pooling by two, a DCGAN level is one 4x4 convolution of stride two. Skips
+    [B,K,C,h,w] are those of K source frames: the first `sources` of each clip, or the last ``-sources``.
     """
 
     def __init__(
-        self, model: str, image_width: int, channels: int, g_dim: int, width: float, norm: str, grid: int
+        self, backbone: str, image_width: int, channels: int, g_dim: int, width: float, norm: str, grid: int
     ):
         super().__init__()
-        self.pool = model == "vgg"
-        levels, inputs = [], channels
-        for level in level_channels(model, image_width, width, grid):
-            blocks = []
-            for outputs in level:
-                shape = (3, 1, 1) if self.pool else (4, 2, 1)
-                blocks.append(conv_block(inputs, outputs, norm, *shape))
-                inputs = outputs
-            levels.append(nn.Sequential(*blocks))
-        self.levels = nn.ModuleList(levels)
+        self.pool = backbone == "vgg"
+        self.spatial = grid > 0
+        conv_shape = (3, 1, 1) if self.pool else (4, 2, 1)  # kernel, stride, padding
+        self.levels = nn.ModuleList()
+        inputs = channels
+        for level in level_channels(backbone, image_width, width, grid):
+            widths = pairwise([inputs, *level])
+            self.levels.append(nn.Sequential(*(conv_block(a, b, norm, *conv_shape) for a, b in widths)))
+            inputs = level[-1]
         last = nn.Conv2d(inputs, g_dim, 3, 1, 1) if grid else nn.Conv2d(inputs, g_dim, 4)
         self.output = nn.Sequential(last, make_norm(norm, g_dim), nn.Tanh())
-        self.spatial = grid > 0
 
     def forward(self, frames: Tensor, sources: int) -> tuple[Tensor, list[Tensor]]:
         batch, length = frames.shape[:2]
-        x, skips = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last), []
-        keep = nullcontext()
-        for level in self.levels:
-            for block in level:
-                x, keep = stage(x, *block, keep=keep)
-            with keep:
+        x = frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        skips = []
+        with recomputed_activations():
+            for level in self.levels:
+                x = level(x)
                 x, skip = LevelEnd.apply(x, batch, sources, self.pool)
-            skips.append(skip)
-            keep = nullcontext() if self.pool else keep
-        with keep:
+                skips.append(skip)
             h = self.output(x)
-        return (h if self.spatial else h.flatten(1)).unflatten(0, (batch, length)), skips
+        if not self.spatial:
+            h = h.flatten(1)
+        return h.unflatten(0, (batch, length)), skips
 
 
 class Decoder(nn.Module):
     """Features and skips -> frames in (0,1).
 
-    With ``blend`` a fourth output channel mixes the generated pixels with those of the last observed frame, mask * generated +
-    (1 - mask) * observed: what does not move need not be drawn again (compare Finn et al. 2016, section 3.2). With ``warp`` three
-    more channels, a second mask and the flow to the right and down, put (1 - mask2) * observed + mask2 * moved in place of
-    observed: what is pushed along need not be drawn again either. Moved is `layers.warp` of the last ``observed`` frame, or of the
-    frame ``before``, seen or predicted, so that things are carried on from frame to frame.
+    With `blend` a fourth output channel mixes the generated pixels with those of the last observed frame, mask *
+    generated + (1 - mask) * observed: what does not move need not be drawn again (compare Finn et al. 2016, section
+    3.2). With `warp` three more channels, a second mask and the flow to the right and down, put (1 - mask2) * observed
+    + mask2 * moved in place of observed: what is pushed along need not be drawn again either. Moved is `layers.warp` of
+    the last ``observed`` frame, or of the frame ``before``, seen or predicted, so that things are carried on from frame
+    to frame.
     """
 
     def __init__(
         self,
-        model: str,
+        backbone: str,
         image_width: int,
         channels: int,
         g_dim: int,
@@ -101,89 +106,94 @@ class Decoder(nn.Module):
         warp: str = "none",
     ):
         super().__init__()
-        levels = level_channels(model, image_width, width, grid)[::-1]
-        self.vgg, self.blend, self.warp = model == "vgg", blend, warp
-        top = levels[0][-1]
-        first = (3, 1, 1) if grid else (4, 1, 0)
-        make = nn.Conv2d if grid else nn.ConvTranspose2d
-        self.input = nn.Sequential(make(g_dim, top, *first), make_norm(norm, top), activation())
-        self.skip_convs, self.levels = nn.ModuleList(), nn.ModuleList()
+        self.blend = blend
+        self.warp = warp
+        # Channels of the picture, the mask, and the second mask and the flow.
         self.drawn = [channels, *([1] if blend else []), *([1, 2] if warp != "none" else [])]
-        for number, level in enumerate(levels):
-            last = number + 1 == len(levels)
-            below = sum(self.drawn) if last else levels[number + 1][-1]
-            if self.vgg:
-                # The mirror image of the encoder's level; its last convolution already has the next level's channels.
-                outputs = level[:1] if last else [*level[:-1], below]
-                self.skip_convs.append(SkipConv(level[-1], level[-1], outputs[0], upsample=True))
-                layers = [
-                    make_norm(norm, outputs[0]),
-                    activation(),
-                    *(conv_block(a, b, norm) for a, b in pairwise(outputs)),
-                ]
-                if last:
-                    layers.append(nn.ConvTranspose2d(outputs[0], sum(self.drawn), 3, 1, 1))
-            else:
-                self.skip_convs.append(SkipConv(level[-1], level[-1], below, upsample=False))
-                layers = [] if last else [make_norm(norm, below), activation()]
-            self.levels.append(nn.Sequential(*layers))
+        levels = level_channels(backbone, image_width, width, grid)[::-1]
+        top = levels[0][-1]
+        first = nn.Conv2d(g_dim, top, 3, 1, 1) if grid else nn.ConvTranspose2d(g_dim, top, 4, 1, 0)
+        self.input = Chain(first, make_norm(norm, top), make_activation())
+        self.skip_convs = nn.ModuleList()
+        self.levels = nn.ModuleList()
+        add_level = self._add_vgg_level if backbone == "vgg" else self._add_dcgan_level
+        for level, next_level in pairwise([*levels, None]):
+            add_level(level, next_level, norm)
 
-    def prepare(self, skips: list[Tensor]) -> list[SkipTerm]:
-        """The encoder's skips, each ``[B,K',C,h,w]`` -> what they add in the decoder; once a clip."""
+    def _add_vgg_level(self, level: list[int], next_level: list[int] | None, norm: str) -> None:
+        """Mirror a level of the encoder; its last convolution already has the next level's channels."""
+        outputs = level[:1] if next_level is None else [*level[:-1], next_level[-1]]
+        self.skip_convs.append(SkipConv(level[-1], level[-1], outputs[0], upsample=True))
+        blocks = [conv_block(a, b, norm) for a, b in pairwise(outputs)]
+        last = [nn.ConvTranspose2d(outputs[0], sum(self.drawn), 3, 1, 1)] if next_level is None else []
+        self.levels.append(Chain(make_norm(norm, outputs[0]), make_activation(), *blocks, *last))
+
+    def _add_dcgan_level(self, level: list[int], next_level: list[int] | None, norm: str) -> None:
+        """Mirror a level of the encoder, a single convolution."""
+        outputs = sum(self.drawn) if next_level is None else next_level[-1]
+        self.skip_convs.append(SkipConv(level[-1], level[-1], outputs, upsample=False))
+        self.levels.append(
+            Chain() if next_level is None else Chain(make_norm(norm, outputs), make_activation())
+        )
+
+    def prepare(self, skips: Sequence[Tensor]) -> list[SkipTerm]:
+        """Return the shares of the encoder's skips, each [B,K',C,h,w], in the decoder; once a clip."""
         return [conv.prepare(skip) for conv, skip in zip(self.skip_convs, reversed(skips), strict=True)]
 
     def forward(self, g: Tensor, skips: list[SkipTerm], observed: Tensor, before: Tensor) -> Tensor:
-        """`g` [B,K,g_dim(,grid,grid)], `skips` from `prepare`, `observed` [B,K',C,H,W] in [0,1] -> frames [B,K,C,H,W], float32.
+        """Draw frames [B,K,C,H,W], float32, from features `g` [B,K,g_dim(,grid,grid)] and `skips` from `prepare`.
 
-        Frame k is drawn with the skip and observed frame k; the last ones stand for all that follow. `before` [B,K'',C,H,W] are
-        the frames before the first K'' <= K drawn ones; before the others comes what is drawn.
+        Frame k is drawn with the skip and the frame k of `observed` [B,K',C,H,W] in [0,1]; the last ones stand for all
+        that follow. `before` [B,K'',C,H,W] are the frames before the first K'' <= K drawn ones; before the others comes
+        what is drawn.
         """
         batch, frames = g.shape[:2]
-        x = g.flatten(0, 1) if g.dim() == 5 else g.flatten(0, 1)[..., None, None]
-        x, keep = stage(x, *self.input)
-        for skip_conv, level, skip in zip(self.skip_convs, self.levels, skips, strict=True):
-            join = partial(skip_conv, skip=skip)
-            if not level:  # the last convolution of DCGAN
-                with keep:
-                    x = join(x)
-                break
-            norm, act, *blocks = level
-            x, keep = stage(x, join, norm, act, keep)
-            for block in blocks:
-                if isinstance(block, nn.Sequential):
-                    x, keep = stage(x, *block, keep=keep)
-                else:  # the last convolution of VGG
-                    with keep:
-                        x = block(x)
-        x = x.float().unflatten(0, (batch, frames))
+        x = g.flatten(0, 1)
+        if x.dim() == 2:
+            x = x[..., None, None]
+        with recomputed_activations():
+            x = self.input(x)
+            for skip_conv, level, skip in zip(self.skip_convs, self.levels, skips, strict=True):
+                x = level(skip_conv(x, skip))
+        return self._compose(x.float().unflatten(0, (batch, frames)), observed, before)
+
+    def _compose(self, x: Tensor, observed: Tensor, before: Tensor) -> Tensor:
+        """Return frames from the drawn channels `x` [B,K,drawn,H,W]: picture, masks and flow."""
         # Split, here and below, not sliced: the gradient of each slice would be zeros for all channels and frames.
-        generated, *rest = x.split(self.drawn, 2)
+        generated, *masks = x.split(self.drawn, 2)
         generated = torch.sigmoid(generated)
         if not self.blend:
             return generated
-        kept, mask = hold_last(observed, frames).to(x), torch.sigmoid(rest[0])
+        frames = x.shape[1]
+        kept = hold_last(observed, frames).to(x)
+        mask = torch.sigmoid(masks[0])
         if self.warp == "none":
             return torch.lerp(kept, generated, mask)
-        parts = kept, torch.sigmoid(rest[1]), FLOW * rest[2], generated, mask
+        parts = (kept, torch.sigmoid(masks[1]), FLOW_SCALE * masks[2], generated, mask)
         if self.warp == "observed":
-            return _join(kept, *parts)
+            return _move_and_blend(kept, *parts)
         seen = before.shape[1]
-        pieces = zip(*(part.split([seen, *[1] * (frames - seen)], 1) for part in parts), strict=True)
-        images = [_join(before.to(x), *next(pieces))]
+        lengths = [seen, *[1] * (frames - seen)]
+        pieces = zip(*(part.split(lengths, 1) for part in parts), strict=True)
+        images = [_move_and_blend(before.to(x), *next(pieces))]
         for piece in pieces:
-            images.append(_join(images[-1][:, -1:], *piece))
+            images.append(_move_and_blend(images[-1][:, -1:], *piece))
         return torch.cat(images, 1)
 
 
-def _join(
+def _move_and_blend(
     source: Tensor, kept: Tensor, moving: Tensor, flow: Tensor, generated: Tensor, mask: Tensor
 ) -> Tensor:
-    """What is kept or, where `moving` says so, moved from `source`, and over it what is generated, as far as `mask` says."""
-    return torch.lerp(torch.lerp(kept, warp(source, flow), moving), generated, mask)
+    """Put pixels of `source`, moved by `flow`, over `kept` by the mask `moving`, and over both `generated` by `mask`."""
+    moved = torch.lerp(kept, warp(source, flow), moving)
+    return torch.lerp(moved, generated, mask)
 
 
 def initialise(module: nn.Module) -> None:
-    """Convolutions and linear layers N(0, 0.02), biases 0, batch norm N(1, 0.02); LSTMs stay at PyTorch's default."""
+    """Draw convolutions and linear layers from N(0, 0.02) and batch norms from N(1, 0.02), with biases of 0.
+
+    LSTMs stay at PyTorch's default.
+    """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:

@@ -1,15 +1,19 @@
-"""Which model a configuration stands for."""
+"""Make the model that a configuration names."""
+
+import pkgutil
+from collections.abc import Sequence
 
 from ..config import ModelConfig
-from .pose_cvae import PoseCVAE
 from .predictor import Predictor
-from .video_predictor import VideoPredictor
 
 
 def make_model(
-    config: ModelConfig, condition_mean: list[float] = (), condition_std: list[float] = ()
+    config: ModelConfig, condition_mean: Sequence[float] = (), condition_std: Sequence[float] = ()
 ) -> Predictor:
-    """A new model; mean and standard deviation of the conditions are those of ``dataset.json``, and empty with poses."""
-    if config.with_poses:
-        return PoseCVAE(config)
-    return VideoPredictor(config, condition_mean, condition_std)
+    """Return a new model with random weights.
+
+    `condition_mean` and `condition_std` are those of the data's conditions (``dataset.json``); both are empty with
+    poses, and where the weights come from a file.
+    """
+    predictor: type[Predictor] = pkgutil.resolve_name(config.entry.predictor)
+    return predictor(config, condition_mean, condition_std)

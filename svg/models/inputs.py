@@ -50,7 +50,7 @@ def check_request(
     """Return what a model of this configuration is asked, on `device`. Raises `InputError` for what cannot be meant."""
     frames, is_batch, channels_last = _pictures("past", past, config.channels, config.frame_size)
     steps = frames.shape[1] - 1 + n_future
-    check = _poses if config.with_poses else _numbers
+    check = _poses if config.takes_poses else _numbers
     told = check(
         conditions,
         config,

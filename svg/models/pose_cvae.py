@@ -7,7 +7,7 @@ levels halve it in between, with the encoders' finer features joined where the g
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import ModelConfig
-from .layers import BatchNorm, activation, conv_block, fold_norm, fold_sequential_norms, make_norm
+from .layers import BatchNorm, conv_block, fold_norm, fold_sequential_norms, make_activation, make_norm
 from .predictor import Predictor, Rollout, as_images
 from .recurrent import Gaussian
 
@@ -67,7 +67,7 @@ class Join(nn.Module):
         self.moving = nn.Conv2d(below + frame, outputs, 3, padding=1, bias=False)
         self.pose = nn.Conv2d(pose, outputs, 3, padding=1)
         self.anchor = nn.Conv2d(frame, outputs, 3, padding=1, bias=False) if anchor else None
-        self.norm, self.act = make_norm(norm, outputs), activation()
+        self.norm, self.act = make_norm(norm, outputs), make_activation()
 
     def term(self, pose: Tensor, anchor: Tensor | None) -> Tensor:
         """`pose` [B,T,c,h,w] and, where there is one, `anchor` [B,c,h,w] -> [B,T,outputs,h,w]."""
@@ -91,7 +91,9 @@ class PoseCVAE(Predictor):
     ``config.keep_given`` masks of what is generated, of the frame before and of the given one.
     """
 
-    def __init__(self, config: ModelConfig):
+    def __init__(
+        self, config: ModelConfig, condition_mean: Sequence[float] = (), condition_std: Sequence[float] = ()
+    ):
         super().__init__(config)
         g_dim, pose_dim, fusion_dim = config.g_dim, config.pose_dim, config.fusion_dim
         frame = [max(1, g_dim // 2**k) for k in (3, 2, 1, 0)]

@@ -5,7 +5,7 @@ and a latent ``z[t]``. The posterior sees ``h[t]``, the prior ``h[t-1]``. Frame 
 before it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +45,7 @@ class VideoPredictor(Predictor):
     """
 
     def __init__(
-        self, config: ModelConfig, condition_mean: list[float] = (), condition_std: list[float] = ()
+        self, config: ModelConfig, condition_mean: Sequence[float] = (), condition_std: Sequence[float] = ()
     ):
         super().__init__(config)
         mean = torch.tensor(condition_mean or [0.0] * config.condition_dim)
@@ -56,7 +56,7 @@ class VideoPredictor(Predictor):
         )  # a constant column stays finite
         spatial, g_dim, z_dim = config.spatial, config.g_dim, config.z_dim
         shape = (
-            config.model,
+            config.backbone,
             config.image_width,
             config.channels,
             g_dim,
@@ -147,8 +147,10 @@ class VideoPredictor(Predictor):
         conditions of all steps, and of the frame predictor the states before and after a step, its gates and what goes in.
         """
         config, pixels = self.config, self.config.image_width**2
-        channels = level_channels(config.model, config.image_width, config.width, config.feature_grid)[0][0]
-        shrunk = 1 if config.model == "vgg" else 4  # DCGAN's first convolution halves the sides
+        channels = level_channels(config.backbone, config.image_width, config.width, config.feature_grid)[0][
+            0
+        ]
+        shrunk = 1 if config.backbone == "vgg" else 4  # DCGAN's first convolution halves the sides
         recurrent = (4 * config.predictor_rnn_layers + 8) * config.rnn_size
         steps = n_future * (config.z_dim + config.condition_dim + 2)
         images = 5 * channels * pixels // shrunk + 3 * n_future * config.channels * pixels

@@ -47,10 +47,10 @@ def load(
     Raises `InputError` for a name that is neither, and for files that cannot be used.
     """
     from .. import runtime  # here: whoever wants a name alone need not wait for PyTorch
-    from ..config import Config, TrainConfig, validate
+    from ..config import TrainConfig
     from ..models.freezing import freeze
     from .checkpoint import load_model
 
-    validate(Config(train=TrainConfig(precision=precision)))
+    TrainConfig(precision=precision)  # raises `InputError` for an unknown one
     predictor, _ = load_model(run_folder(model), checkpoint, runtime.choose_device(device))
     return freeze(predictor, precision)

@@ -21,10 +21,11 @@ from data_tools.errors import InputError
 from data_tools.lock import locked
 
 from .. import fingerprint, runtime
-from ..config import Config, validate
+from ..config import Config
 from ..evaluation.protocols import OWN, PROTOCOLS
 from ..evaluation.scoring import evaluate
 from ..models.freezing import freeze
+from ..models.registry import MODELS
 from ..runs import checkpoint, metrics_log, pretrained
 from ..sequences import Batch, ResidentBatches, SequenceDataset, TrainingBatches
 from . import console, distributed, faults, resumption, schedules
@@ -37,15 +38,15 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
     """Fills in what the data decide (channels, width of the conditions) and checks what flags and data must agree on."""
     height, width, channels = dataset.frame_size
     model, size = config.model, config.model.image_width
-    if bool(dataset.info.pose_channels) != model.with_poses:
-        has, takes = (
-            ("poses", "--model pose_cvae")
-            if dataset.info.pose_channels
-            else ("no poses", "--model vgg or dcgan")
+    has_poses, widths = bool(dataset.info.pose_channels), model.entry.widths
+    if has_poses != model.takes_poses:
+        has = "poses" if has_poses else "no poses"
+        takes = " or ".join(name for name, entry in MODELS.items() if entry.takes_poses == has_poses)
+        raise InputError(
+            f"--model {model.model}: the data set {dataset.root} has {has}, which --model {takes} takes"
         )
-        raise InputError(f"--model {model.model}: the data set {dataset.root} has {has}, which {takes} takes")
-    if width != size or (height != size and not model.with_poses):
-        takes_them = model.with_poses or (height == width and width in layout.MODEL_WIDTHS)
+    if width != size or (height != size and widths):
+        takes_them = not widths or (height == width and width in widths)
         copy = f"make a copy that fits with `svg-data resize {dataset.root} OUT --image_width {size}`"
         advice = f"give --image_width {width}" if takes_them else copy
         raise InputError(
@@ -55,11 +56,9 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
         model,
         channels=channels,
         condition_dim=dataset.condition_dim,
-        image_height=height if model.with_poses else 0,
+        image_height=0 if widths else height,
     )
-    config = dataclasses.replace(config, model=model)
-    validate(config)
-    return config
+    return dataclasses.replace(config, model=model)
 
 
 NO_STEPS = dict.fromkeys(checkpoint.COUNTS, 0) | dict.fromkeys(LOSSES, 0.0)
@@ -78,7 +77,6 @@ class Training:
 
         With `take_over` a run goes on under flags and circumstances that change what becomes of it. Raises `InputError`.
         """
-        validate(config)
         distributed.check_batch_size(config.train.batch_size)
         self.run = Path(config.train.log_dir)
         self._open_data(config)

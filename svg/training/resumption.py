@@ -8,7 +8,7 @@ from data_tools.command import tell
 from data_tools.errors import InputError
 
 from .. import fingerprint
-from ..config import Config, ModelConfig, flag_values
+from ..config import Config, ModelConfig, stored_flags
 from ..fingerprint import Fingerprints, Groups
 from ..runs import checkpoint
 from ..runs.checkpoint import Checkpoint
@@ -63,7 +63,7 @@ def accept_changes(
     Raises `InputError` for changes that the run cannot be resumed with, another model among them, and without `take_over` for any.
     """
     run = Path(config.train.log_dir)
-    noted = flag_values(checkpoint.load_config(run)) | last.progress.get("flags", {})
+    noted = stored_flags(checkpoint.load_config(run)) | last.progress.get("flags", {})
     changed = _changes(
         noted | last.progress.get("circumstances", {}), flags_with_effect(config) | circumstances, config
     )
@@ -110,7 +110,7 @@ def _find_best(run: Path) -> Checkpoint | None:
 
 def flags_with_effect(config: Config) -> dict[str, Any]:
     """The flags that a run's results depend on."""
-    return {name: value for name, value in flag_values(config).items() if name not in WITHOUT_EFFECT}
+    return {name: value for name, value in stored_flags(config).items() if name not in WITHOUT_EFFECT}
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any], config: Config) -> dict[str, tuple[Any, Any]]:
@@ -121,7 +121,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any], config: Config) -> dic
     train = config.train
     length_matters = train.lr_schedule != "constant" or train.warmup > 0 or train.kl_anneal != "none"
     passed = set() if length_matters else LENGTH
-    flags = flag_values(config)
+    flags = stored_flags(config)
     return {
         f"--{name}" if name in flags else name: (before[name], now[name])
         for name in now

@@ -272,7 +272,7 @@ def test_a_dancer_resumes_and_compares(pose_root, dancer, tmp_path, capsys):
     }
     assert compare.main([*command, "--studies", "prior"]) == 2
     assert (
-        "--prior: is a flag of vgg and dcgan; --model pose_cvae has no such part" in capsys.readouterr().err
+        "--prior: is a flag of svg; --model pose_cvae has no such part" in capsys.readouterr().err
     )
 
 
@@ -311,11 +311,11 @@ def test_data_and_model_that_do_not_fit(dancer, pose_root, data_root, tmp_path, 
         ),
         (
             ["--model", "pose_cvae", "--n_past", "1", "--data_root", str(data_root)],
-            "has no poses, which --model vgg or dcgan takes",
+            "has no poses, which --model svg takes",
         ),
         (
             ["--model", "pose_cvae", "--rnn_size", "9", "--data_root", str(pose_root)],
-            "--rnn_size: is a flag of vgg and dcgan",
+            "--rnn_size: is a flag of svg",
         ),
         (["--model", "vgg", "--anchor", "--data_root", str(data_root)], "--anchor: is a flag of pose_cvae"),
         (

@@ -80,7 +80,10 @@ def refusal(capsys, main, *flags: str) -> str:
         ("--optimizer Adam", ""),
         ("--optimizer RMSprop", "--optimizer rmsprop"),
         ("--optim AdamW", "--optimizer adamw"),
-        ("--model VGG", "--model vgg"),
+        ("--model VGG", "--model svg --backbone vgg"),
+        ("--model dcgan", "--backbone dcgan"),
+        ("--model dcgan --backbone vgg", "--backbone vgg"),
+        ("--backbone vgg --model dcgan", "--backbone dcgan"),
         ("--rnn_layers 3", "--predictor_rnn_layers 3 --posterior_rnn_layers 3 --prior_rnn_layers 3"),
         ("--train_vi_len 16 --val_vi_len 630", "--n_past 1 --n_future 15 --n_eval 630"),
         ("--DR data --save_root runs/a --num_epoch 70", "--data_root data --log_dir runs/a --niter 70"),
@@ -294,7 +297,7 @@ def test_what_a_terminal_would_obey_is_written_out(capsys):
         ("--n_e", "n_eval", 7),
         ("--rnn", "rnn_size", 7),
         ("--opt", "optimizer", "sgd"),
-        ("--mod", "model", "dcgan"),
+        ("--mod", "model", "pose_cvae"),
     ],
 )
 def test_abbreviations_stand_for_flags_of_this_project(short, flag, value):

@@ -1,7 +1,6 @@
 """The layers that save time or memory compute what their plain forms compute, forward and backward."""
 
 import copy
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -16,10 +15,10 @@ from svg.models.layers import (
     SkipConv,
     conv_block,
     hold_last,
-    stage,
     upsampling_kernel,
     warp,
 )
+from svg.models.recomputation import _hooked, recomputed_activations
 from tests.support.samples import small_model
 
 
@@ -108,17 +107,14 @@ def test_level_end_is_pooling_and_a_slice(pool, sources):
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("training", [True, False])
-def test_stage_is_convolution_norm_activation(norm, training):
-    """Values, gradients and running means of two stages in a row, the second pass over the same graph included."""
+def test_recomputed_activations_change_nothing(norm, training):
+    """Values, gradients and running means of two blocks in a row, the second pass over the same graph included."""
     torch.manual_seed(0)
-    ours = nn.ModuleList([conv_block(3, 4, norm), conv_block(4, 8, norm)]).train(training)
-    plain = nn.Sequential(*copy.deepcopy(ours))
+    ours = nn.Sequential(conv_block(3, 4, norm), conv_block(4, 8, norm)).train(training)
+    plain = nn.Sequential(*(nn.Sequential(*block) for block in copy.deepcopy(ours)))
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
-    with torch.enable_grad():
-        y, keep = stage(x, *ours[0])
-        y, keep = stage(y, *ours[1], keep=keep)
-        with keep:
-            total = (y**2).sum()
+    with recomputed_activations():
+        total = (ours(x) ** 2).sum()
     expected = plain(x)
     close(total, (expected**2).sum())
     mine = torch.autograd.grad(total, [x, *ours.parameters()], retain_graph=True)
@@ -132,25 +128,24 @@ def test_stage_is_convolution_norm_activation(norm, training):
         close(a, b)
 
 
-def test_a_stage_keeps_one_tensor():
-    """The activation for its own backward pass and the following convolution keep nothing but how to compute its result."""
-    y, keep = stage(torch.randn(2, 3, 8, 8), *conv_block(3, 4, "batch"))
-    with keep:
+def test_an_activation_is_not_kept():
+    """Its own backward pass and that of the next convolution keep nothing but how to compute it."""
+    with _hooked() as hook:
+        y = conv_block(3, 4, "batch")(torch.randn(2, 3, 8, 8))
         total = nn.Conv2d(4, 4, 3)(y).sum()
-    recipe = keep.pack_hook.__self__
-    assert recipe.uses == 2
+    assert hook.latest.uses == 2
     total.backward()
-    assert recipe.uses == 0 and recipe.value is None
+    assert hook.latest.uses == 0 and hook.latest.value is None
 
 
-def test_a_stage_is_what_it_was_at_its_forward_pass():
+def test_an_activation_is_computed_again_as_in_the_forward_pass():
     """The mode may change before the backward pass; weights must not, and that is checked."""
     torch.manual_seed(0)
-    block, x = conv_block(3, 4, "batch").eval(), torch.randn(2, 3, 8, 8, requires_grad=True)
-    (expected,) = torch.autograd.grad(block(x).square().sum(), x)
-    y, keep = stage(x, *block)
-    with keep:
-        total = y.square().sum()
+    block = conv_block(3, 4, "batch").eval()
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    (expected,) = torch.autograd.grad(nn.Sequential(*block)(x).square().sum(), x)
+    with recomputed_activations():
+        total = block(x).square().sum()
     block.train()
     close(torch.autograd.grad(total, x, retain_graph=True)[0], expected)
     with torch.no_grad():
@@ -161,10 +156,10 @@ def test_a_stage_is_what_it_was_at_its_forward_pass():
         torch.autograd.grad(total, x)
 
 
-def test_nothing_is_kept_where_nothing_needs_a_gradient():
-    block = conv_block(3, 4, "batch").requires_grad_(False)
-    _, keep = stage(torch.randn(2, 3, 8, 8), *block)
-    assert isinstance(keep, nullcontext)
+def test_nothing_is_recomputed_where_nothing_needs_a_gradient():
+    with _hooked() as hook:
+        conv_block(3, 4, "batch").requires_grad_(False)(torch.randn(2, 3, 8, 8))
+    assert hook.latest is None
 
 
 class PlainModel:
@@ -186,7 +181,7 @@ class PlainModel:
         decoder = self.decoder
         x = decoder.input(g if g.dim() == 4 else g[..., None, None])
         for skip_conv, level, skip in zip(decoder.skip_convs, decoder.levels, reversed(skips), strict=True):
-            x = F.interpolate(x, scale_factor=2, mode="nearest") if decoder.vgg else x
+            x = F.interpolate(x, scale_factor=2, mode="nearest") if skip_conv.upsample else x
             x = level(skip_conv.conv(torch.cat([x, skip], 1)))
         return torch.sigmoid(x.float())
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from svg.config import ModelConfig
-from svg.models.backbones import FLOW, Decoder
+from svg.models.backbones import FLOW_SCALE, Decoder
 from svg.models.recurrent import ConvLSTM, Gaussian, repeat_state
 from svg.models.video_predictor import VideoPredictor, as_images
 from tests.support.samples import small_model
@@ -245,7 +245,7 @@ def moving_right(**flags) -> VideoPredictor:
     with torch.no_grad():
         last = model.decoder.skip_convs[-1].conv
         last.weight[:, -4:] = 0
-        last.bias[-4:] = torch.tensor([-100.0, 100.0, -8 / FLOW, 0.0])
+        last.bias[-4:] = torch.tensor([-100.0, 100.0, -8 / FLOW_SCALE, 0.0])
     return model
 
 
