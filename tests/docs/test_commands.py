@@ -1,0 +1,46 @@
+"""Commands of the pages are accepted as they stand there: flags, choices, recipes."""
+
+import importlib
+import re
+import shlex
+
+import pytest
+
+from .pages import NAMES, text
+
+LISTING = re.compile(r"^```(?:bash|sh)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    """Return the command lines in listings of a page, without those that are shown to fail."""
+    lines = []
+    for listing in LISTING.findall(text(page)):
+        rows = listing.replace("\\\n", " ").splitlines()
+        for row, after in zip(rows, [*rows[1:], ""], strict=True):
+            name = row.removeprefix("$ ").split(" ")[0]
+            refused = after.startswith((f"{name}: ", f"{name} "))
+            if row.removeprefix("$ ").startswith("svg-") and not (row.startswith("$") and refused):
+                lines += [part.strip() for part in row.removeprefix("$ ").split(" #")[0].split(";")]
+    return lines
+
+
+def parse(line: str):
+    name, *words = shlex.split(line, comments=True)
+    module = "data_tools.__main__" if name == "svg-data" else f"experiments.{name.removeprefix('svg-')}"
+    return importlib.import_module(module).parse(words)
+
+
+def test_commands_are_found():
+    assert len(commands("docs/assignment.md")) >= 20
+    assert (
+        "svg-train @compare.args --data_root data/small --niter 12 --epoch_size 10 --log_dir runs/none"
+        in commands("docs/assignment.md")
+    )
+    assert not [line for line in commands("docs/training.md") if "kl_aneal" in line]
+
+
+@pytest.mark.parametrize("page", [page for page in NAMES if commands(page)])
+def test_commands_are_accepted(page):
+    for line in commands(page):
+        if line.startswith("svg-"):
+            parse(line)
