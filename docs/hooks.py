@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("svg", "data_tools", "experiments")
 FILES = ("CITATION.cff", "examples/push.ipynb")
 """Files that pages link to and that are copied as they are."""
-LINK = re.compile(r"(?<=\]\()([^()#\s]+)(#[^()\s]*)?(?=\))")
-"""The target of a Markdown link or picture, and its anchor."""
+LINK = re.compile(r"\[([^\[\]]*)\]\(([^()#\s]+)(#[^()\s]*)?\)")
+"""A Markdown link or picture: its text, its target and the anchor there."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -49,14 +49,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return markdown
 
     def rewrite(match: re.Match) -> str:
-        target, anchor = match[1], match[2] or ""
+        words, target, anchor = match[1], match[2], match[3] or ""
         if re.match(r"\w+:", target):
             return match[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-        place = site_path(path)
-        if place.startswith("recipes.md#"):
-            place, anchor = "recipes.md", place.removeprefix("recipes.md")
-        return posixpath.relpath(place, posixpath.dirname(page.file.src_uri) or ".") + anchor
+        place, _, heading = site_path(path).partition("#")
+        if place.endswith(".py"):  # without an API page
+            return words
+        anchor = f"#{heading}" if heading else anchor
+        return f"[{words}]({posixpath.relpath(place, posixpath.dirname(page.file.src_uri) or '.')}{anchor})"
 
     return LINK.sub(rewrite, markdown)
 
@@ -76,6 +77,9 @@ def site_path(path: str) -> str:
         return "recipes.md#" + posixpath.basename(path).replace(".", "").lower()
     if path == "docs" or path.startswith("docs/"):
         return posixpath.relpath(path, "docs")
+    if path.endswith(".py") and path.startswith(PACKAGES):
+        module = path.removesuffix(".py").replace("/", ".")
+        return f"api/{module.rpartition('.')[0]}.md#{module}"
     if (ROOT / path).is_dir():
         return (
             posixpath.join(path, "README.md")
