@@ -22,8 +22,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in outside_pages():
         page = File.generated(config, site_path(path), content=(ROOT / path).read_text(encoding="utf-8"))
         files.append(page)
-        if path != "README.md":
-            sections["Change" if "/" not in path else "Cards and guides"].append(page.src_uri)
+        folder = posixpath.dirname(path)
+        if folder:
+            sections["Cards and guides"].append({folder.removeprefix("svg/released/"): page.src_uri})
+        elif path != "README.md":
+            sections["Change"].append(page.src_uri)
     recipes = File.generated(config, "recipes.md", content=recipes_page())
     files.append(recipes)
     sections["Cards and guides"].append({"Recipes": recipes.src_uri})
