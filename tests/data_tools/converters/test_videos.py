@@ -47,7 +47,7 @@ def test_videos(tmp_path):
     first.save(tmp_path / "in" / "a.gif", save_all=True, append_images=rest)
     write_video(tmp_path / "in" / "b.mkv", clips[1])
     videos.convert(tmp_path / "in", tmp_path / "out", image_width=16, shares=(1, 0, 0), workers=1)
-    for name, video in zip(("a.gif", "b.mkv"), videos, strict=True):
+    for name, video in zip(("a.gif", "b.mkv"), clips, strict=True):
         np.testing.assert_array_equal(read_sequence(tmp_path / "out" / "train" / name / "0"), video)
     cut = (tmp_path / "in" / "b.mkv").read_bytes()[:300]
     (tmp_path / "in" / "b.mkv").write_bytes(cut)
