@@ -19,8 +19,8 @@ class Command:
 
     Args:
         name: what is typed after ``svg-data``.
-        module: has `add_arguments(parser)`, `run(args)`, which returns an exit code or None, and a docstring for
-            --help.
+        module: has `add_arguments(parser)`, `run(args)`, which returns an exit code or None, and a docstring
+            for --help.
         summary: one line for the list of commands.
         continues: whether the same command, started again after an interrupt, goes on from there.
     """
@@ -44,7 +44,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("bair", "converters.bair", "convert BAIR TFRecords (softmotion30_44k)"),
     Command("rlds", "converters.rlds", "convert RLDS episodes as TensorFlow Datasets writes them"),
     Command("lerobot", "converters.lerobot", "convert LeRobot data sets (versions 3.0 and 2.1)"),
-    Command("frames", "converters.videos", "convert videos, animations and folders of pictures, with tables or without"),
+    Command("frames", "converters.videos", "convert videos, animations and folders of pictures"),
     Command("resize", "resize", "copy an indexed data set with frames of another size"),
     Command("pack", "pack", "pack an indexed data set for fast reading"),
     Command("index", "index", "check the sequences and write index.csv and dataset.json", continues=False),

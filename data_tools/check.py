@@ -7,7 +7,7 @@ twice, statistics that are not those of the training split.
 
 import argparse
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -127,11 +127,9 @@ def _read_folder(root: Path, job: tuple[str, Path]) -> Finding:
         files, of_poses = poses.list_sequence(root, path) if kind is WITH_POSES else (frame_paths(folder), [])
         size = (row["height"], row["width"], row["channels"])
         pose_size = (*size[:2], row.pop("pose_channels", 0))
-        frames, skeletons = (
-            (read_frame(file, size) for file in files),
-            (read_frame(file, pose_size) for file in of_poses),
-        )
-        _examine(finding, str(folder), row, conditions, frames, skeletons)
+        frame_hashes = _hashes(read_frame(file, size) for file in files)
+        pose_hashes = _hashes(read_frame(file, pose_size) for file in of_poses)
+        _examine(finding, str(folder), row, conditions, frame_hashes, pose_hashes)
     except InputError as error:
         finding.problems.append(str(error))
     return finding
@@ -144,17 +142,17 @@ def _read_packed(root: Path, job: tuple[str, int]) -> Finding:
         store = opened_store(root, split)
         row = store.index.iloc[number].to_dict()
         finding.path = row["path"]
-        name, with_poses = str(root / row["path"]), bool(store.info.pose_channels)
-        tables = np.empty((row["frames"], 0), np.float32) if with_poses else store.read_conditions(number)
-        if not np.isfinite(tables).all():
+        name = str(root / row["path"])
+        tables, frame_hashes, pose_hashes = [], [], []
+        for frames, conditions in store.pieces(number, row["frames"]):
+            tables.append(store.conditions.numbers(conditions))
+            frame_hashes.append(_hashes(frames))
+            pose_hashes.append(_hashes(store.conditions.images(conditions)))
+        table = np.concatenate(tables)
+        if not np.isfinite(table).all():
             raise InputError(f"{name}: conditions that are not finite; pack the data set again")
-        frames = (frame for piece, _ in store.pieces(number, row["frames"]) for frame in piece)
-        poses_of = (
-            (pose for _, piece in store.pieces(number, row["frames"] - 1) for pose in piece)
-            if with_poses
-            else iter(())
-        )
-        _examine(finding, name, row, tables, frames, poses_of)
+        # Nothing follows the last frame: its pose is a copy of the one before.
+        _examine(finding, name, row, table, np.concatenate(frame_hashes), np.concatenate(pose_hashes)[:-1])
     except InputError as error:
         finding.problems.append(str(error))
     return finding
@@ -165,14 +163,18 @@ def _examine(
     name: str,
     row: dict,
     conditions: np.ndarray,
-    frames: Iterator[np.ndarray],
-    skeletons: Iterator[np.ndarray],
+    frame_hashes: np.ndarray,
+    pose_hashes: np.ndarray,
 ) -> None:
-    """Hashes the frames and judges the sequence by itself. `skeletons` are those of its poses from the second frame on, or none."""
-    finding.hashes, of_poses = _hashes(frames), _hashes(skeletons)
-    finding.row, finding.conditions = row, conditions
-    repeated = finding.hashes[1:] == finding.hashes[:-1]
-    moving = of_poses[1:] != of_poses[:-1]
+    """Complete a finding, and judge the sequence by itself.
+
+    `pose_hashes` are those of the poses from the second frame on; empty without poses.
+    """
+    finding.row = row
+    finding.conditions = conditions
+    finding.hashes = frame_hashes
+    repeated = frame_hashes[1:] == frame_hashes[:-1]
+    moving = pose_hashes[1:] != pose_hashes[:-1]
     if len(moving):  # who stands still is not frozen
         repeated[1:] &= moving[: max(0, len(repeated) - 1)]
         if len(moving) >= FROZEN_RUN and not moving.any():
@@ -184,15 +186,15 @@ def _examine(
         )
     elif repeated.sum() > REPEATED * len(repeated):
         finding.problems.append(
-            f"{name}: {repeated.sum()} of {len(finding.hashes)} frames equal the one before; take fewer frames a second"
+            f"{name}: {repeated.sum()} of {len(frame_hashes)} frames equal the one before; take fewer frames a second"
         )
     actions = conditions[:, : row["action_dim"]]
     if actions.size and len(actions) > 2 and (actions == actions[0]).all():
         finding.problems.append(f"{name}: the actions never change; check how they were recorded")
 
 
-def _hashes(pictures: Iterator[np.ndarray]) -> np.ndarray:
-    """uint64, one of each picture."""
+def _hashes(pictures: Iterable[np.ndarray]) -> np.ndarray:
+    """Return a hash of each picture, uint64."""
     digests = [hashlib.blake2b(np.ascontiguousarray(picture), digest_size=8).digest() for picture in pictures]
     return np.frombuffer(b"".join(digests), np.uint64)
 

@@ -1,8 +1,8 @@
 """Fill data roots: what every converter and simulator does beside reading its source.
 
 A writer is a function that is given one job, such as a file to convert, and writes its sequences. `fill_root`
-does the rest: it takes the folder for this recipe, runs the jobs in processes with a progress bar, lists what was
-left out, and writes the index.
+does the rest: it takes the folder for this recipe, runs the jobs in processes with a progress bar, lists what
+was left out, and writes the index.
 """
 
 import argparse
@@ -88,8 +88,8 @@ def fill_root(
     Args:
         root: the data root, or several that the same jobs write into.
         jobs: the pieces of the work; each is done by one process.
-        work: does a job, which writes sequences into the roots, and reports it. It must pass over sequences that are
-            there: so an interrupted conversion continues.
+        work: does a job, which writes sequences into the roots, and reports it. It must pass over sequences
+            that are there: so an interrupted conversion continues.
         workers: number of processes.
         target: if each job writes a single sequence, the folder of that sequence. Jobs whose folder is there
             count as present and are not started.
@@ -174,9 +174,9 @@ def check_shares(shares: Sequence[float]) -> None:
 def assign_splits(sequences: int, shares: Sequence[float]) -> list[str]:
     """Return the split of each sequence 0, 1, 2, ...
 
-    The first sequences go to one split each, until every split with a share has one; each later sequence goes to
-    the split that lacks most of its share. So the numbers are right to within one sequence, and a longer list
-    begins with the shorter one.
+    The first sequences go to one split each, until every split with a share has one; each later sequence goes
+    to the split that lacks most of its share. So the numbers are right to within one sequence, and a longer
+    list begins with the shorter one.
     """
     wanted = np.array(shares)
     counts = np.zeros(len(wanted))

@@ -135,9 +135,10 @@ def _pack_split(root: Path, out: Path, split: str, rows: pd.DataFrame, workers: 
         0,
         *np.cumsum(rows["frames"].to_numpy(), dtype=np.int64).tolist(),
     ]  # in frames, after so many sequences
-    shapes = [(ends[-1], *store.frame_size), (ends[-1], *store.condition_shape)]
+    shapes = [(ends[-1], *store.frame_size), (ends[-1], *store.conditions.shape)]
     files = [out / split / f"{name}.npy" for name in ARRAYS]
-    arrays = list(zip(files, (np.uint8, store.condition_type), shapes, strict=True))
+    types = [np.dtype(np.uint8), np.dtype(store.conditions.dtype)]
+    arrays = list(zip(files, types, shapes, strict=True))
     if all(_is_whole(*array) for array in arrays):
         bar.update(len(rows))
         return
@@ -163,7 +164,7 @@ def _pack_split(root: Path, out: Path, split: str, rows: pd.DataFrame, workers: 
             array.finish()
 
 
-def _is_whole(path: Path, dtype: type, shape: tuple[int, ...]) -> bool:
+def _is_whole(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> bool:
     try:
         PackedArray(path, dtype, shape)
     except InputError:
@@ -175,7 +176,7 @@ def _read_piece(root: Path, split: str, job: tuple[int, int, int]) -> tuple[np.n
     number, start, count = job
     store = opened_store(root, split)
     frames = np.empty((count, *store.frame_size), np.uint8)
-    conditions = np.empty((count, *store.condition_shape), store.condition_type)
+    conditions = store.conditions.empty(count)
     store.read(number, start, frames, conditions)
     return frames, conditions
 
@@ -207,12 +208,11 @@ def _open_growing(path: Path) -> BinaryIO:
 class _GrowingArray:
     """A ``.npy`` file of a known final shape that grows row by row beside its final name."""
 
-    def __init__(self, path: Path, dtype: type, shape: tuple[int, ...]):
-        self._path, self._growing = path, path.with_name(f".{path.name}.part")
-        self._header, self._row_bytes = (
-            npy_header(np.dtype(dtype), shape),
-            math.prod(shape[1:]) * np.dtype(dtype).itemsize,
-        )
+    def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]):
+        self._path = path
+        self._growing = path.with_name(f".{path.name}.part")
+        self._header = npy_header(dtype, shape)
+        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
         self._length = shape[0]
         if path.exists():  # finished before its twin was, or damaged since
             os.replace(path, self._growing)

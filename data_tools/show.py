@@ -55,20 +55,21 @@ def sample_split(store: Store, sequences: int) -> SplitSample:
     rows, conditions, brightness, motion = [], [], [], []
     for number in tqdm(numbers.tolist(), desc=store.split, unit="sequence", disable=None):
         length = int(store.lengths[number])
-        with_poses = bool(store.info.pose_channels)
         times = np.unique(np.linspace(0, length - 1, min(COLUMNS, length)).round().astype(int))
         first, light, change, last = 0, 0.0, 0.0, None
-        pictures, tables = [], []
+        pictures, poses, tables = [], [], []
         for frames, table in store.pieces(number, length):
             joined = frames if last is None else np.concatenate([last, frames])
             light += frames.sum(dtype=np.float64)
             change += np.abs(np.diff(joined.astype(np.int16), axis=0)).sum(dtype=np.float64)
             inside = times[(times >= first) & (times < first + len(frames))] - first
             pictures.append(frames[inside])
-            tables.append(table[inside] if with_poses else table)
+            tables.append(store.conditions.numbers(table))
+            if store.conditions.is_image:
+                poses.append(table[inside])
             first, last = first + len(frames), frames[-1:]
         values = math.prod(store.frame_size)
-        conditions.append(np.empty((length, 0), np.float32) if with_poses else np.concatenate(tables))
+        conditions.append(np.concatenate(tables))
         brightness.append(light / (length * values))
         motion.append(change / ((length - 1) * values) if length > 1 else 0.0)
         if number in shown:
@@ -77,8 +78,8 @@ def sample_split(store: Store, sequences: int) -> SplitSample:
             path = str(store.index["path"].iloc[number])
             if truth_folder(store.root, path).is_dir():
                 rows.append((f"{name}, segmentation", times, _segmentation(store, path, times)))
-            if with_poses:
-                rows.append((f"{name}, pose of the frame after", times, np.concatenate(tables)))
+            if store.conditions.is_image:
+                rows.append((f"{name}, pose of the frame after", times, np.concatenate(poses)))
     return SplitSample(store, rows, np.concatenate(conditions), np.array(brightness), np.array(motion))
 
 
@@ -98,7 +99,7 @@ def describe(root: Path, samples: list[SplitSample]) -> str:
         f"frames {size[0]}x{size[1]}x{size[2]}, "
         + (
             "with poses"
-            if info.pose_channels
+            if samples[0].store.conditions.is_image
             else f"{info.action_dim} action and {info.position_dim} position columns"
         ),
         "",

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from . import layout, png, poses
+from .conditions import ConditionSpec
 from .errors import InputError
 from .files import is_inside, open_regular
 from .layout import DatasetInfo
@@ -31,8 +32,7 @@ PIECE = 2**26  # bytes of frames that are read at a time where a whole sequence 
 class Store(ABC):
     """One split: its `index` (a row a sequence), the data set's `info` and what its frames measure.
 
-    Conditions are rows of tables, float32 [T,A+P], or poses, uint8 [T,H,W,C]; those of one frame are of `condition_shape` and
-    `condition_type`. Opening a store reads no frame. Stores travel to worker processes.
+    Conditions are rows of tables, float32 [T,A+P], or poses, uint8 [T,H,W,C]; those of one frame have the form `conditions`. Opening a store reads no frame. Stores travel to worker processes.
     """
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
@@ -42,14 +42,11 @@ class Store(ABC):
         self.frame_size = tuple(
             int(index[name].iloc[0]) for name in ("height", "width", "channels")
         )  # (H,W,C) of all
-        if info.pose_channels and layout.POSES_COLUMN not in index:
+        if self.conditions.is_image and layout.POSES_COLUMN not in index:
             raise InputError(
                 f"{root / layout.INDEX_FILE}: found no column {layout.POSES_COLUMN}; {layout.AGAIN}"
             )
-        self.condition_shape = (
-            (*self.frame_size[:2], info.pose_channels) if info.pose_channels else (info.condition_dim,)
-        )
-        self.condition_type = np.uint8 if info.pose_channels else np.float32
+        self.conditions = ConditionSpec.of(info, *self.frame_size[:2])
         expected = dict(zip(("height", "width", "channels"), self.frame_size, strict=True))
         expected |= {"action_dim": info.action_dim, "position_dim": info.position_dim}
         for column, value in expected.items():
@@ -61,7 +58,7 @@ class Store(ABC):
                 )
 
     def read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
-        """Fills uint8 `frames` [T,H,W,C] and `conditions` [T,*condition_shape] from frame `start` of a sequence on.
+        """Fills uint8 `frames` [T,H,W,C] and `conditions` [T,...] from frame `start` of a sequence on.
 
         Raises `InputError` naming the file if one is missing, damaged or of another size than the index says, and `IndexError`
         for frames that the sequence does not have.
@@ -75,7 +72,7 @@ class Store(ABC):
         The first frame is mostly that of the start; any other one of the sequence takes its place. Raises as `read`.
         """
         frames = np.empty((len(clips), length, *self.frame_size), np.uint8)
-        conditions = np.empty((len(clips), length, *self.condition_shape), self.condition_type)
+        conditions = self.conditions.empty(len(clips), length)
         for place, (sequence, start, first) in enumerate(clips):
             self.read(sequence, start, frames[place], conditions[place])
             if first != start:
@@ -97,7 +94,7 @@ class Store(ABC):
         """
         for start, count in self.stretches(length):
             frames = np.empty((count, *self.frame_size), np.uint8)
-            conditions = np.empty((count, *self.condition_shape), self.condition_type)
+            conditions = self.conditions.empty(count)
             self.read(sequence, start, frames, conditions)
             yield frames, conditions
 
@@ -109,10 +106,7 @@ class Store(ABC):
     @property
     def frame_bytes(self) -> int:
         """What one frame and its condition take in memory, and in a packed store."""
-        return (
-            math.prod(self.frame_size)
-            + math.prod(self.condition_shape) * np.dtype(self.condition_type).itemsize
-        )
+        return math.prod(self.frame_size) + self.conditions.nbytes
 
     def horizon(self, sequence: int, columns: slice = slice(None)) -> int | None:
         """Return how many frames after a sequence's first one have a condition, and so can be predicted.
@@ -121,7 +115,7 @@ class Store(ABC):
         `columns` are those of ``[actions, positions]`` that are needed; None if these are none: nothing limits a
         prediction then.
         """
-        if self.info.pose_channels:
+        if self.conditions.is_image:
             return int(self.index[layout.POSES_COLUMN].iat[sequence])
         if not range(self.info.condition_dim)[columns]:
             return None
@@ -143,7 +137,7 @@ class Store(ABC):
         last = length if stop <= length else self.count_conditions(sequence)
         if not 0 <= start <= stop <= last:
             raise IndexError(f"conditions {start} to {stop - 1} of {last}")
-        conditions = np.empty((stop - start, *self.condition_shape), self.condition_type)
+        conditions = self.conditions.empty(stop - start)
         self._read_conditions(sequence, start, conditions)
         return conditions
 
@@ -275,7 +269,7 @@ class PoseStore(Store):
     def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
         _, files = self._list(sequence)
         for time, condition in enumerate(conditions, start=start):
-            condition[:] = png.read_frame(files[min(time, len(files) - 1)], self.condition_shape, self.root)
+            condition[:] = png.read_frame(files[min(time, len(files) - 1)], self.conditions.shape, self.root)
 
     def _list(self, sequence: int) -> tuple[list[str], list[str]]:
         """The sequence's files of frames, and of poses from that of the second frame on."""
@@ -300,15 +294,18 @@ class PackedStore(Store):
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         super().__init__(root, split, info, index)
         self._check_inside(split)
-        if info.pose_channels and (index[layout.POSES_COLUMN] > self.lengths - 1).any():
+        if self.conditions.is_image and (index[layout.POSES_COLUMN] > self.lengths - 1).any():
             raise InputError(
                 f"{root / layout.INDEX_FILE}: found more poses than frames; pack the data set again"
             )
         ends = np.cumsum(self.lengths, dtype=np.int64)
         self._starts, total = ends - self.lengths, int(ends[-1])
-        self._frames = PackedArray(root / split / f"{ARRAYS[0]}.npy", np.uint8, (total, *self.frame_size))
-        shape = (total, *self.condition_shape)
-        self._conditions = PackedArray(root / split / f"{ARRAYS[1]}.npy", self.condition_type, shape)
+        self._frames = PackedArray(
+            root / split / f"{ARRAYS[0]}.npy", np.dtype(np.uint8), (total, *self.frame_size)
+        )
+        shape = (total, *self.conditions.shape)
+        path = root / split / f"{ARRAYS[1]}.npy"
+        self._conditions = PackedArray(path, np.dtype(self.conditions.dtype), shape)
 
     def files(self, sequences: Iterable[int]) -> dict[str, list[str]]:
         return {self.split: self._files(0)}
@@ -326,8 +323,10 @@ class PackedStore(Store):
 class PackedArray:
     """A ``.npy`` file of known type and shape, read by rows. Opened at first use in each process, so that it can be sent."""
 
-    def __init__(self, path: Path, dtype: type, shape: tuple[int, ...]):
-        self.path, self.dtype, self.shape = path, np.dtype(dtype), shape
+    def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]):
+        self.path = path
+        self.dtype = dtype
+        self.shape = shape
         self._row_bytes = math.prod(shape[1:]) * self.dtype.itemsize
         self._open()
 

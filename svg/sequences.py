@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -70,11 +69,12 @@ class SequenceDataset(Dataset):
     ):
         self.store = open_store(root, split)
         self.split, self.info, self.clip_length = split, self.store.info, clip_length
-        if self.info.pose_channels and conditions != "all":
+        if self.store.conditions.is_image and conditions != "all":
             raise InputError(
                 f"found {conditions}, but the data set {self.info.name} has poses; leave it out", "conditions"
             )
         self.columns = condition_columns(self.info, conditions)
+        self.conditions = self.store.conditions.select(self.columns)
         self.future_positions = future_positions if self.columns.stop > self.info.action_dim else None
         if self.future_positions is not None:
             self.future_positions.motion(self.info)  # columns that there are not, before anything is read
@@ -86,7 +86,7 @@ class SequenceDataset(Dataset):
                 f"{self.store.root / longest['path']}: found {longest['frames']} frames, expected at least {clip_length}; "
                 + (
                     "svg-rollout predicts it from its poses, and what is to be scored is in another split"
-                    if self.info.pose_channels and index[layout.POSES_COLUMN].max() + 1 >= clip_length
+                    if self.conditions.is_image and index[layout.POSES_COLUMN].max() + 1 >= clip_length
                     else "ask for fewer (n_future, n_eval)"
                 )
             )
@@ -108,7 +108,7 @@ class SequenceDataset(Dataset):
     @property
     def condition_dim(self) -> int:
         """Columns of the conditions, or channels of a pose."""
-        return self.info.pose_channels or len(self.condition_mean)
+        return self.conditions.channels
 
     @property
     def condition_mean(self) -> list[float]:
@@ -117,13 +117,7 @@ class SequenceDataset(Dataset):
     @property
     def condition_names(self) -> list[str]:
         """Where each of the conditions' columns comes from, such as ``actions.csv column 1``."""
-        tables = (
-            (layout.ACTIONS_FILE, self.info.action_dim),
-            (layout.POSITIONS_FILE, self.info.position_dim),
-        )
-        return [f"{file} column {number}" for file, width in tables for number in range(1, width + 1)][
-            self.columns
-        ]
+        return list(self.conditions.columns)
 
     @property
     def action_columns(self) -> int:
@@ -133,7 +127,7 @@ class SequenceDataset(Dataset):
     @property
     def given(self) -> str:
         """What predictions of these clips are given besides the observed frames, in words."""
-        if self.info.pose_channels:
+        if self.conditions.is_image:
             return "poses of the frames to come"
         actions, positions = self.action_columns, self.condition_dim - self.action_columns
         if not positions:
@@ -242,7 +236,7 @@ class SequenceDataset(Dataset):
 
     def _selected(self, conditions: np.ndarray) -> np.ndarray:
         """Those columns that condition the model; poses as they are."""
-        return conditions if self.info.pose_channels else conditions[..., self.columns]
+        return self.store.conditions.pick(conditions, self.columns)
 
 
 class TrainingBatches:
@@ -338,23 +332,16 @@ class ResidentBatches:
         """Raises `InputError` if the split does not fit."""
         self.batches, dataset = batches, batches.dataset
         total, (height, width, channels) = int(dataset.lengths.sum()), dataset.frame_size
-        condition = (
-            (dataset.condition_dim, *dataset.frame_size[:2])
-            if dataset.info.pose_channels
-            else (dataset.condition_dim,)
-        )
-        kind = torch.uint8 if dataset.info.pose_channels else torch.float32
-        free, needed = (
-            runtime.free_memory(device),
-            total * (height * width * channels + math.prod(condition) * kind.itemsize),
-        )
+        frame_bytes = height * width * channels + dataset.conditions.nbytes
+        free, needed = runtime.free_memory(device), total * frame_bytes
         if needed > 0.9 * free:
             raise InputError(
                 f"--data_device {device.type}: found {free / 1e9:.1f} GB free, expected {needed / 1e9:.1f} GB and a tenth more for "
                 f"the {dataset.split} split of {dataset.root}; leave the flag out"
             )
         self.frames = torch.empty(total, height, width, channels, dtype=torch.uint8, device=device)
-        self.conditions = torch.empty(total, *condition, dtype=kind, device=device)
+        outline = as_tensor(dataset.conditions.empty(0))
+        self.conditions = torch.empty(total, *outline.shape[1:], dtype=outline.dtype, device=device)
         self.first = torch.from_numpy(np.cumsum(dataset.lengths) - dataset.lengths)
         for number, first in enumerate(self.first.tolist()):
             length = int(dataset.lengths[number])
