@@ -1,4 +1,4 @@
-"""Read everything in a data set and name each sequence that is damaged or doubtful; exit code 1 if there is any.
+"""Read everything in a data set and name the damaged and doubtful sequences; exit code 1 if there are any.
 
 A sequence is damaged if it cannot be read or contradicts the index. Doubtful are frozen frames, actions that
 never change, positions that move against the actions where those of other sequences move with them, frames
@@ -350,7 +350,7 @@ def _twins(root: Path, findings: list[Finding]) -> Iterator[str]:
 
 
 def _overlaps(findings: list[Finding]) -> list[tuple[int, int, int]]:
-    """Return (number, number of its partner, frames in common) of findings that share frames with another split.
+    """Return (number, number of its partner, frames in common) of findings that share frames across splits.
 
     Of two such findings the one of the later split is listed; its partner is the one with most frames in
     common.

@@ -1,4 +1,4 @@
-"""What all commands share: the printer, and a user's mistake as one line with exit code 2 instead of a stack trace."""
+"""The frame of all commands: one printer, and mistakes of the user in one line with exit code 2."""
 
 import argparse
 import contextlib
@@ -8,34 +8,39 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, NoReturn
 
 from .errors import InputError, clean
 from .files import explain_os_error
 
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-"""What may follow a flag that is on or off."""
+"""Words that may follow a flag that is on or off."""
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Answer a mistake with one line instead of the whole usage, and name what was probably meant.
+    """A parser that answers a mistake in one line instead of the usage, and suggests the name that was meant.
 
     A flag that is on or off may be followed by True, False, yes, no, 1 or 0.
     """
 
     def error(self, message: str) -> NoReturn:
-        tell(f"{self.prog}: {InputError(message)}; see {self.prog} --help", error=True)  # one line
+        """Print the mistake in one line and exit with code 2."""
+        tell(f"{self.prog}: {InputError(message)}; see {self.prog} --help", error=True)
         self.exit(2)
 
     def expand(self, words: list[str]) -> list[str]:
         """Return the command line with what stands for several words written out."""
         return words
 
-    def parse_known_args(
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse as `ArgumentParser` does, but refuse unknown flags: those of a sub-command are known only here."""
+    def parse_known_args(  # ty: ignore[incompatible-method-override] the base has overloads
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Parse as `ArgumentParser` does, but refuse unknown flags.
+
+        They are compared here, and not in `parse_args`, because only here the flags of a sub-command are
+        known.
+        """
         words = self.expand(list(sys.argv[1:] if args is None else args))
         parsed, unknown = super().parse_known_args(self._without_truth_values(words), namespace)
         if unknown:
@@ -45,8 +50,12 @@ class OneLineParser(argparse.ArgumentParser):
         return parsed, unknown
 
     def _without_truth_values(self, words: list[str]) -> list[str]:
-        """Return the words with ``--x True`` as ``--x``, and ``--x=no`` as ``--no-x`` or, if that is no flag, left out."""
-        plain, rest = [], deque(words)
+        """Return the words with ``--x True`` as ``--x``, and ``--x=no`` as ``--no-x``.
+
+        If there is no flag ``--no-x``, an ``--x`` before it is removed instead.
+        """
+        plain: list[str] = []
+        rest = deque(words)
         while rest:
             word = rest.popleft()
             if word == "--":
@@ -66,7 +75,7 @@ class OneLineParser(argparse.ArgumentParser):
                 plain.append(flag)
             elif has_opposite:
                 plain.append(opposite)
-            else:  # an earlier one, of a flags file perhaps, is taken back
+            else:  # remove an earlier one, perhaps from a flags file
                 plain = [other for other in plain if other not in action.option_strings]
         return plain
 
@@ -74,7 +83,7 @@ class OneLineParser(argparse.ArgumentParser):
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            meant = suggestion([str(value)], map(str, action.choices))
+            meant = suggestion([str(value)], map(str, action.choices or ()))
             raise argparse.ArgumentError(action, f"{error.message}{meant}") from None
 
 
@@ -97,15 +106,15 @@ def _letters(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-_lost: dict[str, OSError] = {}  # streams that nobody reads any more, by name
-_commands: list[str] = []  # those that run: some call others
+_lost: dict[str, OSError] = {}  # the error of each stream that can no longer be written to, by its name
+_commands: list[str] = []  # the commands that run now: some call others
 
 
 def tell(text: str = "", error: bool = False) -> None:
-    """Print `text` on stdout or, with `error`, on stderr: all that this program prints goes through here.
+    """Print `text` on stdout or, with `error`, on stderr. All that this program prints goes through here.
 
-    What a terminal would obey is written out, and so are letters that the stream's encoding lacks. A stream that can no longer be
-    written to ends no work: `run_command` says so at the end.
+    Control sequences for terminals are escaped, and so are letters that the encoding of the stream lacks. If
+    the stream can no longer be written to the work goes on: `run_command` reports it at the end.
     """
     name = "stderr" if error else "stdout"
     stream = getattr(sys, name)
@@ -120,30 +129,31 @@ def tell(text: str = "", error: bool = False) -> None:
 
 
 def _give_up(name: str, problem: OSError) -> None:
-    """Let what is still written to a stream go nowhere."""
+    """Remember the error of a stream, and discard all that is still written to it."""
     _lost.setdefault(name, problem)
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, getattr(sys, name).fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, getattr(sys, name).fileno())
+        os.close(null)
 
 
 def _open_streams() -> None:
-    """Open those of stdin, stdout and stderr that were closed: the next file that is opened would take their place."""
+    """Open stdin, stdout and stderr if they are closed: the next file to be opened would take their place."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
             handle = os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
             if getattr(sys, name) is None:
-                setattr(sys, name, open(handle, "r" if name == "stdin" else "w", closefd=False))  # noqa: SIM115 to the end
+                mode = "r" if name == "stdin" else "w"
+                setattr(sys, name, open(handle, mode, closefd=False))  # noqa: SIM115 stays open to the end
 
 
 def run_command(name: str, work: Callable[[], int | None], on_interrupt: str = "interrupted") -> int:
-    """Do the work of a command and return its exit code: what the work returns, 0 for None.
+    """Do the work of a command and return its exit code: that of the work, 0 for None.
 
-    A mistake of the user is one line on stderr and 2. If stdout was closed before all was printed the work is done all the same;
-    the code is then that of a broken pipe, 141, or 2.
+    A mistake of the user is one line on stderr and code 2. If stdout is closed before all is printed the work
+    is still done; the code is then that of a broken pipe, 141, or 2.
     """
     _open_streams()
     _commands.append(name)
@@ -160,14 +170,12 @@ def run_command(name: str, work: Callable[[], int | None], on_interrupt: str = "
         return code
     if isinstance(problem, BrokenPipeError):
         return 128 + 13  # SIGPIPE, which Windows lacks
-    tell(
-        f"{name}: stdout: {problem.strerror}; what was to be printed is lost, the work itself is done",
-        error=True,
-    )
+    tell(f"{name}: stdout: {problem.strerror}; the text is lost, the work itself is done", error=True)
     return 2
 
 
 def _run(name: str, work: Callable[[], int | None], on_interrupt: str) -> int:
+    """Do the work and return its exit code; errors that a user can fix become one line."""
     try:
         with _terminable():
             return work() or 0
@@ -176,7 +184,7 @@ def _run(name: str, work: Callable[[], int | None], on_interrupt: str) -> int:
     except OSError as error:
         reason = explain_os_error(error)
     except RuntimeError as error:
-        on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported for --help
+        on_gpu = type(error).__name__ == "OutOfMemoryError"  # of torch, which is not imported for --help
         if str(error).startswith(("InvalidCxxCompiler", "TritonMissing")):
             reason = "--compile: found no compiler; install g++ (on a GPU: triton) or leave the flag out"
         elif on_gpu or "DefaultCPUAllocator" in str(error):
@@ -194,13 +202,14 @@ def _run(name: str, work: Callable[[], int | None], on_interrupt: str) -> int:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which is to clean up as Ctrl-C does."""
+    """SIGTERM, handled like Ctrl-C so that everything is cleaned up."""
 
     exit_code = 128 + signal.SIGTERM
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def _terminable() -> Generator[None]:
+    """Raise `Terminated` on SIGTERM meanwhile."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

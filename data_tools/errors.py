@@ -1,34 +1,33 @@
-"""The error of the whole program, and the texts that reach a terminal."""
+"""The error for mistakes of the user, and texts that are safe to print on a terminal."""
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: one line with the file, row or flag; what was found, what was expected, what to do.
+    """A mistake in the user's input, in one line: the file, row or flag; found, expected, and what to do.
 
-    Command-line front ends print its `line` without a stack trace and exit with code 2. A mistake in an `argument`
-    begins with its name, ``device: found ...``, and on a command line with the flag, ``--device: found ...``.
+    Commands print its `line` without a stack trace and exit with code 2. A mistake in an `argument` begins
+    with its name, ``device: found ...``, and on a command line with the flag, ``--device: found ...``.
     """
 
     def __init__(self, message: str, argument: str = ""):
         self.argument = argument
         if argument:
             message = f"{argument}: {message}"
-        line = " ".join(
-            line.strip() for line in message.splitlines()
-        )  # other libraries' errors have several lines
+        # Errors of other libraries have several lines.
+        line = " ".join(line.strip() for line in message.splitlines())
         super().__init__(clean(line))
 
     @property
     def line(self) -> str:
-        """As a command prints it."""
+        """Return the error as a command prints it."""
         return f"--{self}" if self.argument else str(self)
 
 
 def clean(text: str) -> str:
-    """Return `text` with all that a terminal would obey, line breaks excepted, written out as ``\\x1b``.
+    """Return `text` with control characters other than line breaks escaped, as in ``\\x1b``.
 
-    Names come from files of anybody. Those that are in no encoding come out as ``\\udcff``.
+    Names may come from anybody's files. Bytes of a name that are in no encoding become ``\\udcff``.
     """
-    if text.replace("\n", "").isprintable():  # nearly always
+    if text.replace("\n", "").isprintable():  # the usual case, fast
         return text
     return "".join(
         letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text

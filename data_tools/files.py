@@ -1,17 +1,19 @@
-"""The file system: files of anybody are opened and their folders walked, files of ours are written whole or not at all.
+"""The file system: read anybody's files and folders safely, and write our own completely or not at all.
 
-Whatever comes from elsewhere may be a pipe, a device, a link to another place, larger than memory or without rights. Names of
-temporary files are random and are never opened through a link, so that nobody can have put one there before.
+A path from elsewhere may be a pipe, a device, a link to another place, larger than memory or unreadable.
+Names of temporary files are random and never opened through a link, so that nobody can have put something
+there before.
 """
 
 import contextlib
 import errno
+import io
 import os
 import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -23,46 +25,44 @@ except ImportError:  # Windows
 
 from .errors import InputError
 
-TEMPORARY = ".svg-part"  # how temporary names end
-POINTER, MOST_POINTER = (
-    b"version https://git-lfs.github.com/spec/",
-    1024,
-)  # how a Git LFS pointer begins, and its size
-SPARSE_FROM, SPARSE = (
-    2**26,
-    4,
-)  # bytes from which on a file is refused if it is so many times as large as what is stored of it
+TEMPORARY = ".svg-part"  # suffix of temporary names
+POINTER = b"version https://git-lfs.github.com/spec/"  # first bytes of a Git LFS pointer
+MOST_POINTER = 1024  # bytes of a Git LFS pointer
+SPARSE_FROM = 2**26  # bytes: smaller files may be sparse
+SPARSE = 4  # a file is refused if it is so many times as large as its stored part
 OTHER_PLACE = "make it writable, or name another place with --out"
-_NO_FOLLOW, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)  # Windows has neither
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has neither of them
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 
 def explain_os_error(error: OSError) -> str:
-    """Return what could not be done and what to do about it, in one line."""
-    told = f"{error.filename or 'files'}: {error.strerror or error}"
+    """Return the error in one line, with advice."""
+    problem = f"{error.filename or 'files'}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{told}; make room"
+        return f"{problem}; make room"
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{told}; raise the limit, {open_files_limit()}, or lower --workers"
-    return f"{told}; check the path, its rights and the disk"
+        return f"{problem}; raise the limit, {open_files_limit()}, or lower --workers"
+    return f"{problem}; check the path, its rights and the disk"
 
 
 def open_files_limit() -> str:
-    """Return how many files this process may have open, and where this is set."""
+    """Return the limit on open files of this process in words, and where it is set."""
     if resource is None:
         return "of open files"
     return f"{resource.getrlimit(resource.RLIMIT_NOFILE)[0]} open files by `ulimit -n`"
 
 
-# ---------------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------- reading
 
 
-def open_regular(path: Path | str, root: Path | str | None = None) -> BinaryIO:
-    """Open a regular file for reading; one that is a link out of `root` is refused.
+def open_regular(path: Path | str, root: Path | str | None = None) -> io.BufferedReader:
+    """Open a regular file for reading. A link out of `root` is refused.
 
-    Raises `OSError`, also for a pipe or a device, on which reading may never end, for a file that is nearly all hole, which would
-    be read as zeros beyond any memory, and for a pointer that Git LFS leaves in the place of a file.
+    Raises `OSError`, also for a pipe or a device, on which reading may never end; for a sparse file that is
+    nearly empty, which would be read as more zeros than fit into memory; and for a pointer of Git LFS instead
+    of the file.
     """
-    file = open(path, "rb", opener=partial(_open, root))  # noqa: SIM115 whoever asked for it closes it
+    file = open(path, "rb", opener=partial(_open, root))  # noqa: SIM115 the caller closes it
     try:
         reason = _unreadable(file)
     except OSError:
@@ -74,17 +74,15 @@ def open_regular(path: Path | str, root: Path | str | None = None) -> BinaryIO:
     raise OSError(errno.EINVAL, reason, str(path))
 
 
-def _unreadable(file: BinaryIO) -> str | None:
-    """Return why a file is not to be read; None if it may be."""
+def _unreadable(file: io.BufferedReader) -> str | None:
+    """Return the reason for which a file must not be read, or None."""
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
     if status.st_size <= MOST_POINTER and file.peek(len(POINTER)).startswith(POINTER):
         return "a Git LFS pointer instead of the file: run `git lfs pull`"
-    if (
-        status.st_size > SPARSE_FROM
-        and getattr(status, "st_blocks", status.st_size) * 512 * SPARSE < status.st_size
-    ):
+    blocks = getattr(status, "st_blocks", status.st_size)  # of 512 bytes; Windows does not tell
+    if status.st_size > SPARSE_FROM and blocks * 512 * SPARSE < status.st_size:
         stored = _stored_bytes(file.fileno(), status.st_size)
         if stored * SPARSE < status.st_size:
             return f"a sparse file: {status.st_size} bytes, of which {stored} are stored"
@@ -92,9 +90,9 @@ def _unreadable(file: BinaryIO) -> str | None:
 
 
 def _stored_bytes(handle: int, size: int) -> int:
-    """Return how many bytes of a file are stored, compressed or not; the others are holes. Windows is not asked."""
+    """Return the number of stored bytes of a file, compressed or not; the others are holes."""
     stored = place = 0
-    with contextlib.suppress(OSError):  # of a hole that goes on to the end
+    with contextlib.suppress(OSError):  # raised by a hole that goes on to the end
         while place < size:
             start = os.lseek(handle, place, os.SEEK_DATA)
             place = os.lseek(handle, start, os.SEEK_HOLE)
@@ -104,7 +102,7 @@ def _stored_bytes(handle: int, size: int) -> int:
 
 
 def _open(root: Path | str | None, path: str, flags: int) -> int:
-    """Open without waiting for the other end of a pipe, and without following a link that leads out of `root`."""
+    """Open without waiting for the other end of a pipe, and refuse a link that leads out of `root`."""
     flags |= _NO_WAIT
     if root is None:
         return os.open(path, flags)
@@ -119,9 +117,9 @@ def _open(root: Path | str | None, path: str, flags: int) -> int:
 
 
 def read_bytes(path: Path | str, most: int, root: Path | str | None = None) -> bytes:
-    """Return the contents of a regular file of at most `most` bytes, whose size is compared before anything is read.
+    """Return the contents of a regular file of at most `most` bytes.
 
-    Raises `OSError`.
+    The size is compared before anything is read. Raises `OSError`.
     """
     with open_regular(path, root) as file:
         size = os.fstat(file.fileno()).st_size
@@ -131,7 +129,7 @@ def read_bytes(path: Path | str, most: int, root: Path | str | None = None) -> b
 
 
 def is_inside(path: Path | str, root: Path | str) -> bool:
-    """Return whether `path`, all links followed, is `root` or lies below it."""
+    """Return whether `path`, after following all links, is `root` or lies below it."""
     return _is_above(os.path.realpath(root), os.path.realpath(path))
 
 
@@ -148,16 +146,17 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 
 
 def walk(root: Path | str, within: Path | str | None = None) -> Iterator[tuple[str, list[str]]]:
-    """Yield (folder, names of its files) at and below `root`, folders in natural order; nothing if `root` is no folder.
+    """Yield (folder, names of its files) at and below `root`, folders in natural order.
 
-    Hidden folders are passed over. Links are followed within `within` (default: `root`), but not in circles. Raises `InputError`
-    for a folder that cannot be listed, for a link to anywhere else, and for a folder that is reached a second time through a
-    link: trees of such links can be endless.
+    Nothing is yielded if `root` is no folder. Hidden folders are left out. Links are followed within `within`
+    (default: `root`), but not in circles.
+
+    Raises `InputError` for a folder that cannot be listed, for a link to anywhere else, and for a folder that
+    is reached a second time through a link: trees of such links can be endless.
     """
     within = os.path.realpath(root if within is None else within)
-    reached: dict[
-        tuple[int, int], tuple[str, bool]
-    ] = {}  # by device and inode: path, and whether a link led there
+    # By device and inode, the path of a folder and whether a link led there.
+    reached: dict[tuple[int, int], tuple[str, bool]] = {}
     pending = [(os.fspath(root), False)]
     while pending:
         folder, linked = pending.pop()
@@ -172,23 +171,22 @@ def walk(root: Path | str, within: Path | str | None = None) -> Iterator[tuple[s
                 return
             raise InputError(f"{folder}: was removed while it was read; run this again") from None
         except OSError as error:
-            raise InputError(
-                f"{folder}: cannot be listed ({error.strerror}); get the rights to it or move it away"
-            ) from None
+            reason = f"cannot be listed ({error.strerror})"
+            raise InputError(f"{folder}: {reason}; get the rights to it or move it away") from None
         first, first_linked = reached.setdefault((status.st_dev, status.st_ino), (folder, linked))
         if first != folder and (linked or first_linked):
             raise InputError(f"{folder}: is the same folder as {first} (a link); remove one of them")
         folders, files = [], []
         for entry in entries:
-            is_link, is_folder = entry.is_symlink(), entry.is_dir()
+            is_link = entry.is_symlink()
+            is_folder = entry.is_dir()
             if is_folder and entry.name.startswith("."):
                 continue
             if is_link:
                 target = os.path.realpath(entry.path)
                 if not _is_above(within, target):
-                    raise InputError(
-                        f"{entry.path}: a link out of {within}, to {target}; copy what it points to (`cp -rL` does)"
-                    )
+                    advice = "copy what it points to (`cp -rL` does)"
+                    raise InputError(f"{entry.path}: a link out of {within}, to {target}; {advice}")
                 if is_folder and _is_above(target, os.path.realpath(folder)):
                     continue
             if is_folder:
@@ -196,50 +194,51 @@ def walk(root: Path | str, within: Path | str | None = None) -> Iterator[tuple[s
             else:
                 files.append(entry.name)
         yield folder, sorted(files)
-        pending += sorted(folders, key=lambda found: natural_key(os.path.basename(found[0])), reverse=True)
+        # The last one is taken first.
+        pending += sorted(folders, key=lambda entry: natural_key(os.path.basename(entry[0])), reverse=True)
 
 
-# ---------------------------------------------------------------------------------------------------------- writing
+# ---------------------------------------------------------------------------------------------------- writing
 
 
 def folder_in(parent: Path, name: str) -> Path:
-    """Return the folder `name` of a run, made if it is not there.
+    """Return the folder `name` of a run, and make it if it is not there.
 
-    Raises `InputError` if it is a link, through which files elsewhere would be replaced: runs are passed from hand to hand.
+    Raises `InputError` if it is a link: runs are passed on, and files elsewhere would be replaced through it.
     """
     folder = parent / name
     if folder.is_symlink():
-        raise InputError(
-            f"{folder}: is a link, expected a folder of its own; remove the link, or copy what it points to"
-        )
+        advice = "remove the link, or copy what it points to"
+        raise InputError(f"{folder}: is a link, expected a folder of its own; {advice}")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def temporary_beside(path: Path) -> Path:
-    """Return a random temporary name, under which `path` is written before it is renamed."""
+    """Return the random temporary path that is written first, then renamed to `path`."""
     return path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}{TEMPORARY}")
 
 
 def create(path: Path) -> BinaryIO:
-    """Open a new file for writing. Raises `OSError` if there is anything of that name, a link included."""
+    """Open a new file for writing. Raises `OSError` if the name is taken, even by a link."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(path, flags, 0o666), "wb")
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file to write that gets its name at the end of the ``with``, flushed to the disk; after an error nothing is left.
+def whole_file(path: Path) -> Generator[BinaryIO]:
+    """Yield a file to write, which is flushed to the disk and gets its name at the end of the ``with``.
 
-    Whoever is killed meanwhile, or loses power, leaves `path` as it was. Raises `OSError` naming it if it cannot be written.
+    After an error nothing is left. A process that is killed meanwhile, or a loss of power, leaves `path` as
+    it was. Raises `OSError` naming the path if it cannot be written.
     """
     with whole_files([path]) as (file,):
         yield file
 
 
 @contextlib.contextmanager
-def whole_files(paths: list[Path]) -> Iterator[list[BinaryIO]]:
-    """As `whole_file`, of files that belong together: all are complete before the first gets its name, and then each does."""
+def whole_files(paths: list[Path]) -> Generator[list[BinaryIO]]:
+    """Yield files that belong together, like `whole_file`. The first gets its name when all are complete."""
     temporaries = [temporary_beside(path) for path in paths]
     with contextlib.ExitStack() as stack:
         files = []
@@ -273,11 +272,12 @@ def _remove_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder` to write into, which gets its name at the end; after an error nothing is left.
+def whole_folder(folder: Path) -> Generator[Path]:
+    """Yield a temporary folder to write into, which becomes `folder` at the end of the ``with``.
 
-    Whoever is killed leaves no folder under that name. (Files are not flushed one by one: after a loss of power `svg-data index`
-    names those that are empty.) Raises `OSError` naming the folder if it cannot be written.
+    After an error nothing is left, and a process that is killed leaves no folder under that name. The files
+    are not flushed one by one: after a loss of power `svg-data index` names those that are empty. Raises
+    `OSError` naming the folder if it cannot be written.
     """
     temporary = temporary_beside(folder)
     try:
@@ -292,23 +292,25 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> list[str]:
-    """Remove from a folder what interrupted writers left under names of `temporary_beside`.
+    """Remove the temporary files and folders of interrupted writers from a folder.
 
-    Return a line about each that cannot be removed. It is in nobody's way: other names are drawn for what is written next.
+    Return a line for each that cannot be removed. These do no harm: later writers draw other names.
     """
     kept = []
     for leftover in sorted(folder.glob(f".*{TEMPORARY}")):
         try:
             remove(leftover)
         except OSError as error:
-            kept.append(
-                f"{leftover}: left by a writer that was stopped, cannot be removed ({error.strerror}); remove it by hand"
-            )
+            reason = f"left by a writer that was stopped, cannot be removed ({error.strerror})"
+            kept.append(f"{leftover}: {reason}; remove it by hand")
     return kept
 
 
 def check_writable(folder: Path, advice: str = OTHER_PLACE) -> None:
-    """Make a folder that results are to be written to after hours of work. Raise `InputError` if no file can be written there."""
+    """Make a folder for results, and raise `InputError` if no file can be written there.
+
+    Call it before hours of work whose results are for this folder.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, expected a folder; {advice}")
     probe = temporary_beside(folder / "x")
@@ -321,14 +323,14 @@ def check_writable(folder: Path, advice: str = OTHER_PLACE) -> None:
 
 
 def check_file_writable(path: Path) -> None:
-    """As `check_writable`, of a single file."""
+    """Make the folder of a file, and raise `InputError` if the file cannot be written there."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected the name of a file; add it")
     check_writable(path.parent)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder with all that is in it; what a link points to stays."""
+    """Remove a file, a link or a folder with all its contents. The target of a link stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -336,13 +338,13 @@ def remove(path: Path) -> None:
 
 
 def flush_names(folder: Path) -> None:
-    """Let what was renamed in a folder survive a loss of power, where the system can."""
+    """Flush the names in a folder to the disk, where the system can, so that they survive a loss of power."""
     with contextlib.suppress(OSError):  # Windows opens no folders, and some file systems flush none
         flush_file(folder)
 
 
 def flush_file(path: Path) -> None:
-    """Let what another program has written survive a loss of power."""
+    """Flush a file that another program has written to the disk, so that it survives a loss of power."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -351,20 +353,20 @@ def flush_file(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all. Raises `OSError` naming it."""
+    """Write a text file completely or not at all. Raises `OSError` naming it."""
     write_texts({path: text})
 
 
 def write_texts(texts: dict[Path, str]) -> None:
-    """Write files that belong together; see `whole_files`."""
+    """Write text files that belong together; see `whole_files`."""
     with whole_files(list(texts)) as files:
         for file, text in zip(files, texts.values(), strict=True):
             file.write(text.encode(errors="backslashreplace"))
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Let an `OSError` name the path that was to be written: a full disk's names none, others a temporary one."""
+def naming(path: Path) -> Generator[None]:
+    """Let each `OSError` name the path that is written: of a full disk it names none or a temporary one."""
     try:
         yield
     except OSError as error:

@@ -1,10 +1,11 @@
-"""Walks a data root, checks every sequence and writes its index: ``index.csv`` and ``dataset.json``."""
+"""Walk a data root, check every sequence and write the index: ``index.csv`` and ``dataset.json``."""
 
 import argparse
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,17 +23,22 @@ from .tables import TABLES, read_conditions, row_numbers
 from .unread import list_unread
 
 OWN_FILES = (
-    layout.INDEX_FILE, layout.INFO_FILE, "conversion.json", "simulation.json", "left_out.txt", "overview.png", "overview.txt",
+    layout.INDEX_FILE, layout.INFO_FILE, "conversion.json", "simulation.json", "left_out.txt", "overview.png",
+    "overview.txt",
 )  # fmt: skip
-"""What commands leave in a data root beside its sequences."""
+"""Files that commands leave in a data root beside its sequences."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How sequences lie in folders: where those of a split are, what one is called, and what the index says of it.
+    """A layout of sequences in folders.
 
-    `check` takes the data root and a path and gives the index columns and the tables, float32 [T,A+P]. `files_read` takes the
-    data root, a folder below it and the names of its files and gives the names of those that are read.
+    Args:
+        store: its name in ``dataset.json``.
+        find: (data root, split) -> the folders of the sequences.
+        name: (data root, split, folder) -> the name of a sequence.
+        check: (data root, path) -> the columns of a sequence in the index, and its tables float32 [T,A+P].
+        files_read: (data root, folder below it, names of its files) -> the names of the files that are read.
     """
 
     store: str
@@ -43,12 +49,12 @@ class Kind:
 
 
 def kind_of(root: Path) -> Kind:
-    """Return how the sequences below a data root lie."""
+    """Return the layout of the sequences below a data root."""
     return WITH_POSES if poses.has_poses(root) else WITH_TABLES
 
 
 def find_sequences(root: Path, split: str) -> list[Path]:
-    """Return the folders with PNG frames at any depth below the split's folder, in natural order (2 before 10).
+    """Return the folders with PNG frames at any depth below that of the split, in natural order.
 
     Hidden folders are left out. Raises `InputError` if there are two folders of the split.
     """
@@ -57,7 +63,10 @@ def find_sequences(root: Path, split: str) -> list[Path]:
 
 
 def overlooked(root: Path) -> tuple[list[str], list[str]]:
-    """Return a line for each thing that was meant to be read, by its looks, and a line that counts the other files and folders."""
+    """Return a line for each file or folder whose name looks like a slip, and a line that counts the others.
+
+    Files that are read are in neither.
+    """
     kind = kind_of(root)
     folders = [entry for entry in sorted(root.iterdir()) if split_of(entry.name) and entry.is_dir()]
     slips = list(_slips_of_poses(root, folders) if kind is WITH_POSES else _slips_of_tables(root))
@@ -69,10 +78,12 @@ def _slips_of_poses(root: Path, folders: list[Path]) -> Iterator[str]:
     names = poses.SPLIT_FOLDERS.values()
     for folder in folders:
         if folder.name not in names:
-            yield f"{folder}: not read; the splits of data with poses are called {', '.join(names)}: rename it"
+            expected = f"the splits of data with poses are called {', '.join(names)}"
+            yield f"{folder}: not read; {expected}: rename it"
     for split, name in poses.SPLIT_FOLDERS.items():
         if (root / name).is_dir() and not poses.frames_root(root, split).is_dir():
-            yield f"{root / name}: not read; expected {name}{poses.FRAMES} and {name}{poses.POSES} in it as in other splits"
+            expected = f"expected {name}{poses.FRAMES} and {name}{poses.POSES} in it as in other splits"
+            yield f"{root / name}: not read; {expected}"
 
 
 def _slips_of_tables(root: Path) -> Iterator[str]:
@@ -83,44 +94,45 @@ def _slips_of_tables(root: Path) -> Iterator[str]:
 
 def _files_with_tables(root: Path, folder: str, files: list[str]) -> Collection[str]:
     if folder == str(root):
-        return {*OWN_FILES, *filter(split_of, files)}  # a split that is a file is told by itself
+        return {*OWN_FILES, *filter(split_of, files)}  # a file in the place of a split has its own line
     frames = {name for name in files if name.lower().endswith(".png")}
     return frames.union(TABLES.values()) if frames else frames
 
 
 def _files_with_poses(root: Path, folder: str, files: list[str]) -> Collection[str]:
-    """A pose that belongs to no folder of frames is not read."""
+    """Return the pictures among the files; none of poses that belong to no folder of frames."""
     if folder == str(root):
         return OWN_FILES
-    path, frames = (
-        Path(folder).relative_to(root).as_posix(),
-        {name for name in files if name.lower().endswith(".png")},
-    )
+    path = Path(folder).relative_to(root).as_posix()
+    pictures = {name for name in files if name.lower().endswith(".png")}
     for split in poses.SPLIT_FOLDERS:
         base = poses.frames_root(root, split).relative_to(root).as_posix()
-        of_poses = poses.poses_path(base)
+        pose_base = poses.poses_path(base)
         if f"{path}/".startswith(f"{base}/"):
-            return frames
-        if f"{path}/".startswith(f"{of_poses}/") and (root / f"{base}{path.removeprefix(of_poses)}").is_dir():
-            return frames
+            return pictures
+        if (
+            f"{path}/".startswith(f"{pose_base}/")
+            and (root / f"{base}{path.removeprefix(pose_base)}").is_dir()
+        ):
+            return pictures
     return ()
 
 
 def check_sequence(folder: Path) -> tuple[dict, np.ndarray]:
-    """The index columns of one sequence and its conditions, float32 [T,A+P].
+    """Return the columns of one sequence in the index, and its conditions, float32 [T,A+P].
 
-    Reads every image's header and every table; raises `InputError` for a missing or foreign frame, frames of unequal size and
-    a CSV that is short, ragged, not numeric or not finite. Pixels are not decoded here.
+    The header of every image and every table are read; pixels are not decoded. Raises `InputError` for a
+    missing or foreign frame, frames of unequal size and a CSV that is short, ragged, not numeric or not
+    finite.
     """
     paths = frame_paths(folder)
     size = read_image_size(paths[0])
     for path in paths[1:]:
-        found = read_image_size(path)
-        if found != size:
-            raise InputError(
-                f"{path}: found {found[0]}x{found[1]} with {found[2]} channels, expected {size[0]}x{size[1]} with {size[2]} "
-                f"as in {paths[0].name}; convert this frame"
-            )
+        other = read_image_size(path)
+        if other != size:
+            found = f"found {other[0]}x{other[1]} with {other[2]} channels"
+            expected = f"expected {size[0]}x{size[1]} with {size[2]} as in {paths[0].name}"
+            raise InputError(f"{path}: {found}, {expected}; convert this frame")
     tables = read_conditions(folder, len(paths))
     row = dict(zip(("height", "width", "channels"), size, strict=True))
     row["frames"] = len(paths)
@@ -128,9 +140,8 @@ def check_sequence(folder: Path) -> tuple[dict, np.ndarray]:
     row["position_dim"] = tables["positions"].shape[1] if "positions" in tables else 0
     for column, (_, most) in layout.INDEX_RANGES.items():
         if row.get(column, 0) > most:
-            raise InputError(
-                f"{folder}: found {column} {row[column]}, expected at most {most}; divide or convert this sequence"
-            )
+            found = f"found {column} {row[column]}, expected at most {most}"
+            raise InputError(f"{folder}: {found}; divide or convert this sequence")
     conditions = np.concatenate([np.empty((len(paths), 0), np.float32), *tables.values()], axis=1)
     return row, conditions
 
@@ -153,20 +164,29 @@ WITH_POSES = Kind(
 
 
 def build_index(root: Path, name: str | None = None, source: str | None = None) -> pd.DataFrame:
-    """Checks all sequences under ``root/{train,validate,test}``, or laid out as in `poses`, and writes the index. Returns it.
+    """Check all sequences of a data root, write the index and return it.
 
-    Name and source are those given, or those of an earlier index, or the folder's name and none. Mean and standard deviation of
-    the conditions are taken over all rows of the training split. Raises `InputError`, having written nothing, if there are no
-    sequences, one is faulty, or they do not agree in size or in the widths of their tables.
+    They lie under ``root/{train,validate,test}`` or in the layout of `poses`. Mean and standard deviation of
+    the conditions are taken over all rows of the training split.
+
+    Args:
+        root: the data root.
+        name: of the data set; if None that of an earlier index, or else the name of the folder.
+        source: of the data; if None that of an earlier index, or else none.
+
+    Raises `InputError`, having written nothing, if there are no sequences, one is faulty, or they do not
+    agree in size or in the widths of their tables.
     """
     root = Path(root)
     kind = kind_of(root)
-    found = [(split, folder) for split in SPLITS for folder in kind.find(root, split)]
-    if not found:
+    sequences = [(split, folder) for split in SPLITS for folder in kind.find(root, split)]
+    if not sequences:
         raise no_sequences(root)
     check_writable(root, "make it writable")
-    rows, moments, folders = [], None, {}
-    for split, folder in tqdm(found, desc="index", unit="sequence", disable=None):
+    rows: list[dict[str, Any]] = []
+    folders: dict[tuple[str, str], Path] = {}
+    moments = None
+    for split, folder in tqdm(sequences, desc="index", unit="sequence", disable=None):
         path = folder.relative_to(root).as_posix()
         if not path.isprintable():
             raise InputError(f"{str(folder)!r}: a name with characters that cannot be written; rename it")
@@ -174,15 +194,16 @@ def build_index(root: Path, name: str | None = None, source: str | None = None) 
         row |= {"split": split, "sequence": kind.name(root, split, folder), "path": path}
         other = folders.setdefault((split, row["sequence"]), folder)
         if other is not folder:
-            raise InputError(
-                f"{folder}: is called {row['sequence']} in the split {split}, as is {other}; rename one of them"
-            )
+            same = f"is called {row['sequence']} in the split {split}, as is {other}"
+            raise InputError(f"{folder}: {same}; rename one of them")
         if rows:
             _check_agreement(folder, row, root / rows[0]["path"], rows[0])
         rows.append(row)
-        moments = moments or Moments(conditions.shape[1])
+        if moments is None:
+            moments = Moments(conditions.shape[1])
         if split == "train":
             moments.add(conditions)
+    assert moments is not None  # there is a sequence
     mean, std = moments.result()
     old_name, old_source = _earlier_name_and_source(root)
     info = layout.DatasetInfo(
@@ -201,7 +222,7 @@ def build_index(root: Path, name: str | None = None, source: str | None = None) 
 
 
 def _earlier_name_and_source(root: Path) -> tuple[str, str]:
-    """Those of an earlier index; the folder's name and none if there is no sound one, which a new index is to replace."""
+    """Return name and source of an earlier index; by default the name of the folder and ""."""
     try:
         before = layout.read_info(root)
     except InputError:
@@ -210,6 +231,7 @@ def _earlier_name_and_source(root: Path) -> tuple[str, str]:
 
 
 def no_sequences(root: Path) -> InputError:
+    """Return the error for a data root without sequences, with the likely reason."""
     if not root.is_dir():
         return InputError(f"{root}: no such folder, expected the root of a data set")
     if split_of(root.name):
@@ -218,56 +240,53 @@ def no_sequences(root: Path) -> InputError:
         (entry.parent for entry in sorted(root.glob("*/*")) if split_of(entry.name) and entry.is_dir()), None
     )
     if below:
-        return InputError(
-            f"{root}: found no sequences in {', '.join(SPLITS)}; name the folder with the splits, {below}"
-        )
+        missing = f"found no sequences in {', '.join(SPLITS)}"
+        return InputError(f"{root}: {missing}; name the folder with the splits, {below}")
     advice = "`svg-data frames` takes videos and pictures of other names and kinds"
-    return InputError(
-        f"{root}: found no sequences in {', '.join(SPLITS)}; expected e.g. {root / 'train' / '0' / '0.png'}; {advice}"
-    )
+    expected = f"expected e.g. {root / 'train' / '0' / '0.png'}"
+    return InputError(f"{root}: found no sequences in {', '.join(SPLITS)}; {expected}; {advice}")
 
 
 def describe_index(root: Path, index: pd.DataFrame) -> str:
-    """One line: how many sequences of each split, how large, with how many columns; and which usual split is empty."""
+    """Return a line about the contents: sequences of each split, size of frames, form of conditions."""
     counts = {split: int((index["split"] == split).sum()) for split in SPLITS}
     first = index.iloc[0]
     present = ", ".join(f"{count} {split}" for split, count in counts.items() if count)
     absent = ", ".join(f"no {split}" for split, count in counts.items() if not count)
-    told = (
-        "with poses"
-        if first.get(layout.POSES_COLUMN, 0)
-        else f"{first.action_dim} action and {first.position_dim} position columns"
-    )
-    return (
-        f"{root / layout.INDEX_FILE}: {len(index)} sequences ({present}{'; ' if absent else ''}{absent}), "
-        f"frames {first.height}x{first.width}x{first.channels}, {told}"
-    )
+    splits = f"{present}; {absent}" if absent else present
+    size = f"{first.height}x{first.width}x{first.channels}"
+    conditions = f"{first.action_dim} action and {first.position_dim} position columns"
+    if first.get(layout.POSES_COLUMN, 0):
+        conditions = "with poses"
+    return f"{root / layout.INDEX_FILE}: {len(index)} sequences ({splits}), frames {size}, {conditions}"
 
 
 def _check_agreement(folder: Path, row: dict, first_folder: Path, first: dict) -> None:
+    """Raise `InputError` for a sequence of another size or with other columns than the first one."""
     for column in ("height", "width", "channels", "action_dim", "position_dim", "pose_channels"):
         if row.get(column) != first.get(column):
-            raise InputError(
-                f"{folder}: found {column} {row[column]}, expected {first[column]} as in {first_folder}; "
-                "sequences of one data set agree: convert this one or move it out of the data root"
-            )
+            found = f"found {column} {row[column]}, expected {first[column]} as in {first_folder}"
+            advice = "sequences of one data set agree: convert this one or move it out of the data root"
+            raise InputError(f"{folder}: {found}; {advice}")
 
 
 class Moments:
-    """Mean and standard deviation of each of `width` columns, one table at a time; 0 and 1 before there is any."""
+    """Running mean and standard deviation of each of `width` columns; 0 and 1 before there are any rows."""
 
     def __init__(self, width: int):
-        self._sum, self._squares, self._count = np.zeros(width), np.zeros(width), 0
+        self._sum = np.zeros(width)
+        self._squares = np.zeros(width)
+        self._count = 0
 
     def add(self, table: np.ndarray) -> None:
+        """Add the rows of a table [T,width]."""
         values = table.astype(np.float64)
-        self._sum, self._squares, self._count = (
-            self._sum + values.sum(0),
-            self._squares + (values**2).sum(0),
-            self._count + len(values),
-        )
+        self._sum = self._sum + values.sum(0)
+        self._squares = self._squares + (values**2).sum(0)
+        self._count += len(values)
 
     def result(self) -> tuple[list[float], list[float]]:
+        """Return the mean and the standard deviation of each column."""
         if not self._count:
             return self._sum.tolist(), np.ones_like(self._sum).tolist()
         mean = self._sum / self._count
@@ -276,6 +295,7 @@ class Moments:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
     parser.add_argument("root", type=Path, help="data root with train/, validate/ and test/")
     parser.add_argument("--name", help="name of the data set (default: as before, or the folder's)")
     parser.add_argument(
@@ -284,6 +304,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Index a data set and print notes and what it holds."""
     index = build_index(args.root, args.name, args.source)
     slips, others = overlooked(args.root)
     has_tables = layout.POSES_COLUMN not in index
@@ -294,11 +315,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def size_hint(root: Path, index: pd.DataFrame) -> list[str]:
-    """Return a line with a way out if the frames have no size that the models take; those from poses take any."""
+    """Return a line with advice if the models do not take frames of this size; models from poses take any."""
     height, width = index[["height", "width"]].iloc[0]
     if layout.POSES_COLUMN in index or (height == width and width in layout.MODEL_WIDTHS):
         return []
-    sizes = " and ".join(f"{width}x{width}" for width in layout.MODEL_WIDTHS)
-    return [
-        f"{root}: the frames are {height}x{width}, the models take {sizes}; `svg-data resize {root} OUT` makes a copy that fits"
-    ]
+    sizes = " and ".join(f"{side}x{side}" for side in layout.MODEL_WIDTHS)
+    advice = f"`svg-data resize {root} OUT` makes a copy that fits"
+    return [f"{root}: the frames are {height}x{width}, the models take {sizes}; {advice}"]

@@ -1,16 +1,18 @@
-"""What a data set on disk is: file names, index columns, time order.
+"""The layout of a data set on disk: file names, columns of the index, order in time.
 
-A **sequence** is a folder of ``0.png, 1.png, ...`` (or from ``1.png``) with, optionally, ``actions.csv`` (T rows x A) and
-``endeffector_positions.csv`` (T rows x P), comma-separated, without a header.
+A **sequence** is a folder of ``0.png, 1.png, ...`` (or from ``1.png``) with, optionally, ``actions.csv`` (T
+rows x A) and ``endeffector_positions.csv`` (T rows x P), comma-separated, without a header.
 
-**Time**: ``frames[t]`` and ``positions[t]`` are at time t; ``actions[t]`` is carried out between t and t+1. The condition
-for predicting frame t+1 is therefore ``conditions[t] = [actions[t], positions[t]]``.
+**Time**: ``frames[t]`` and ``positions[t]`` are at time t; ``actions[t]`` is carried out between t and t+1.
+The condition for predicting frame t+1 is therefore ``conditions[t] = [actions[t], positions[t]]``.
 
-Instead of tables a sequence may have a skeleton image for each frame, in a layout of its own (see `poses`). ``poses[t]`` is the
-posture in ``frames[t]``, and the condition for predicting frame t+1 is ``conditions[t] = poses[t+1]``.
+Instead of tables a sequence may have a skeleton image for each frame, in a layout of its own (see `poses`).
+``poses[t]`` is the posture in ``frames[t]``, and the condition for predicting frame t+1 is
+``conditions[t] = poses[t+1]``.
 
-A **data set** is a root folder with ``index.csv`` (one row a sequence) and ``dataset.json`` beside it. Its sequences are folders
-(see `folders`) or packed into two files a split (see `store`); the columns of the index are the same.
+A **data set** is a root folder with ``index.csv`` (one row for each sequence) and ``dataset.json`` beside it.
+Its sequences are folders (see `folders`) or packed into two files for each split (see `store`); the columns
+of the index are the same.
 """
 
 import io
@@ -36,24 +38,27 @@ POSITIONS_FILE = "endeffector_positions.csv"
 INDEX_FILE = "index.csv"
 INFO_FILE = "dataset.json"
 SIMULATED_PUSHING = "simulated robot pushing"
-"""The source of data that `svg-data simulate` makes."""
+"""The source in ``dataset.json`` of data from `svg-data simulate`."""
 INDEX_TYPES = {
     "split": "category", "sequence": str, "path": str, "frames": "int32", "height": "int32", "width": "int32",
     "channels": "int32", "action_dim": "int32", "position_dim": "int32",
 }  # fmt: skip
 POSES_COLUMN = "poses"
-"""Index column of data with poses: how many frames after the first one have one."""
+"""Column of the index of data with poses: number of frames after the first one that have a pose."""
 MODEL_WIDTHS = (64, 128)  # of square frames that the predictors take
-MAX_FRAMES, MAX_WIDTH, MAX_PIXELS, MAX_COLUMNS = 10_000_000, 16_384, 2**24, 4_096
+MAX_FRAMES = 10_000_000  # of a sequence
+MAX_WIDTH = 16_384  # of a frame, and its height
+MAX_PIXELS = 2**24  # of a frame
+MAX_COLUMNS = 4_096  # of a table
 MAX_INDEX = 2**28  # bytes
 MAX_TABLE_COLUMNS = 64  # of an index or a table of scores
-INDEX_RANGES = {  # what a row of an index may say
+INDEX_RANGES = {  # least and largest value of each column of an index
     "frames": (1, MAX_FRAMES), "height": (1, MAX_WIDTH), "width": (1, MAX_WIDTH), "channels": (1, 3),
     "action_dim": (0, MAX_COLUMNS), "position_dim": (0, MAX_COLUMNS), POSES_COLUMN: (1, MAX_FRAMES),
 }  # fmt: skip
 
 
-AGAIN = "write it again with `svg-data index` (or, if it is packed, `svg-data pack`)"
+REINDEX_HINT = "write it again with `svg-data index` (or, if it is packed, `svg-data pack`)"
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,11 @@ class DatasetInfo:
 
     Args:
         name, source: for people.
-        action_dim, position_dim: columns of actions and positions.
+        action_dim, position_dim: number of columns of actions and positions.
         mean, std: of each column of ``[actions, positions]`` over the training split.
-        store: how the sequences lie on disk, one of `STORES`.
-        pose_channels: of the skeleton images that stand for actions and positions; 0 if there are none.
+        store: the form of the sequences on disk, one of `STORES`.
+        pose_channels: channels of the skeleton images that replace actions and positions; 0 if there are
+            none.
     """
 
     name: str
@@ -89,26 +95,30 @@ class DatasetInfo:
 
     @property
     def condition_dim(self) -> int:
+        """Return the number of columns of ``[actions, positions]``."""
         return self.action_dim + self.position_dim
 
 
-# ---------------------------------------------------------------------------------------------------------- reading
+# ---------------------------------------------------------------------------------------------------- reading
 
 
 def read_index(root: Path, split: str | None = None) -> "pd.DataFrame":
-    """The rows of ``index.csv`` of one split, or all; opens no image. Raises `InputError` if there is none or it is damaged."""
+    """Return the rows of ``index.csv``, all or those of one split. No image is opened.
+
+    Raises `InputError` if there are none or the file is damaged.
+    """
     path = Path(root) / INDEX_FILE
     if not path.exists():
         raise _no_data_set(Path(root), path)
     try:
         index = parse_csv(read_bytes(path, MAX_INDEX, root), INDEX_TYPES | {POSES_COLUMN: "int32"})
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {REINDEX_HINT}") from None
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{path}: damaged ({error}); {AGAIN}") from None
+        raise InputError(f"{path}: damaged ({error}); {REINDEX_HINT}") from None
     missing = [name for name in INDEX_TYPES if name not in index.columns]
     if missing:
-        raise InputError(f"{path}: found no column {', '.join(missing)}; {AGAIN}")
+        raise InputError(f"{path}: found no column {', '.join(missing)}; {REINDEX_HINT}")
     _check_index(path, index)
     if split is None:
         return index
@@ -120,14 +130,17 @@ def read_index(root: Path, split: str | None = None) -> "pd.DataFrame":
 
 
 def parse_csv(data: bytes, types: dict[str, Any]) -> "pd.DataFrame":
-    """Return a table with a header, its columns of `types`, texts as they are. Raises `ValueError` if it is damaged."""
+    """Return a table with a header. Its columns have the given types; texts are kept as they are.
+
+    Raises `ValueError` if it is damaged.
+    """
     import pandas as pd
 
     columns = data[: data.find(b"\n") + 1 or None].count(b",") + 1
-    if columns > MAX_TABLE_COLUMNS:  # on which pandas works for minutes
+    if columns > MAX_TABLE_COLUMNS:  # pandas would work for minutes on them
         raise ValueError(f"{columns} columns, expected at most {MAX_TABLE_COLUMNS}")
     with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # of numbers that are no integers
+        warnings.simplefilter("error", RuntimeWarning)  # raised for numbers that are no integers
         try:
             return pd.read_csv(io.BytesIO(data), dtype=types, keep_default_na=False)
         except RuntimeWarning as warning:
@@ -135,41 +148,51 @@ def parse_csv(data: bytes, types: dict[str, Any]) -> "pd.DataFrame":
 
 
 def _check_index(path: Path, index: "pd.DataFrame") -> None:
-    """Refuses splits and sizes that there are not and paths out of the root, before anything is opened or allocated for them."""
-    unknown = index["split"][~index["split"].isin(SPLITS)]
+    """Reject unknown splits, impossible sizes and paths outside the root, before anything is opened."""
+    unknown = _rows(~index["split"].isin(SPLITS))
     if len(unknown):
-        row, found = unknown.index[0] + 2, unknown.iloc[0]
-        raise InputError(f"{path} row {row}: found split {found!r}, expected {', '.join(SPLITS)}; {AGAIN}")
+        found = f"found split {index['split'].iloc[unknown[0]]!r}, expected {', '.join(SPLITS)}"
+        raise _fault(path, unknown[0], found)
     for column, (least, most) in INDEX_RANGES.items():
-        if column not in index.columns:  # poses, of data without
+        if column not in index.columns:  # data without poses lack that column
             continue
-        wrong = index.index[(index[column] < least) | (index[column] > most)]
+        wrong = _rows((index[column] < least) | (index[column] > most))
         if len(wrong):
-            found = index[column].iloc[wrong[0]]
-            raise InputError(
-                f"{path} row {wrong[0] + 2}: found {column} {found}, expected {least} to {most}; {AGAIN}"
-            )
-    large = index.index[index["height"].astype("int64") * index["width"] > MAX_PIXELS]
+            found = f"found {column} {index[column].iloc[wrong[0]]}, expected {least} to {most}"
+            raise _fault(path, wrong[0], found)
+    large = _rows(index["height"].astype("int64") * index["width"] > MAX_PIXELS)
     if len(large):
-        row, size = large[0], "x".join(str(index[name].iloc[large[0]]) for name in ("height", "width"))
-        raise InputError(
-            f"{path} row {row + 2}: found frames of {size}, expected at most {MAX_PIXELS} pixels; {AGAIN}"
-        )
+        size = "x".join(str(index[name].iloc[large[0]]) for name in ("height", "width"))
+        raise _fault(path, large[0], f"found frames of {size}, expected at most {MAX_PIXELS} pixels")
+    _check_paths(path, index)
+    _check_twins(path, index)
+
+
+def _rows(selected: "pd.Series") -> list[int]:
+    """Return the numbers of the rows that are selected, counted from 0."""
+    return selected.to_numpy().nonzero()[0].tolist()
+
+
+def _fault(path: Path, row: int, fault: str) -> InputError:
+    """Return the error for a row of the index, counted from 0; in the file the header comes before."""
+    return InputError(f"{path} row {row + 2}: {fault}; {REINDEX_HINT}")
+
+
+def _check_paths(path: Path, index: "pd.DataFrame") -> None:
+    """Raise `InputError` for a path that does not lie within the data root on every system."""
     names = index["path"].str
     suspects = names.startswith("/") | (index["path"] == "")
     for part in ("..", "\\", ":", "\0"):
         suspects |= names.contains(part, regex=False)
-    for row, found in index["path"][suspects].items():
-        inside = PureWindowsPath(found)  # knows both separators and drive letters
-        if not found or "\0" in found or inside.anchor or ".." in inside.parts:
-            raise InputError(
-                f"{path} row {row + 2}: found path {found!r}, expected one inside {path.parent}; {AGAIN}"
-            )
-    _check_twins(path, index)
+    for row in _rows(suspects):
+        name = index["path"].iloc[row]
+        windows_path = PureWindowsPath(name)  # knows both separators and drive letters
+        if not name or "\0" in name or windows_path.anchor or ".." in windows_path.parts:
+            raise _fault(path, row, f"found path {name!r}, expected one inside {path.parent}")
 
 
 def _check_twins(path: Path, index: "pd.DataFrame") -> None:
-    """Raise `InputError` if two rows have one path, however it is written, or two of a split have one name."""
+    """Raise `InputError` if two rows have the same path, in any spelling, or in one split the same name."""
     paths, splits = index["path"], index["split"]
     joined = "\n".join(["", *paths.tolist(), ""])
     if any(part in joined for part in ("//", "/./", "\n./", "/\n")):  # parts that say nothing
@@ -183,25 +206,27 @@ def _check_twins(path: Path, index: "pd.DataFrame") -> None:
                 continue
             last = key.index[key.duplicated()][0]
             first = key.index[key == key[last]][0]
-            found = repr(index[column][last]) + (f" of {splits[last]}" if column == "sequence" else "")
-            raise InputError(
-                f"{path} rows {first + 2} and {last + 2}: found the {column} {found} twice; remove one, or {AGAIN}"
-            )
+            name = repr(index[column][last]) + (f" of {splits[last]}" if column == "sequence" else "")
+            rows = f"rows {first + 2} and {last + 2}"
+            raise InputError(f"{path} {rows}: found the {column} {name} twice; remove one, or {REINDEX_HINT}")
 
 
 def read_info(root: Path) -> DatasetInfo:
-    """``dataset.json`` of a data root."""
+    """Return ``dataset.json`` of a data root. Raises `InputError` if it is missing or damaged."""
     path = Path(root) / INFO_FILE
     if not path.exists():
         raise _no_data_set(Path(root), path)
-    values = read_json(path, AGAIN, root)
+    values = read_json(path, REINDEX_HINT, root)
     version = values.get("schema_version")
     if version != SCHEMA_VERSION:
-        raise InputError(f"{path}: found schema version {version!r}, expected {SCHEMA_VERSION}; {AGAIN}")
-    return read_dataclass(DatasetInfo, values, path, AGAIN)
+        raise InputError(
+            f"{path}: found schema version {version!r}, expected {SCHEMA_VERSION}; {REINDEX_HINT}"
+        )
+    return read_dataclass(DatasetInfo, values, path, REINDEX_HINT)
 
 
 def _no_data_set(root: Path, path: Path) -> InputError:
+    """Return the error for a data root without this file, with the likely reason."""
     if not root.is_dir():
         return InputError(f"{root}: no such folder, expected the root of a data set")
     if root.name in SPLITS and (root.parent / INDEX_FILE).exists():
@@ -212,11 +237,11 @@ def _no_data_set(root: Path, path: Path) -> InputError:
     return InputError(f"{path}: not found; run `svg-data index {root}` to write it")
 
 
-# ---------------------------------------------------------------------------------------------------------- writing
+# ---------------------------------------------------------------------------------------------------- writing
 
 
 def write_index(root: Path, index: "pd.DataFrame", info: DatasetInfo) -> None:
-    """Writes ``index.csv`` and ``dataset.json``, each whole or not at all."""
+    """Write ``index.csv`` and ``dataset.json``, both completely or not at all."""
     values = asdict(info)
     if not info.pose_channels:
         del values["pose_channels"]
@@ -225,5 +250,5 @@ def write_index(root: Path, index: "pd.DataFrame", info: DatasetInfo) -> None:
 
 
 def index_columns(info: DatasetInfo) -> list[str]:
-    """The columns of a data set's index."""
+    """Return the columns of the index of a data set."""
     return [*INDEX_TYPES, *([POSES_COLUMN] if info.pose_channels else [])]

@@ -1,9 +1,9 @@
-"""A folder that one process, with its workers, writes to at a time."""
+"""A lock on a folder, so that only one process with its workers writes there at a time."""
 
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 try:
@@ -13,19 +13,20 @@ except ImportError:  # Windows
 
 from .errors import InputError
 
-PATIENCE = 5.0  # seconds: what a killed run's last worker may need to notice
+PATIENCE = 5.0  # seconds: the last worker of a killed run may need some to notice
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a folder for this process and, through `share_lock`, for its workers, even if this process is killed.
+def locked(folder: Path) -> Generator[None]:
+    """Hold the lock on a folder for this process and, through `share_lock`, for its workers.
 
-    Raises `InputError` if another process holds it.
+    The workers keep it even if this process is killed. Raises `InputError` if another process holds it.
     """
     if fcntl is None:
         yield
         return
-    handle, deadline = os.open(folder, os.O_RDONLY | os.O_DIRECTORY), time.monotonic() + PATIENCE
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    deadline = time.monotonic() + PATIENCE
     try:
         while True:
             try:
@@ -47,7 +48,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def share_lock(folder: Path) -> None:
-    """Makes the lock on `folder` last until this worker process ends, even if the one that took it is killed before."""
+    """Keep the lock on `folder` until this worker process ends, even if the parent is killed before."""
     if fcntl is not None:
         with contextlib.suppress(OSError):
             fcntl.flock(os.open(folder, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)

@@ -1,19 +1,19 @@
-"""The sequences of one split, however they lie on disk: `open_store` gives their index and reads any stretch of any of them.
+"""Read the sequences of one split, whatever their form on disk: `open_store` opens it, `Store` reads clips.
 
-``packed``: ``<root>/<split>/frames.npy``, uint8 [N,H,W,C], and ``conditions.npy``, float32 [N,A+P] or, of poses, uint8
-[N,H,W,C]: the frames of all sequences of the split one after the other, in the order of the index and each as long as it is. They
-are plain NumPy files that ``numpy.load(..., mmap_mode="r")`` maps as well; here they are read by position, which is as fast, does
-not count as resident memory, and turns a file that was cut short into an error message instead of a bus error.
+A packed split is two files, ``<root>/<split>/frames.npy``, uint8 [N,H,W,C], and ``conditions.npy``, float32
+[N,A+P] or, of poses, uint8 [N,H,W,C]: the frames of all sequences one after the other, in the order of the
+index. They are plain NumPy files, which ``numpy.load(..., mmap_mode="r")`` maps as well. Here they are read
+by position, which is as fast, does not count as resident memory, and turns a file that was cut short into an
+error instead of a crash.
 """
 
-import io
 import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,55 +21,65 @@ import pandas as pd
 from . import layout, png, poses
 from .conditions import ConditionSpec
 from .errors import InputError
-from .files import is_inside, open_regular
+from .files import is_inside
 from .layout import DatasetInfo
+from .npy import PackedArray
 from .tables import read_conditions
 
 ARRAYS = ("frames", "conditions")
-PIECE = 2**26  # bytes of frames that are read at a time where a whole sequence is read
+PIECE = 2**26  # bytes of frames that are read at a time when a whole sequence is read
 
 
 class Store(ABC):
-    """One split: its `index` (a row a sequence), the data set's `info` and what its frames measure.
+    """The sequences of one split.
 
-    Conditions are rows of tables, float32 [T,A+P], or poses, uint8 [T,H,W,C]; those of one frame have the form `conditions`. Opening a store reads no frame. Stores travel to worker processes.
+    Opening a store reads no frame. Stores can be sent to worker processes.
+
+    Attributes:
+        index: a row for each sequence.
+        info: the contents of ``dataset.json``.
+        lengths: number of frames of each sequence.
+        frame_size: (H,W,C) of all frames.
+        conditions: the form of the condition of one frame. Those of a sequence are rows of tables, float32
+            [T,A+P], or poses, uint8 [T,H,W,C].
     """
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
-        self.root, self.split, self.info, self.index = root, split, info, index
+        self.root = root
+        self.split = split
+        self.info = info
+        self.index = index
+        self.lengths = index["frames"].to_numpy()
+        height, width, channels = (int(index[name].iloc[0]) for name in ("height", "width", "channels"))
+        self.frame_size = (height, width, channels)
+        self.conditions = ConditionSpec.of(info, height, width)
         self._inside: set[int] = set()  # sequences whose folders are known to lie below the root
-        self.lengths = index["frames"].to_numpy()  # of the sequences, in frames
-        self.frame_size = tuple(
-            int(index[name].iloc[0]) for name in ("height", "width", "channels")
-        )  # (H,W,C) of all
         if self.conditions.is_image and layout.POSES_COLUMN not in index:
-            raise InputError(
-                f"{root / layout.INDEX_FILE}: found no column {layout.POSES_COLUMN}; {layout.AGAIN}"
-            )
-        self.conditions = ConditionSpec.of(info, *self.frame_size[:2])
+            missing = f"found no column {layout.POSES_COLUMN}"
+            raise InputError(f"{root / layout.INDEX_FILE}: {missing}; {layout.REINDEX_HINT}")
         expected = dict(zip(("height", "width", "channels"), self.frame_size, strict=True))
         expected |= {"action_dim": info.action_dim, "position_dim": info.position_dim}
         for column, value in expected.items():
             wrong = index["path"][index[column] != value]
             if len(wrong):
-                raise InputError(
-                    f"{root / layout.INDEX_FILE}: found another {column} for {wrong.iloc[0]} than {value}; "
-                    f"sequences of one data set agree: run `svg-data index {root}` again"
-                )
+                found = f"found another {column} for {wrong.iloc[0]} than {value}"
+                advice = f"sequences of one data set agree: run `svg-data index {root}` again"
+                raise InputError(f"{root / layout.INDEX_FILE}: {found}; {advice}")
 
     def read(self, sequence: int, start: int, frames: np.ndarray, conditions: np.ndarray) -> None:
-        """Fills uint8 `frames` [T,H,W,C] and `conditions` [T,...] from frame `start` of a sequence on.
+        """Fill uint8 `frames` [T,H,W,C] and `conditions` [T,...] from frame `start` of a sequence on.
 
-        Raises `InputError` naming the file if one is missing, damaged or of another size than the index says, and `IndexError`
-        for frames that the sequence does not have.
+        Raises `InputError` naming the file if one is missing, damaged or of another size than the index says,
+        and `IndexError` for frames that the sequence does not have.
         """
         self.read_frames(sequence, start, frames)
         self._read_conditions(sequence, start, conditions)
 
     def read_clips(self, clips: Sequence[tuple[int, int, int]], length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return frames uint8 [B,T,H,W,C] and conditions [B,T,...] of clips (sequence, where it starts, first frame).
+        """Return frames uint8 [B,T,H,W,C] and conditions [B,T,...] of clips (sequence, start, first frame).
 
-        The first frame is mostly that of the start; any other one of the sequence takes its place. Raises as `read`.
+        The first frame is mostly that of the start; any other one of the sequence takes its place. Raises as
+        `read`.
         """
         frames = np.empty((len(clips), length, *self.frame_size), np.uint8)
         conditions = self.conditions.empty(len(clips), length)
@@ -80,7 +90,7 @@ class Store(ABC):
         return frames, conditions
 
     def read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
-        """As `read`, the frames alone."""
+        """Fill uint8 `frames` [T,H,W,C] from frame `start` of a sequence on. Raises as `read`."""
         if not 0 <= start <= self.lengths[sequence] - len(frames):
             raise IndexError(
                 f"frames {start} to {start + len(frames) - 1} of a sequence of {self.lengths[sequence]}"
@@ -88,9 +98,9 @@ class Store(ABC):
         self._read_frames(sequence, start, frames)
 
     def pieces(self, sequence: int, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the first `length` frames of a sequence and their conditions, as `read` gives them, `PIECE` bytes at a time.
+        """Yield the first `length` frames of a sequence and their conditions, `PIECE` bytes at a time.
 
-        A sequence may be longer than memory: a million names of one small file make one.
+        A sequence may be larger than memory: a million links to one small file are one.
         """
         for start, count in self.stretches(length):
             frames = np.empty((count, *self.frame_size), np.uint8)
@@ -99,37 +109,39 @@ class Store(ABC):
             yield frames, conditions
 
     def stretches(self, length: int) -> list[tuple[int, int]]:
-        """Return (first frame, number of frames) of the `pieces` of so many frames."""
+        """Return (first frame, number of frames) of each of the `pieces` of so many frames."""
         step = max(1, PIECE // self.frame_bytes)
         return [(start, min(step, length - start)) for start in range(0, length, step)]
 
     @property
     def frame_bytes(self) -> int:
-        """What one frame and its condition take in memory, and in a packed store."""
+        """Return the bytes that one frame and its condition take in memory, and in a packed store."""
         return math.prod(self.frame_size) + self.conditions.nbytes
 
     def horizon(self, sequence: int, columns: slice = slice(None)) -> int | None:
         """Return how many frames after a sequence's first one have a condition, and so can be predicted.
 
         Rows of tables and poses may go on after the last frame; if they do not, nothing says what follows it.
-        `columns` are those of ``[actions, positions]`` that are needed; None if these are none: nothing limits a
-        prediction then.
+        `columns` are those of ``[actions, positions]`` that are needed; None if these are none: nothing
+        limits a prediction then.
         """
         if self.conditions.is_image:
-            return int(self.index[layout.POSES_COLUMN].iat[sequence])
+            return int(self._entry(sequence, layout.POSES_COLUMN))
         if not range(self.info.condition_dim)[columns]:
             return None
-        length, rows = int(self.lengths[sequence]), self._rows(sequence, columns)
+        length = int(self.lengths[sequence])
+        rows = self._rows(sequence, columns)
         return rows if rows > length else length - 1
 
     def _rows(self, sequence: int, columns: slice) -> int:
-        """The rows that all tables with one of these columns have."""
+        """Return the number of rows that all tables with one of these columns have."""
         return int(self.lengths[sequence])
 
     def read_conditions(self, sequence: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """The conditions of the frames from `start` to before `stop` (the end of the sequence), without the frames.
+        """Return the conditions of the frames from `start` to before `stop` (default: to the last frame).
 
-        They may go on after the last frame: beyond the last pose it is held; where one table has ended before the
+        They may go on after the last frame: beyond the last pose it is held; where one table has ended before
+            the
         other its columns are NaN. Raises `IndexError` for conditions that there are not.
         """
         length = int(self.lengths[sequence])
@@ -142,15 +154,24 @@ class Store(ABC):
         return conditions
 
     def files(self, sequences: Iterable[int]) -> dict[str, list[str]]:
-        """Return the paths of the files that are read for some sequences, in groups; a group is a folder below the data root.
+        """Return the paths of the files that are read for some sequences, grouped by folder.
 
-        A table that a sequence lacks is named, too.
+        The name of a group is its path below the data root. The files that a sequence may lack are named,
+        too.
         """
-        return {self.index["path"].iat[sequence]: self._files(sequence) for sequence in sequences}
+        return {self._path(sequence): self._files(sequence) for sequence in sequences}
+
+    def _entry(self, sequence: int, column: str) -> Any:
+        """Return the value in a column of the index."""
+        return self.index[column].iat[sequence]
+
+    def _path(self, sequence: int) -> str:
+        """Return the path of a sequence below the data root."""
+        return self._entry(sequence, "path")
 
     def _folder(self, sequence: int) -> str:
         """Return the folder of a sequence. Raises `InputError` if it is a link out of the data root."""
-        path = self.index["path"].iat[sequence]
+        path = self._path(sequence)
         if sequence not in self._inside:
             self._check_inside(path)
             self._inside.add(sequence)
@@ -159,12 +180,11 @@ class Store(ABC):
     def _check_inside(self, path: str) -> None:
         folder = f"{self.root}/{path}"
         if not is_inside(folder, self.root):
-            raise InputError(
-                f"{folder}: a link out of {self.root}, to {os.path.realpath(folder)}; copy what it points to"
-            )
+            target = os.path.realpath(folder)
+            raise InputError(f"{folder}: a link out of {self.root}, to {target}; copy what it points to")
 
     def count_conditions(self, sequence: int) -> int:
-        """Return how many conditions there are, those beyond the last frame included."""
+        """Return the number of conditions of a sequence, including those beyond the last frame."""
         return int(self.lengths[sequence])
 
     @abstractmethod
@@ -173,31 +193,31 @@ class Store(ABC):
 
     @abstractmethod
     def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
-        """`read_frames`, of frames that are there."""
+        """Fill `frames` as `read_frames` does; the sequence has them all."""
 
     @abstractmethod
     def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
-        """Fills `conditions`, which are there."""
+        """Fill `conditions` from that of frame `start` on; the sequence has them all."""
 
 
 class FolderStore(Store):
-    """Sequence folders: each frame's PNG and both tables are opened when they are asked for."""
+    """Sequences in folders of PNG frames and tables, which are opened when they are needed."""
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         super().__init__(root, split, info, index)
-        self._tables: tuple[int, list[np.ndarray]] | None = (
-            None  # the last ones read: a long sequence is read piece by piece
-        )
+        # The tables of the sequence that was read last: a long sequence is read piece by piece.
+        self._tables: tuple[int, list[np.ndarray]] | None = None
 
     def _files(self, sequence: int) -> list[str]:
         tables = [f"{self._folder(sequence)}/{name}" for name in (layout.ACTIONS_FILE, layout.POSITIONS_FILE)]
         return self._frame_files(sequence, 0, int(self.lengths[sequence])) + tables
 
     def _frame_files(self, sequence: int, start: int, stop: int) -> list[str]:
-        folder, length = self._folder(sequence), int(self.lengths[sequence])
-        from_one = not os.path.exists(f"{folder}/0.png") and os.path.exists(
-            f"{folder}/{length}.png"
-        )  # or 0.png is lost
+        folder = self._folder(sequence)
+        last = (
+            f"{folder}/{self.lengths[sequence]}.png"  # if frames are counted from 1; otherwise 0.png is lost
+        )
+        from_one = not os.path.exists(f"{folder}/0.png") and os.path.exists(last)
         return [f"{folder}/{time + from_one}.png" for time in range(start, stop)]
 
     def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
@@ -205,50 +225,61 @@ class FolderStore(Store):
             frame[:] = png.read_frame(file, self.frame_size, self.root)
 
     def _rows(self, sequence: int, columns: slice) -> int:
-        selected, ends = (
-            range(self.info.condition_dim)[columns],
-            (self.info.action_dim, self.info.condition_dim),
-        )
-        needed = selected.start < ends[0], selected.stop > ends[0]
-        tables = self._read_tables(sequence)
-        return min(len(table) for table, is_needed in zip(tables, needed, strict=True) if is_needed)
+        selected = range(self.info.condition_dim)[columns]
+        actions, positions = self._read_tables(sequence)
+        needed = []
+        if selected.start < self.info.action_dim:
+            needed.append(len(actions))
+        if selected.stop > self.info.action_dim:
+            needed.append(len(positions))
+        return min(needed)
 
     def count_conditions(self, sequence: int) -> int:
+        """Return the number of rows of the longer table of a sequence."""
         return max(map(len, self._read_tables(sequence)))
 
     def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
-        stop, first = start + len(conditions), 0
+        stop = start + len(conditions)
+        first = 0
         for table in self._read_tables(sequence):
-            columns, rows = slice(first, first + table.shape[1]), table[start:stop]
-            if stop > self.lengths[sequence] and not np.isfinite(rows).all():  # which reading has not checked
-                raise InputError(
-                    f"{self.root}/{self.index['path'].iat[sequence]}: found no finite numbers in rows {start + 1} to {stop} of its "
-                    "tables, some of them beyond the last frame; complete them or remove those rows"
-                )
-            conditions[: len(rows), columns], conditions[len(rows) :, columns] = rows, np.nan
+            columns = slice(first, first + table.shape[1])
+            rows = table[start:stop]
+            # Rows beyond the last frame were not checked on reading.
+            if stop > self.lengths[sequence] and not np.isfinite(rows).all():
+                place = f"{self.root}/{self._path(sequence)}"
+                found = f"found no finite numbers in rows {start + 1} to {stop} of its tables"
+                advice = "complete them or remove those rows"
+                raise InputError(f"{place}: {found}, some of them beyond the last frame; {advice}")
+            conditions[: len(rows), columns] = rows
+            conditions[len(rows) :, columns] = np.nan
             first = columns.stop
 
     def _read_tables(self, sequence: int) -> list[np.ndarray]:
-        """Actions and positions, float32 [T,A] and [T,P], each with a row a frame and those beyond."""
+        """Return actions and positions, float32 [T,A] and [T,P], including rows beyond the last frame."""
         if self._tables is None or self._tables[0] != sequence:
             self._tables = sequence, self._open_tables(sequence)
         return self._tables[1]
 
     def _open_tables(self, sequence: int) -> list[np.ndarray]:
-        folder, length = Path(self._folder(sequence)), int(self.lengths[sequence])
-        tables = read_conditions(folder, length, root=self.root, beyond=True)
-        found = tuple(tables[name].shape[1] if name in tables else 0 for name in ("actions", "positions"))
-        if found != (self.info.action_dim, self.info.position_dim):
-            raise InputError(
-                f"{folder}: found {found[0]} action and {found[1]} position columns, expected {self.info.action_dim} and "
-                f"{self.info.position_dim}; restore its tables or run `svg-data index {self.root}` again"
-            )
+        folder = Path(self._folder(sequence))
+        length = int(self.lengths[sequence])
+        by_name = read_conditions(folder, length, root=self.root, beyond=True)
         nothing = np.empty((length, 0), np.float32)
-        return [tables.get(name, nothing) for name in ("actions", "positions")]
+        tables = [by_name.get(name, nothing) for name in ("actions", "positions")]
+        actions, positions = (table.shape[1] for table in tables)
+        if (actions, positions) != (self.info.action_dim, self.info.position_dim):
+            found = f"found {actions} action and {positions} position columns"
+            expected = f"expected {self.info.action_dim} and {self.info.position_dim}"
+            advice = f"restore its tables or run `svg-data index {self.root}` again"
+            raise InputError(f"{folder}: {found}, {expected}; {advice}")
+        return tables
 
 
 class PoseStore(Store):
-    """Folders of frames and of poses: each picture is opened when it is asked for. Nothing follows the last pose, which is held."""
+    """Sequences in folders of frames and of poses, which are opened when they are needed.
+
+    After the last pose it is held.
+    """
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         super().__init__(root, split, info, index)
@@ -264,32 +295,43 @@ class PoseStore(Store):
             frame[:] = png.read_frame(file, self.frame_size, self.root)
 
     def count_conditions(self, sequence: int) -> int:
-        return max(int(self.lengths[sequence]), self.horizon(sequence) + 1)
+        """Return the number of poses, or of frames if there are more."""
+        return max(int(self.lengths[sequence]), self._pose_count(sequence) + 1)
+
+    def _pose_count(self, sequence: int) -> int:
+        """Return the number of poses after that of the first frame."""
+        return int(self._entry(sequence, layout.POSES_COLUMN))
 
     def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
         _, files = self._list(sequence)
+        height, width, channels = self.conditions.shape
         for time, condition in enumerate(conditions, start=start):
-            condition[:] = png.read_frame(files[min(time, len(files) - 1)], self.conditions.shape, self.root)
+            file = files[min(time, len(files) - 1)]
+            condition[:] = png.read_frame(file, (height, width, channels), self.root)
 
     def _list(self, sequence: int) -> tuple[list[str], list[str]]:
-        """The sequence's files of frames, and of poses from that of the second frame on."""
+        """Return the files of frames of a sequence, and those of poses from that of the second frame on."""
         if sequence not in self._listed:
-            path = self.index["path"].iat[sequence]
+            path = self._path(sequence)
             self._folder(sequence)
             self._check_inside(poses.poses_path(path))
-            found = poses.list_sequence(self.root, path)
-            expected = int(self.lengths[sequence]), self.horizon(sequence)
-            if tuple(map(len, found)) != expected:
+            frames, skeletons = poses.list_sequence(self.root, path)
+            expected = int(self.lengths[sequence]), self._pose_count(sequence)
+            if (len(frames), len(skeletons)) != expected:
+                found = f"found {len(frames)} frames and {len(skeletons)} poses after the first"
+                advice = f"restore them or run `svg-data index {self.root}` again"
                 raise InputError(
-                    f"{self.root / path}: found {len(found[0])} frames and {len(found[1])} poses after the first, expected "
-                    f"{expected[0]} and {expected[1]}; restore them or run `svg-data index {self.root}` again"
+                    f"{self.root / path}: {found}, expected {expected[0]} and {expected[1]}; {advice}"
                 )
-            self._listed[sequence] = found
+            self._listed[sequence] = frames, skeletons
         return self._listed[sequence]
 
 
 class PackedStore(Store):
-    """Two files a split. Raises `InputError` on opening if they are not what the index says."""
+    """Sequences in the two files of a packed split.
+
+    Raises `InputError` on opening if the index contradicts them.
+    """
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         super().__init__(root, split, info, index)
@@ -299,7 +341,8 @@ class PackedStore(Store):
                 f"{root / layout.INDEX_FILE}: found more poses than frames; pack the data set again"
             )
         ends = np.cumsum(self.lengths, dtype=np.int64)
-        self._starts, total = ends - self.lengths, int(ends[-1])
+        self._starts = ends - self.lengths
+        total = int(ends[-1])
         self._frames = PackedArray(
             root / split / f"{ARRAYS[0]}.npy", np.dtype(np.uint8), (total, *self.frame_size)
         )
@@ -308,6 +351,7 @@ class PackedStore(Store):
         self._conditions = PackedArray(path, np.dtype(self.conditions.dtype), shape)
 
     def files(self, sequences: Iterable[int]) -> dict[str, list[str]]:
+        """Return the paths of the two files as the only group."""
         return {self.split: self._files(0)}
 
     def _files(self, sequence: int) -> list[str]:
@@ -320,76 +364,11 @@ class PackedStore(Store):
         self._conditions.read(int(self._starts[sequence]) + start, conditions)
 
 
-class PackedArray:
-    """A ``.npy`` file of known type and shape, read by rows. Opened at first use in each process, so that it can be sent."""
-
-    def __init__(self, path: Path, dtype: np.dtype, shape: tuple[int, ...]):
-        self.path = path
-        self.dtype = dtype
-        self.shape = shape
-        self._row_bytes = math.prod(shape[1:]) * self.dtype.itemsize
-        self._open()
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_file": None}
-
-    def _open(self) -> None:
-        self._offset = _check_header(self.path, self.dtype, self.shape)
-        self._file = open_regular(self.path, self.path.parents[1])
-
-    def read(self, row: int, out: np.ndarray) -> None:
-        """Fills a contiguous `out` [T,...] with the rows from `row` on."""
-        if not out.size:
-            return
-        if self._file is None:
-            self._open()
-        buffer, place = memoryview(out).cast("B"), self._offset + row * self._row_bytes
-        while buffer:
-            count = _read_at(self._file, buffer, place)
-            if not count:
-                raise InputError(f"{self.path}: ends {len(buffer)} bytes early; pack the data set again")
-            buffer, place = buffer[count:], place + count
-
-
-def _read_at(file: BinaryIO, buffer: memoryview, place: int) -> int:
-    """Reads into the buffer from a place on; processes that share the file do not disturb each other."""
-    if hasattr(os, "preadv"):
-        return os.preadv(file.fileno(), [buffer], place)
-    file.seek(place)  # Windows, where processes do not share files
-    return file.readinto(buffer)
-
-
-def _check_header(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> int:
-    """Where the data of a ``.npy`` file begin, after comparing type, shape and size. Nothing is unpickled."""
-    expected = npy_header(dtype, shape)
-    try:
-        with open_regular(path, path.parents[1]) as file:
-            found, size = file.read(len(expected)), os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); pack the data set again") from None
-    if found != expected:
-        raise InputError(
-            f"{path}: found no array of {dtype} {list(shape)} as the index says; pack the data set again"
-        )
-    total = len(expected) + math.prod(shape) * dtype.itemsize
-    if size != total:
-        raise InputError(f"{path}: found {size} bytes, expected {total}; pack the data set again")
-    return len(expected)
-
-
-def npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """The first bytes of the ``.npy`` file, format 1.0, of an array in C order."""
-    header = io.BytesIO()
-    fields = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, fields)
-    return header.getvalue()
-
-
 @lru_cache(maxsize=len(layout.SPLITS))
 def opened_store(root: Path, split: str) -> Store:
-    """`open_store` once for each process that works on the same data set for a while.
+    """Return `open_store` of a split, which each process opens once.
 
-    The data set may change between two such pieces of work: begin with ``opened_store.cache_clear()``.
+    The data set may change between two pieces of work: begin each with ``opened_store.cache_clear()``.
     """
     return open_store(root, split)
 
@@ -397,12 +376,12 @@ def opened_store(root: Path, split: str) -> Store:
 def read_clips(
     root: Path, split: str, length: int, clips: Sequence[tuple[int, int, int]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `Store.read_clips`, in a worker process."""
+    """Return `Store.read_clips` of a split; for worker processes."""
     return opened_store(root, split).read_clips(clips, length)
 
 
 def open_store(root: str | Path, split: str) -> Store:
-    """The sequences of one split of a data set. Raises `InputError` if there are none or the index is damaged."""
+    """Open one split of a data set. Raises `InputError` if it has no sequences or the index is damaged."""
     root = Path(root)
     info = layout.read_info(root)
     kinds = {"folders": FolderStore, "poses": PoseStore, "packed": PackedStore}

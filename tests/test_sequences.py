@@ -9,6 +9,7 @@ import torch
 from data_tools import folders, png
 from data_tools.errors import InputError
 from data_tools.index import build_index
+from data_tools.tables import read_conditions
 from svg import runtime
 from svg.sequences import ResidentBatches, SequenceDataset, TrainingBatches, evaluation_batches
 from svg.training.distributed import World
@@ -22,10 +23,9 @@ def test_an_item_is_the_clip_on_disk(data_root):
     item = dataset[3, 7]
     frames = [png.read_frame(folder / f"{number}.png", (64, 64, 3)) for number in range(7, 13)]
     np.testing.assert_array_equal(item["frames"], frames)
-    tables = folders.read_conditions(folder, 15)
-    np.testing.assert_array_equal(
-        item["conditions"], np.hstack([tables["actions"], tables["positions"]])[7:13]
-    )
+    read = read_conditions(folder, 15)
+    np.testing.assert_array_equal(item["conditions"], np.hstack([read["actions"], read["positions"]])[7:13])
+    assert dataset.conditions.columns == tuple(dataset.condition_names) and dataset.conditions.shape == (4,)
 
 
 def test_time_contract(data_root):

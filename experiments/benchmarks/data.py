@@ -235,7 +235,7 @@ def write_links(root: Path) -> None:
 
 def write_hollow_arrays(root: Path, sequences: int) -> None:
     """Make the files of a packed training split of full length, for which the disk has room but to which nothing is written."""
-    from data_tools.store import npy_header
+    from data_tools.npy import npy_header
 
     (root / "train").mkdir()
     for name, dtype, shape in (

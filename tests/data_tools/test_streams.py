@@ -67,7 +67,7 @@ def test_a_full_disk_behind_stdout_is_told_when_the_work_is_done(data):
     done = run("index data > /dev/full", data)
     assert done.returncode == 2
     assert done.stderr == (
-        "svg-data: stdout: No space left on device; what was to be printed is lost, the work itself is done\n"
+        "svg-data: stdout: No space left on device; the text is lost, the work itself is done\n"
     )
     assert len((data / "index.csv").read_text().splitlines()) == 3
 
