@@ -1,7 +1,8 @@
 """Work spread over processes.
 
-Jobs and results go through a pair of sockets for each process: a process that ends early, hangs or is suspended in the middle of
-what it hands over blocks no other one, and neither shared memory (``/dev/shm`` is often small) nor semaphores are needed.
+Jobs and results go through a pair of sockets for each process. So a process that ends early, hangs or is
+suspended while it sends a result blocks no other one, and neither shared memory (``/dev/shm`` is often small)
+nor semaphores are needed.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -28,33 +29,36 @@ from .errors import InputError
 from .files import open_files_limit
 from .lock import share_lock
 
-AHEAD = 3  # jobs a worker that are given out or wait to be taken
+AHEAD = 3  # jobs per worker that are submitted and whose result has not been taken yet
 POLL = 0.5  # seconds
-PATIENCE = 30.0  # seconds: after these a job that can be done here is
-SPARE = 16  # files that the processes' connections leave to be opened for other things
-OF_THE_PARENT = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
+PATIENCE = 30.0  # seconds after which this process does a job itself, if it can
+SPARE = 16  # file handles that must be left for other purposes
+STOP_SIGNALS = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
 
 
 class WorkerEnded(RuntimeError):
-    """A worker process ended early; `exit_code` is its own, or less the number of the signal that killed it."""
+    """A worker process ended early; `exit_code` is negative if a signal of that number killed it."""
 
     def __init__(self, exit_code: int | None):
-        of_signal = exit_code is not None and exit_code < 0
-        name = f" ({signal.strsignal(-exit_code)})" if of_signal else ""
-        likely = {
+        causes = {
             -9: "; out of memory?",
             1: "; a script that calls this without `if __name__ == '__main__':`?",
-        }.get(exit_code, "")
-        self.reason = f"with {exit_code}{name}{likely}"
+        }
+        code = 0 if exit_code is None else exit_code
+        name = f" ({signal.strsignal(-code)})" if code < 0 else ""
+        self.reason = f"with {exit_code}{name}{causes.get(code, '')}"
         super().__init__(f"a worker process ended early, {self.reason}")
 
 
 def in_order(work: Callable, jobs: Sequence, workers: int, root: Path | None = None) -> Iterator:
-    """Yield ``map(work, jobs)`` by so many processes, which share the lock on `root`; a single one is this process.
+    """Yield ``map(work, jobs)``, computed by so many processes; with one, by this process.
 
-    Few jobs are under way or waiting to be taken at a time, so memory does not grow with their number. An error of a job is raised
-    when its turn comes; other jobs that have begun are then ended first. Raises `InputError` if a process ends early, even in the
-    middle of what it hands over (which would block `concurrent.futures` for ever: there the processes share a pipe).
+    The processes share the lock on `root`. At any time only a few jobs are submitted, so memory does not grow
+    with their number. An error of a job is raised when its turn comes; other jobs that have begun are
+    finished first.
+
+    Raises `InputError` if a process ends early, even while it sends a result (`concurrent.futures` would wait
+    for ever: there the processes share a pipe).
     """
     workers = min(workers, len(jobs))
     if workers <= 1:
@@ -63,18 +67,17 @@ def in_order(work: Callable, jobs: Sequence, workers: int, root: Path | None = N
     try:
         yield from _spread(work, jobs, workers, root)
     except WorkerEnded as ended:
-        raise InputError(
-            f"--workers: {ended}; the sequences written so far stay: run again with fewer workers"
-        ) from None
+        advice = "the sequences written so far stay: run again with fewer workers"
+        raise InputError(f"--workers: {ended}; {advice}") from None
 
 
 def read_ahead(
     work: Callable, jobs: Iterable, workers: int, here: Callable, hurried: Callable[[], bool] = lambda: False
 ) -> Iterator:
-    """Yield ``map(work, jobs)`` by so many processes; the work is reading and leaves nothing, so that it may be cut off.
+    """Yield ``map(work, jobs)``, computed by so many processes. The work only reads, so it may be cut off.
 
-    A process may be suspended: while `hurried` says so none is waited for, and never longer than `PATIENCE`. ``here(job)`` does
-    the same in this process then. Raises `WorkerEnded`.
+    A process may be suspended. So no job is waited for longer than `PATIENCE`, and not at all while `hurried`
+    returns True; ``here(job)`` then does the same in this process. Raises `WorkerEnded`.
     """
     yield from _spread(work, jobs, workers, None, here, hurried)
 
@@ -85,8 +88,9 @@ def _spread(
     workers: int,
     root: Path | None,
     here: Callable | None = None,
-    hurried: Callable | None = None,
+    hurried: Callable[[], bool] = lambda: False,
 ) -> Iterator:
+    """Yield the results of jobs in order; `here` and `hurried` are those of `read_ahead`."""
     pool: list[_Worker] = []
     idle: SimpleQueue[_Worker] = SimpleQueue()
     given: deque[tuple[Any, Future]] = deque()
@@ -107,7 +111,7 @@ def _spread(
         return result.result()
 
     threads = ThreadPoolExecutor(workers)  # each waits for one process at a time
-    cut_off = True  # a job that writes is brought to its end, unless a signal asks to stop
+    cut_off = True  # jobs that write are finished, unless a signal asks to stop
     try:
         _start(pool, work, workers, root)
         for worker in pool:
@@ -130,9 +134,9 @@ def _spread(
 
 
 def _start(pool: list["_Worker"], work: Callable, workers: int, root: Path | None) -> None:
-    """Add so many running workers to the pool. Raises `InputError` where the system's limits allow fewer."""
+    """Add so many running workers to the pool. Raises `InputError` if the system's limits allow fewer."""
     try:
-        with _signals_of_the_parent():
+        with _stop_signals_blocked():
             for _ in range(workers):
                 pool.append(_Worker(work, root))
             for spare in [os.open(os.devnull, os.O_RDONLY) for _ in range(SPARE)]:
@@ -143,15 +147,15 @@ def _start(pool: list["_Worker"], work: Callable, workers: int, root: Path | Non
             errno.ENFILE: "of the system's open files",
             errno.EAGAIN: "`ulimit -u`",
         }
-        if error.errno not in limits:
+        limit = limits.get(error.errno or 0)
+        if limit is None:
             raise
-        raise InputError(
-            f"--workers: found {workers}, more than the limit, {limits[error.errno]}, allows; lower --workers or raise the limit"
-        ) from None
+        found = f"found {workers}, more than the limit, {limit}, allows"
+        raise InputError(f"--workers: {found}; lower --workers or raise the limit") from None
 
 
 def _end(pool: list["_Worker"], cut_off: bool) -> None:
-    """End the processes: in the middle of their jobs to `cut_off`, or if a signal asks to stop meanwhile."""
+    """End the processes after their jobs, or at once with `cut_off` or if a signal asks to stop meanwhile."""
     try:
         for worker in pool:
             worker.end(cut_off)
@@ -164,30 +168,30 @@ def _end(pool: list["_Worker"], cut_off: bool) -> None:
 
 
 class _Lost(Exception):
-    """A worker process does not answer any more."""
+    """The error for a worker process that does not answer any more."""
 
     def __init__(self, worker: "_Worker"):
         self._process = worker.process
 
     def reason(self) -> WorkerEnded:
-        """Return the error with its exit code."""
+        """Return the error with the exit code of the process."""
         self._process.join(POLL)
         return WorkerEnded(self._process.exitcode)
 
 
 class _Worker:
-    """A process and the only connection to it."""
+    """A worker process and the only connection to it."""
 
     def __init__(self, work: Callable, root: Path | None):
         # Spawned, not forked: the caller may have threads (torch has), whose locks a fork would copy.
         context = multiprocessing.get_context("spawn")
         self._socket, other = socket.socketpair()
-        with other:  # closed here, so that its end closes with the process
+        with other:  # closed here, so that the connection closes when the process ends
             self.process = context.Process(target=_serve, args=(other, work, root), daemon=True)
             self.process.start()
 
     def do(self, job: Any) -> Any:
-        """Return the job's result or raise its error; `_Lost` if the process ends meanwhile."""
+        """Return the result of a job or raise its error. Raises `_Lost` if the process ends meanwhile."""
         try:
             _send(self._socket, job)
             result, error = _receive(self._socket)
@@ -202,7 +206,7 @@ class _Worker:
         if cut_off:
             self.process.kill()
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # also ends a thread's waiting
+            self._socket.shutdown(socket.SHUT_RDWR)  # also wakes a thread that waits for it
         self._socket.close()
 
 
@@ -214,17 +218,18 @@ def _serve(connection: socket.socket, work: Callable, root: Path | None) -> None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job = _receive(connection)
+            result, failure = None, None
             try:
-                result, found = work(job), None
+                result = work(job)
             except Exception as error:
                 if not isinstance(error, InputError):
-                    error.add_note(traceback.format_exc())  # which does not travel otherwise
-                result, found = None, error
-            _send(connection, (result, found))
+                    error.add_note(traceback.format_exc())  # would not be sent otherwise
+                failure = error
+            _send(connection, (result, failure))
 
 
 def _send(connection: socket.socket, value: Any) -> None:
-    """Send a value; arrays go from memory to memory, without copies in between."""
+    """Send a value. Arrays are sent from their memory, without a copy."""
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     parts = [memoryview(head), *(buffer.raw() for buffer in buffers)]
@@ -242,27 +247,28 @@ def _receive(connection: socket.socket) -> Any:
 
 
 def _exactly(connection: socket.socket, size: int) -> bytearray:
-    found = bytearray(size)
-    rest = memoryview(found)
+    """Return the next `size` bytes. Raises `EOFError` if the other end is closed."""
+    data = bytearray(size)
+    rest = memoryview(data)
     while rest:
         count = connection.recv_into(rest)
         if not count:
             raise EOFError
         rest = rest[count:]
-    return found
+    return data
 
 
 @contextlib.contextmanager
-def _signals_of_the_parent() -> Iterator[None]:
-    """Processes that are started meanwhile never see a signal that asks to stop, also where all of a group get it.
+def _stop_signals_blocked() -> Generator[None]:
+    """Start processes within this ``with`` so that they ignore signals that ask to stop.
 
-    They are the parent's business, which gets its own afterwards.
+    A terminal sends these to all processes of a group; the parent gets its own and ends the others.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # unblocks them otherwise
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_THE_PARENT)
+    resource_tracker.ensure_running()  # if it were started later, it would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -270,12 +276,15 @@ def _signals_of_the_parent() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    """End this process when its parent ends, even if that is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def check_workers(workers: int | None) -> int:
-    """Return the number of processes that --workers asks for; one a processor by default."""
+    """Return the number of processes that --workers asks for, by default one for each processor."""
     if workers is not None and workers < 1:
         raise InputError(f"--workers: found {workers}, expected 1 or more")
     if workers:
@@ -284,4 +293,5 @@ def check_workers(workers: int | None) -> int:
 
 
 def add_workers_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, help="processes (default: one a processor)")
+    """Add --workers."""
+    parser.add_argument("--workers", type=int, help="number of processes (default: one for each processor)")

@@ -1,7 +1,8 @@
-"""Copies an indexed data set with square frames of another size, index included.
+"""Copy an indexed data set with square frames of another size, index included.
 
-Sequences keep their splits, names, lengths and tables, and grey frames stay grey. The square in the middle is scaled
-with an anti-aliased filter; --fit stretch takes the whole frame. Started again, an interrupted copy continues.
+Sequences keep their splits, names, lengths and tables, and grey frames stay grey. The square in the middle is
+scaled with an anti-aliased filter; --fit stretch takes the whole frame. Started again, an interrupted copy
+continues.
 """
 
 import argparse
@@ -38,15 +39,16 @@ class Job:
 def resize(
     root: Path, out: Path, image_width: int = 64, fit: str = "crop", workers: int | None = None
 ) -> Report:
-    """Copy the data set `root` into the data root `out` with frames of ``image_width`` pixels in width and height.
+    """Copy the data set `root` into the data root `out`, with frames of ``image_width`` pixels square.
 
     Args:
         root: an indexed data set, of folders or packed.
         out: another folder.
         image_width, fit: see `images.fit_picture`.
-        workers: processes; as many as there are processors if None.
+        workers: number of processes; as many as there are processors if None.
 
-    Raises `InputError` for data with poses, whose frames may have any size, and for a sequence that cannot be read.
+    Raises `InputError` for data with poses, whose frames may have any size, and for a sequence that cannot be
+    read.
     """
     workers = check_workers(workers)
     check_image_width(image_width)
@@ -54,9 +56,8 @@ def resize(
         raise InputError(f"{out}: lies within the data set that is copied; name another folder")
     info, index = layout.read_info(root), layout.read_index(root)
     if info.pose_channels:
-        raise InputError(
-            f"{root}: has poses, and `svg-data resize` takes frames alone; --model pose_cvae takes any size as it is"
-        )
+        advice = "--model pose_cvae takes any size as it is"
+        raise InputError(f"{root}: has poses, and `svg-data resize` takes frames alone; {advice}")
     opened_store.cache_clear()
     jobs = []
     for split in SPLITS:
@@ -75,24 +76,23 @@ def _folder(out: Path, split: str, name: str) -> Path:
     """Return the folder of a sequence in the copy. Raises `InputError` for a name that leads out of it."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
-        raise InputError(
-            f"{out / split}: found a sequence called {name!r}, which leads out of it; index the data set again"
-        )
+        found = f"found a sequence called {name!r}, which leads out of it"
+        raise InputError(f"{out / split}: {found}; index the data set again")
     return out / split / path
 
 
 def _check_nesting(root: Path, jobs: list[Job]) -> None:
-    """Raise `InputError` if a sequence lies within another: a folder that is there counts as complete."""
+    """Raise `InputError` if a sequence lies within another one, whose folder would then count as complete."""
     folders = {job.folder for job in jobs}
     for job in jobs:
         above = next((folder for folder in job.folder.parents if folder in folders), None)
         if above:
-            raise InputError(
-                f"{root}: the sequence {job.folder.name} lies within {above.name} ({job.split}); move it out of it"
-            )
+            within = f"the sequence {job.folder.name} lies within {above.name} ({job.split})"
+            raise InputError(f"{root}: {within}; move it out of it")
 
 
 def _copy(root: Path, width: int, fit: str, job: Job) -> Report:
+    """Write one sequence of the copy."""
     store = opened_store(root, job.split)
     frames, conditions = [], []
     for pictures, rows in store.pieces(job.number, int(store.lengths[job.number])):
@@ -105,8 +105,9 @@ def _copy(root: Path, width: int, fit: str, job: Job) -> Report:
             for name, part in ((ACTIONS_FILE, table[:, :actions]), (POSITIONS_FILE, table[:, actions:])):
                 if part.shape[1]:
                     write_table(temporary / name, part)
-        else:  # as they are: they may go on after the last frame
-            for path in condition_files(root / store.index["path"].iat[job.number]).values():
+        else:  # copied byte for byte: they may go on after the last frame
+            folder = root / str(store.index["path"].iat[job.number])
+            for path in condition_files(folder).values():
                 with open_regular(path, root) as table, open(temporary / path.name, "wb") as copy:
                     shutil.copyfileobj(table, copy)
     return Report(written=1)
@@ -120,6 +121,7 @@ def _resize_frame(frame: np.ndarray, width: int, fit: str) -> np.ndarray:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
     parser.add_argument("root", type=Path, help="root of an indexed data set")
     parser.add_argument("out", type=Path, help="data root to write")
     add_fit_arguments(parser)
@@ -127,5 +129,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Copy a data set and print what was done."""
     report = resize(args.root, args.out, args.image_width, args.fit, args.workers)
     print_report(args.out, [args.out], report)

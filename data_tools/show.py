@@ -1,14 +1,16 @@
-"""Shows a data set: a contact sheet with its condition columns as a PNG, and its statistics as text.
+"""Show a data set: a contact sheet with histograms of the conditions as a PNG, and statistics as text.
 
-The figures come from at most --sequences sequences of each split, evenly spread over it. Motion is the mean absolute difference
-between neighbouring frames, in grey levels of 255.
+The figures come from at most --sequences sequences of each split, evenly spread over it. Motion is the mean
+absolute difference between neighbouring frames, in grey levels of 255.
 """
 
 import argparse
 import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -27,11 +29,12 @@ HISTOGRAMS_ACROSS, MAX_HISTOGRAMS = 7, 28
 
 @dataclass(frozen=True)
 class SplitSample:
-    """What was read of one split.
+    """The part of a split that was read.
 
     Args:
         store: the split.
-        rows: of the contact sheet: (name of the sequence, frame numbers, frames uint8 [N,H,W,C]); with poses a row of them follows.
+        rows: of the contact sheet: (name of the sequence, frame numbers, frames uint8 [N,H,W,C]), each
+            followed by a row of poses if there are any.
         conditions: of the sequences read, float32 [R,A+P].
         brightness, motion: of each sequence read, in grey levels.
     """
@@ -44,30 +47,27 @@ class SplitSample:
 
 
 def sample_split(store: Store, sequences: int) -> SplitSample:
-    """Reads so many sequences of a split, evenly spread."""
-    total = len(store.index)
-    numbers = np.unique(np.linspace(0, total - 1, min(sequences, total)).round().astype(int))
-    shown = set(
-        numbers[
-            np.unique(np.linspace(0, len(numbers) - 1, min(ROWS, len(numbers))).round().astype(int))
-        ].tolist()
-    )
+    """Read so many sequences of a split, evenly spread."""
+    numbers = _spread(len(store.index), sequences)
+    shown = {int(numbers[place]) for place in _spread(len(numbers), ROWS)}
     rows, conditions, brightness, motion = [], [], [], []
     for number in tqdm(numbers.tolist(), desc=store.split, unit="sequence", disable=None):
         length = int(store.lengths[number])
-        times = np.unique(np.linspace(0, length - 1, min(COLUMNS, length)).round().astype(int))
-        first, light, change, last = 0, 0.0, 0.0, None
+        times = _spread(length, COLUMNS)
         pictures, poses, tables = [], [], []
-        for frames, table in store.pieces(number, length):
+        last = None
+        first, light, change = 0, 0.0, 0.0
+        for frames, piece in store.pieces(number, length):
             joined = frames if last is None else np.concatenate([last, frames])
             light += frames.sum(dtype=np.float64)
             change += np.abs(np.diff(joined.astype(np.int16), axis=0)).sum(dtype=np.float64)
             inside = times[(times >= first) & (times < first + len(frames))] - first
             pictures.append(frames[inside])
-            tables.append(store.conditions.numbers(table))
+            tables.append(store.conditions.numbers(piece))
             if store.conditions.is_image:
-                poses.append(table[inside])
-            first, last = first + len(frames), frames[-1:]
+                poses.append(piece[inside])
+            first += len(frames)
+            last = frames[-1:]
         values = math.prod(store.frame_size)
         conditions.append(np.concatenate(tables))
         brightness.append(light / (length * values))
@@ -91,8 +91,13 @@ def _segmentation(store: Store, path: str, times: np.ndarray) -> np.ndarray:
     return colours[np.concatenate([part.segmentation for part in parts])]
 
 
+def _spread(total: int, most: int) -> np.ndarray:
+    """Return at most so many of the numbers from 0 to before `total`, evenly spread, ends included."""
+    return np.unique(np.linspace(0, total - 1, min(most, total)).round().astype(int))
+
+
 def describe(root: Path, samples: list[SplitSample]) -> str:
-    """The statistics as text."""
+    """Return the statistics as text."""
     info, size = samples[0].store.info, samples[0].store.frame_size
     lines = [
         f"{info.name}: {info.source or 'source unknown'} ({root}, {info.store})",
@@ -125,66 +130,77 @@ def describe(root: Path, samples: list[SplitSample]) -> str:
 
 
 def column_name(info: layout.DatasetInfo, column: int) -> str:
-    kind, number = ("action", column) if column < info.action_dim else ("position", column - info.action_dim)
-    return f"{kind} {number + 1}"
+    """Return the name of a column of the conditions, such as ``action 1``."""
+    if column < info.action_dim:
+        return f"action {column + 1}"
+    return f"position {column - info.action_dim + 1}"
 
 
 def draw(samples: list[SplitSample], path: Path) -> None:
-    """Writes the contact sheet, and below it how the values of each condition column are spread, as a PNG."""
+    """Write the contact sheet, and below it a histogram of each column of the conditions, as a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     info = samples[0].store.info
-    sheet = [(sample.store.split, *row) for sample in samples for row in sample.rows]
-    columns = max(len(times) for _, _, times, _ in sheet)
-    histograms = min(info.condition_dim, MAX_HISTOGRAMS)
-    below = -(-histograms // HISTOGRAMS_ACROSS)  # rows of them
     height, width, _ = samples[0].store.frame_size
-    rows = len(sheet) * (0.45 + 0.75 * height / width)
-    heights = [rows, below * 1.5] if below else [rows]
-    figure = plt.figure(
-        figsize=(max(columns, HISTOGRAMS_ACROSS) * 1.05, sum(heights) + 0.5), layout="constrained"
-    )
+    sheet_rows = sum(len(sample.rows) for sample in samples)
+    columns = max(len(times) for sample in samples for _, times, _ in sample.rows)
+    histogram_rows = -(-min(info.condition_dim, MAX_HISTOGRAMS) // HISTOGRAMS_ACROSS)
+    heights = [sheet_rows * (0.45 + 0.75 * height / width)]
+    if histogram_rows:
+        heights.append(histogram_rows * 1.5)
+    size = (max(columns, HISTOGRAMS_ACROSS) * 1.05, sum(heights) + 0.5)
+    figure = plt.figure(figsize=size, layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    title = clean(
-        f"{info.name}: {info.source}" if info.source else info.name
-    )  # matplotlib draws no names in no encoding
+    # matplotlib cannot draw names that are in no encoding.
+    title = clean(f"{info.name}: {info.source}" if info.source else info.name)
     parts[0].suptitle(title, fontsize=10, parse_math=False)
-    axes = parts[0].subplots(len(sheet), columns, squeeze=False)
-    for row, (split, name, times, frames) in zip(axes, sheet, strict=True):
-        for place, axis in enumerate(row):
-            axis.set_axis_off()
-            if place < len(times):
-                axis.imshow(frames[place], cmap="gray", vmin=0, vmax=255)
-                axis.set_title(f"\nt = {times[place]}", fontsize=6, loc="left", pad=2)
-        offset = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        above = row[0].annotate(
-            clean(f"{split} {name}"), (0, 1), (0, 9), fontsize=6, parse_math=False, **offset
-        )
-        above.set_in_layout(False)  # as long as it is: nothing makes room for it
-    if below:
-        for column, axis in enumerate(parts[1].subplots(below, HISTOGRAMS_ACROSS, squeeze=False).flat):
-            if column >= histograms:
-                axis.set_axis_off()
-                continue
-            values = [sample.conditions[:, column].astype(np.float64) for sample in samples]
-            edges = np.histogram_bin_edges(np.concatenate(values), 30)
-            for sample, its in zip(samples, values, strict=True):
-                axis.hist(its, edges, density=True, histtype="step", label=sample.store.split)
-            axis.set_title(column_name(info, column), fontsize=7, pad=2)
-            axis.tick_params(labelsize=6)
-            axis.set_yticks([])
-            if not column:
-                axis.legend(fontsize=6, frameon=False)
+    _draw_sheet(parts[0].subplots(sheet_rows, columns, squeeze=False), samples)
+    if histogram_rows:
+        _draw_histograms(parts[1].subplots(histogram_rows, HISTOGRAMS_ACROSS, squeeze=False).flat, samples)
     with warnings.catch_warnings(), whole_file(path) as file:
         warnings.filterwarnings("ignore", message="Glyph")  # of names in scripts that the font lacks
         figure.savefig(file, dpi=110, format="png")
     plt.close(figure)
 
 
+def _draw_sheet(axes: np.ndarray, samples: list[SplitSample]) -> None:
+    """Draw the frames of the shown sequences, a row for each."""
+    sheet = [(sample.store.split, *row) for sample in samples for row in sample.rows]
+    offset = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    for row, (split, name, times, frames) in zip(axes, sheet, strict=True):
+        for place, axis in enumerate(row):
+            axis.set_axis_off()
+            if place < len(times):
+                axis.imshow(frames[place], cmap="gray", vmin=0, vmax=255)
+                axis.set_title(f"\nt = {times[place]}", fontsize=6, loc="left", pad=2)
+        label = clean(f"{split} {name}")
+        above = row[0].annotate(label, (0, 1), (0, 9), fontsize=6, parse_math=False, **offset)
+        above.set_in_layout(False)  # a long name must not squeeze the pictures
+
+
+def _draw_histograms(axes: Iterable[Any], samples: list[SplitSample]) -> None:
+    """Draw the histogram of each column of the conditions, with a line for each split."""
+    info = samples[0].store.info
+    for column, axis in enumerate(axes):
+        if column >= min(info.condition_dim, MAX_HISTOGRAMS):
+            axis.set_axis_off()
+            continue
+        values = [sample.conditions[:, column].astype(np.float64) for sample in samples]
+        edges = np.histogram_bin_edges(np.concatenate(values), 30)
+        for sample, numbers in zip(samples, values, strict=True):
+            axis.hist(numbers, edges, density=True, histtype="step", label=sample.store.split)
+        axis.set_title(column_name(info, column), fontsize=7, pad=2)
+        axis.tick_params(labelsize=6)
+        axis.set_yticks([])
+        if column == 0:
+            axis.legend(fontsize=6, frameon=False)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
     parser.add_argument("root", type=Path, help="root of an indexed data set")
     parser.add_argument(
         "--out", type=Path, help="picture to write, the text beside it (default: ROOT/overview.png)"
@@ -195,6 +211,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Write the contact sheet and the statistics, and print the latter."""
     if args.sequences < 1:
         raise InputError(f"--sequences: found {args.sequences}, expected 1 or more")
     path = args.out or args.root / "overview.png"

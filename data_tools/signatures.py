@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, so that an error can name what was found in the place of another kind."""
+"""The kind of a file by its first bytes, so that an error can name it if another kind was expected."""
 
 SIGNATURES = {
     b"\x1f\x8b\x08": "a GZIP file",
@@ -22,12 +22,13 @@ SIGNATURES = {
     b"<!doctype": "a web page, as failed downloads leave it",
     b"<html": "a web page, as failed downloads leave it",
 }
-TAR_PLACE, TAR = 257, b"ustar"
+TAR = b"ustar"  # at TAR_PLACE
+TAR_PLACE = 257
 HEAD_BYTES = 512  # that `kind_of` looks at
 
 
 def kind_of(head: bytes) -> str | None:
-    """Return what a file is, such as ``a PNG picture``, by its first `HEAD_BYTES` bytes; None if unknown."""
+    """Return the kind of a file, like ``a PNG picture``, by its first `HEAD_BYTES` bytes; None if unknown."""
     if head[TAR_PLACE : TAR_PLACE + len(TAR)] == TAR:
         return "a tar archive, as WebDataset's shards are"
     return next((kind for signature, kind in SIGNATURES.items() if head.startswith(signature)), None)

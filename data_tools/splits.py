@@ -1,4 +1,4 @@
-"""The splits of a data set under the names that people give them, at any depth of a folder."""
+"""The splits of a data set under their usual names, at any depth of a folder."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def split_of(name: str) -> str | None:
 
 
 def split_folder(root: Path, split: str) -> Path | None:
-    """Return the folder of a split right below a data root, under any of its usual names; None if there is none.
+    """Return the folder of a split right below a data root, under any of its usual names, or None.
 
     Raises `InputError` if there are two of them.
     """
@@ -28,38 +28,37 @@ def split_folder(root: Path, split: str) -> Path | None:
     folders = [entry for entry in sorted(root.iterdir()) if split_of(entry.name) == split and entry.is_dir()]
     if len(folders) > 1:
         first, second = folders[:2]
-        raise InputError(
-            f"{second}: found a second folder of the split {split} beside {first.name}; join them"
-        )
+        found = f"found a second folder of the split {split} beside {first.name}"
+        raise InputError(f"{second}: {found}; join them")
     return folders[0] if folders else None
 
 
 def find_splits(names: Sequence[str]) -> list[tuple[str, str] | None]:
-    """Return of each path the split that it lies in and what it is without that split's folder, or None.
+    """Return the split of each path and the path without the folder of that split, or None.
 
-    The folder of a split is the outermost one of a usual name that not all paths lie in, or else the innermost one
-    that all lie in: in ``test/{train,val}/0`` these are ``train`` and ``val``. A path that ends with such a name keeps
-    it.
+    The folder of a split is the outermost one with a usual name that not all paths lie in, or else the
+    innermost one that all lie in: in ``test/{train,val}/0`` these are ``train`` and ``val``. If the last part
+    of a path is such a name it stays.
 
     Args:
         names: relative paths, with slashes.
     """
     paths = [name.split("/") for name in names]
     shared = _shared_length(paths)
-    found = []
+    splits: list[tuple[str, str] | None] = []
     for path in paths:
-        places = [place for place, name in enumerate(path) if split_of(name)]
-        place = next((place for place in places if place >= shared), places[-1] if places else None)
-        if place is None:
-            found.append(None)
+        named = [(place, split) for place, name in enumerate(path) if (split := split_of(name))]
+        if not named:
+            splits.append(None)
             continue
+        place, split = next((entry for entry in named if entry[0] >= shared), named[-1])
         rest = path[:place] + path[place + 1 :] if place < len(path) - 1 else path
-        found.append((split_of(path[place]), "/".join(rest)))
-    return found
+        splits.append((split, "/".join(rest)))
+    return splits
 
 
 def _shared_length(paths: Iterable[list[str]]) -> int:
-    """Return how many folders at the beginning all paths share."""
+    """Return the number of folders at the beginning that all paths share."""
     length = 0
     for level in zip(*paths, strict=False):
         if len(set(level)) > 1:

@@ -1,7 +1,7 @@
 """Tables of numbers beside the frames of a sequence: ``actions.csv`` and ``endeffector_positions.csv``.
 
-They are read a piece at a time into four bytes a number. What is wrong with one is named by row and column,
-together with its likely cause.
+They are read a piece at a time, into four bytes for each number. A fault is named by row and column, with its
+likely cause.
 """
 
 import codecs
@@ -23,12 +23,12 @@ from .signatures import HEAD_BYTES, kind_of
 TABLES = {"actions": ACTIONS_FILE, "positions": POSITIONS_FILE}
 MAX_LINE = 64 * MAX_COLUMNS  # letters of a row
 BLOCK = 2**16  # bytes that are read at a time
-WITHOUT_INDEX = "to_csv(path, header=False, index=False)"  # how pandas writes a table
+WITHOUT_INDEX = "to_csv(path, header=False, index=False)"  # the call that has pandas write such a table
 LARGEST = float(np.finfo(np.float32).max)
 
 
 def condition_files(folder: Path) -> dict[str, Path]:
-    """Return the paths of those of ``actions`` and ``positions`` that the sequence has."""
+    """Return the paths of ``actions`` and ``positions``, as far as the sequence has them."""
     files = {name: folder / file for name, file in TABLES.items()}
     return {name: path for name, path in files.items() if path.exists()}
 
@@ -58,16 +58,18 @@ def read_table(
 
     Args:
         path: the file; a link out of the data root `root` is refused.
-        rows: how many there must be, one for each frame.
-        exact: more of them are an error, too.
+        rows: number of rows that are needed, one for each frame.
+        exact: raise for more rows as well.
         beyond: return further rows as well, finite or not.
-        last_unused: the last of `rows` may hold NaN or empty cells. It is then held as in `hold_last`, and
-            nothing beyond it is returned. A last row beyond it that is not finite is left out.
+        last_unused: the last of `rows` may hold NaN or empty cells. It is then filled in as by `hold_last`,
+            and nothing beyond it is returned. A last row beyond it that is not finite is left out.
 
     Raises `InputError` that names the first row, counted from 1, that is of another width or has a cell that
     is no finite number.
     """
-    numbers, count, columns = array("f"), 0, 0
+    numbers = array("f")
+    count = 0
+    columns = 0
     for lines in _blocks(path, root):
         columns = columns or lines[0].count(",") + 1
         values = _numbers(lines, columns, last_unused)
@@ -94,8 +96,8 @@ def read_table(
 def hold_last(actions: np.ndarray) -> np.ndarray:
     """Return actions [T,A] with the last row, if it is not finite, replaced by the row before, or by zeros.
 
-    Nothing follows the last frame, so its action is never used, and many recorders write NaN there. This is
-    the one place where that is decided, for reading, converting and writing sequences.
+    Nothing follows the last frame, so its action is never used, and many recorders write NaN there. All
+    readers, converters and writers of sequences call this.
     """
     if len(actions) and not finite_float32(actions[-1]).all():
         actions = actions.copy()
@@ -104,22 +106,22 @@ def hold_last(actions: np.ndarray) -> np.ndarray:
 
 
 def finite_float32(values: np.ndarray) -> np.ndarray:
-    """Return which numbers are finite as float32."""
+    """Return a mask of the numbers that are finite as float32."""
     with np.errstate(over="ignore"):
         return np.isfinite(values.astype(np.float32))
 
 
 def row_numbers(folder: Path, rows: int) -> Iterator[str]:
-    """Yield a line for each table of a sequence whose first column is 0, 1, 2, ..., as pandas has its index."""
+    """Yield a line for each table whose first column is 0, 1, 2, ..., like an index of pandas."""
     for name, path in condition_files(folder).items():
-        table = read_table(path, rows, last_unused=name == "actions")[:-1]  # the last action may be held
+        table = read_table(path, rows, last_unused=name == "actions")[:-1]  # the last action may be filled in
         if table.shape[1] > 1 and len(table) > 1 and np.array_equal(table[:, 0], np.arange(len(table))):
             advice = f"if that is the index of pandas, write the tables with {WITHOUT_INDEX}"
             yield f"{path}: the first column counts 0, 1, 2, ...; {advice}"
 
 
 def name_hint(name: str) -> str:
-    """Return what to do about a CSV of another name, with the table that it may have been meant as."""
+    """Return advice about a CSV of another name, with the name of the table that it was probably meant as."""
     letters = {re.sub("[^a-z]", "", file.removesuffix(".csv")): file for file in TABLES.values()}
     letters["positions"] = POSITIONS_FILE
     name = re.sub("[^a-z]", "", name.lower().removesuffix(".csv"))
@@ -136,8 +138,10 @@ def _blocks(path: Path, root: Path | None) -> Iterator[list[str]]:
 
     Raises `InputError` if it cannot be read, is no text or has an endless line.
     """
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()  # without the mark of a spreadsheet
-    count, rest, more = 0, "", True
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()  # drops the byte order mark of spreadsheets
+    count = 0
+    rest = ""
+    more = True
     try:
         with open_regular(path, root) as file:
             while more:
@@ -161,12 +165,12 @@ def _blocks(path: Path, root: Path | None) -> Iterator[list[str]]:
 
 
 def _numbers(lines: list[str], columns: int, empty_cells: bool) -> list[float] | None:
-    """Return the numbers of rows, one row after the other, or None if there is anything else.
+    """Return the numbers of rows, one row after the other, or None if a cell is no number.
 
-    With `empty_cells` there may be such, which are NaN.
+    With `empty_cells`, empty cells are NaN.
     """
     text = ",".join(lines)
-    if not text.isascii() or "_" in text:  # float() takes 1_000 and digits of other scripts for numbers
+    if not text.isascii() or "_" in text:  # float() accepts 1_000 and digits of other scripts
         return None
     if columns > MAX_COLUMNS or {line.count(",") for line in lines} != {columns - 1}:
         return None
@@ -182,6 +186,7 @@ def _numbers(lines: list[str], columns: int, empty_cells: bool) -> list[float] |
 
 
 def _no_text(path: Path, root: Path | None) -> InputError:
+    """Return the error for a file that is no text."""
     with open_regular(path, root) as file:
         kind = kind_of(file.read(HEAD_BYTES))
     found = f"found {kind}" if kind else "not a text file"
@@ -189,6 +194,7 @@ def _no_text(path: Path, root: Path | None) -> InputError:
 
 
 def _wrong_length(path: Path, found: int, rows: int) -> InputError:
+    """Return the error for another number of rows than of frames."""
     if found > rows:
         advice = "is one of the frames lost?"
     elif found == rows - 1:
@@ -199,8 +205,9 @@ def _wrong_length(path: Path, found: int, rows: int) -> InputError:
 
 
 def _fault(path: Path, root: Path | None, number: int, line: str, columns: int) -> InputError:
-    """Return what is wrong with a row, and the likely cause; `columns` is the width of the rows before."""
-    place, cells = f"{path} row {number}", line.split(",")
+    """Return the error for a faulty row, with the likely cause; `columns` is the width of the rows before."""
+    place = f"{path} row {number}"
+    cells = line.split(",")
     if not line.strip().replace("\t", "").isprintable():
         return _no_text(path, root)
     if len(line) > MAX_LINE:
@@ -223,11 +230,11 @@ def _fault(path: Path, root: Path | None, number: int, line: str, columns: int) 
 
 
 def _separator(line: str) -> str | None:
-    """Return what stands between the numbers of a row in the place of commas, if anything does."""
+    """Return the name of the characters that stand in the place of commas, or None."""
     for letter, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if letter in line.strip():
             return f"{name} between numbers" + (" and commas in them" if re.search(r"\d,\d", line) else "")
-    blanks = re.fullmatch(r"\s*[-+.\de]+( +[-+.\de]+)+\s*", line)  # as numpy.savetxt writes
+    blanks = re.fullmatch(r"\s*[-+.\de]+( +[-+.\de]+)+\s*", line)  # from numpy.savetxt
     return "blanks between numbers" if blanks else None
 
 
@@ -239,8 +246,10 @@ def _is_number(cell: str) -> bool:
 
 
 def _advice(cells: list[str], column: int, number: int) -> str:
-    """Return what to do about a cell that is no number."""
-    cell, first, others = cells[column - 1].strip(), cells[0].strip(), "".join(cells[1:])
+    """Return advice about a cell that is no number."""
+    cell = cells[column - 1].strip()
+    first = cells[0].strip()
+    others = "".join(cells[1:])
     if cell.lower() in ("true", "false"):
         return "write 1 for True and 0 for False"
     if number == 1 and (not first or first.startswith("Unnamed")) and any(map(str.isalpha, others)):

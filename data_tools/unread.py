@@ -1,4 +1,4 @@
-"""Files that a reader came across and left aside, told in a few lines however many they are."""
+"""A few lines about the files that a reader has not read, however many they are."""
 
 import re
 from collections.abc import Callable, Collection, Iterable
@@ -9,9 +9,9 @@ from .files import walk
 from .layout import ACTIONS_FILE, POSITIONS_FILE
 from .tables import name_hint
 
-MOST_KINDS = 5  # that are told one by one
+MOST_KINDS = 5  # kinds of files that are listed one by one
 FilesRead = Callable[[str, list[str]], Collection[str]]
-"""Of a folder and the names of its files, which of these are read."""
+"""(folder, names of its files) -> the names of the files that are read."""
 
 
 @dataclass
@@ -21,7 +21,7 @@ class _Group:
 
 
 def among(paths: Iterable[Path]) -> FilesRead:
-    """Return that exactly these files are read."""
+    """Return the function that says that exactly these files are read."""
     names: dict[str, set[str]] = {}
     for path in paths:
         names.setdefault(str(path.parent), set()).add(path.name)
@@ -34,17 +34,17 @@ def list_unread(
     folders: Collection[Path] | None = None,
     table_hint: Callable[[str], str] = name_hint,
 ) -> tuple[list[str], list[str]]:
-    """Compare the files at and below a folder with those that are read. Hidden files and folders are passed over.
+    """List the files at and below a folder that are not read. Hidden files and folders are left out.
 
     Args:
-        root: the folder; a file has nothing beside it.
+        root: the folder. If it is a file, nothing is listed.
         files_read: see `FilesRead`.
-        folders: those in `root` that are looked into; the others are counted as folders. All if None.
-        table_hint: what to do with a table of this name that is not read.
+        folders: folders in `root` that are listed in detail; others are counted as folders. All if None.
+        table_hint: returns advice about a table of this name that is not read.
 
-    Returns a line for each name of CSV files that are not read where other files are (names that differ in numbers are
-    one), and at most one line that counts all other files by their kind and names the first of each. Raises
-    `InputError` as `walk` does.
+    Returns a line for each name of CSV files that are not read where other files are (names that differ in
+    numbers only are one), and at most one line that counts all other files by their kind and names the first
+    of each. Raises `InputError` as `walk` does.
     """
     tables: dict[str, _Group] = {}
     others: dict[str, _Group] = {}
@@ -93,8 +93,8 @@ def _describe_tables(group: _Group, hint: str) -> str:
 
 
 def _describe_others(root: Path, groups: dict[str, _Group]) -> str:
-    """Return a line like ``ROOT: not read: 3 .npy (first: a/depth.npy), 1 .pkl (a/b.pkl)``, frequent kinds first."""
-    kinds = sorted(groups.items(), key=lambda found: (-found[1].count, found[0]))
+    """Return a line like ``ROOT: not read: 3 .npy (first: a.npy), 1 .pkl (b.pkl)``, frequent kinds first."""
+    kinds = sorted(groups.items(), key=lambda entry: (-entry[1].count, entry[0]))
     parts = []
     for kind, group in kinds[:MOST_KINDS]:
         first = "first: " if group.count > 1 else ""
