@@ -1,12 +1,14 @@
-"""Fingerprints of a data set's files, to notice which of them were changed while a training was stopped.
+"""Fingerprints of the files of a data set, to notice changes while a training was stopped.
 
-Files come in groups, such as those of one sequence. The stamp of a group is made of sizes and times of change: where it is as noted
-nothing is opened. Where it is not, as after a copy, an extraction or ``touch``, contents decide: of each file a CRC-32
+Files come in groups, such as those of one sequence. The stamp of a group is made of sizes and times of
+change: if it is as before nothing is opened. If it is not, as after a copy, an extraction or ``touch``,
+contents are compared. They are represented by a CRC-32 of the size of each file and of
 
-- of a picture of its size and its last bytes, where a PNG has checksums of all its pixels (its zlib stream ends with an Adler-32,
-  its chunk with a CRC-32);
-- of a packed array larger than `MOST_BYTES` of evenly spread blocks;
-- of any other file of all its bytes.
+- the last bytes of a picture, where a PNG has checksums of all its pixels (its zlib stream ends with an
+Adler-32, its
+  chunk with a CRC-32);
+- evenly spread blocks of a packed array that is larger than `MOST_BYTES`;
+- all bytes of any other file.
 """
 
 import errno
@@ -27,18 +29,18 @@ from data_tools.json_files import read_json
 
 FILE = "data.json"
 SCHEMA_VERSION = 1
-TAIL = 512  # bytes at the end of a PNG; text that some programs write after the pixels fits in, too
-BLOCK, MOST_BYTES = 2**20, 2**30
-THREADS = 8  # files on a network are waited for, not computed on
-_HOW = (
-    os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-)  # a pipe would wait for its other end
+TAIL = 512  # bytes at the end of a PNG, enough for text that some programs write after the pixels
+BLOCK = 2**20  # bytes
+MOST_BYTES = 2**30  # that are read of a file
+THREADS = 8  # most of the time is waiting for files on a network
+# Opening a pipe must not wait for its other end.
+_READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 MISSING = "missing."  # as long as a CRC-32 in hexadecimal digits
 
 Groups = dict[str, list[str]]
 """Paths of files by the name of their group."""
 Fingerprints = dict[str, tuple[str, str]]
-"""(stamp, contents: 8 characters a file) by the name of the group."""
+"""(stamp, contents: 8 characters for each file) by the name of the group."""
 
 
 def take(groups: Groups) -> Fingerprints:
@@ -47,20 +49,25 @@ def take(groups: Groups) -> Fingerprints:
 
 
 def changed_files(noted: Fingerprints, groups: Groups) -> tuple[list[str], Fingerprints]:
-    """Return the files whose contents are not as noted, and the fingerprints as they are now. New groups are no change."""
+    """Return the files whose contents differ from the noted ones, and the fingerprints as they are now.
+
+    New groups are no change.
+    """
     stamps = _of_each(groups, _stamp)
     now = {name: noted[name] for name in groups if name in noted and noted[name][0] == stamps[name]}
     now |= take({name: files for name, files in groups.items() if name not in now})
     changed = []
     for name, files in groups.items():
-        before, after = noted.get(name, now[name])[1], now[name][1]
-        changed += [
-            file for number, file in enumerate(files) if _of_file(before, number) != _of_file(after, number)
-        ]
+        _, before = noted.get(name, now[name])
+        _, after = now[name]
+        for number, file in enumerate(files):
+            if _of_file(before, number) != _of_file(after, number):
+                changed.append(file)
     return changed, {name: now[name] for name in groups}
 
 
 def _of_file(contents: str, number: int) -> str:
+    """Return the part of the contents of a group that belongs to its file of this number."""
     return contents[8 * number : 8 * number + 8]
 
 
@@ -96,10 +103,10 @@ def _in_words(status: os.stat_result) -> str:
 def _examine(path: str) -> tuple[str, str]:
     """Return (size and time, checksum) of a file, which is opened."""
     try:
-        handle = os.open(path, _HOW)
+        handle = os.open(path, _READ_FLAGS)
     except OSError:
         return _size_and_time(path), MISSING
-    try:  # by its handle: there may be a million files, and file objects would take twice the time
+    try:  # without a file object, which would take twice the time: there may be a million files
         status = os.fstat(handle)
         return _in_words(status), f"{_checksum(handle, path, status):08x}"
     except OSError:
@@ -120,7 +127,7 @@ def _checksum(handle: int, path: str, status: os.stat_result) -> int:
 
 
 def _parts(path: str, size: int) -> list[tuple[int, int]]:
-    """Return (where it begins, how long it is) of each part of a file that is read."""
+    """Return (start, length) of each part of a file that is read."""
     if path.lower().endswith(".png"):
         return [(max(0, size - TAIL), TAIL)]
     blocks = -(-size // BLOCK)
@@ -129,12 +136,15 @@ def _parts(path: str, size: int) -> list[tuple[int, int]]:
 
 
 def write(run: Path, fingerprints: Fingerprints) -> None:
-    """Notes in a run folder what its training reads."""
+    """Write the fingerprints of the files that a training reads into its run folder."""
     write_text(run / FILE, json.dumps({"schema_version": SCHEMA_VERSION, "files": fingerprints}) + "\n")
 
 
 def read(run: Path) -> Fingerprints | None:
-    """Return what a run has noted; None of runs of earlier releases. Raises `InputError`."""
+    """Return the fingerprints in a run folder; None in those of earlier releases.
+
+    Raises `InputError` if the file is damaged.
+    """
     path = run / FILE
     if not os.path.lexists(path):
         return None
@@ -146,9 +156,12 @@ def read(run: Path) -> Fingerprints | None:
     files = values.get("files")
     if not isinstance(files, dict) or not all(map(_is_fingerprint, files.values())):
         raise InputError(f"{path}: damaged (found no fingerprints of files); {advice}")
-    return {name: tuple(pair) for name, pair in files.items()}
+    return {name: (stamp, contents) for name, (stamp, contents) in files.items()}
 
 
-def _is_fingerprint(found: Any) -> bool:
-    is_pair = isinstance(found, list) and len(found) == 2 and all(isinstance(text, str) for text in found)
-    return is_pair and bool(re.fullmatch(r"[0-9a-f]{16} ([0-9a-f]{8}|missing\.)*", " ".join(found)))
+def _is_fingerprint(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(text, str) for text in value):
+        return False
+    stamp, contents = value
+    is_stamp = re.fullmatch("[0-9a-f]{16}", stamp) is not None
+    return is_stamp and re.fullmatch(r"([0-9a-f]{8}|missing\.)*", contents) is not None

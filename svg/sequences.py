@@ -1,8 +1,8 @@
-"""torch Datasets over an index: frames are read when asked for. And the stateless sampler."""
+"""Read clips of an indexed data set as tensors, and draw the batches of a training without state."""
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -24,39 +24,40 @@ Batch = dict[str, torch.Tensor]
 
 
 def condition_columns(info: layout.DatasetInfo, conditions: str) -> slice:
-    """Which columns of [actions, positions] condition the model. Raises `InputError` if the data have none of them."""
+    """Return the columns of [actions, positions] that condition the model.
+
+    Raises `InputError` if the data have none of them.
+    """
     if conditions not in CONDITIONS:
         raise InputError(f"found {conditions!r}, expected one of {', '.join(CONDITIONS)}", "conditions")
-    start = info.action_dim if conditions == "positions" else 0
-    stop = {
-        "all": info.condition_dim,
-        "actions": info.action_dim,
-        "positions": info.condition_dim,
-        "none": 0,
+    columns = {
+        "all": slice(0, info.condition_dim),
+        "actions": slice(0, info.action_dim),
+        "positions": slice(info.action_dim, info.condition_dim),
+        "none": slice(0, 0),
     }[conditions]
-    if conditions in ("actions", "positions") and start == stop:
-        raise InputError(
-            f"found {conditions}, but the data set {info.name} has no {conditions}; use none", "conditions"
-        )
-    return slice(start, stop)
+    if conditions in ("actions", "positions") and columns.start == columns.stop:
+        found = f"found {conditions}, but the data set {info.name} has no {conditions}"
+        raise InputError(f"{found}; use none", "conditions")
+    return columns
 
 
 def as_tensor(conditions: np.ndarray) -> torch.Tensor:
-    """Conditions [...,T,D] as they are, poses [...,T,H,W,C] as [...,T,C,H,W]."""
+    """Return conditions [...,T,D] as a tensor, poses [...,T,H,W,C] as one [...,T,C,H,W]."""
     tensor = torch.from_numpy(np.ascontiguousarray(conditions))
     return tensor.movedim(-1, -3) if conditions.dtype == np.uint8 else tensor
 
 
 class SequenceDataset(Dataset):
-    """Clips of one split: ``dataset[sequence, start]`` or, from frame 0, ``dataset[sequence]``.
+    """The clips of one split: ``dataset[sequence, start]`` or, from frame 0, ``dataset[sequence]``.
 
-    An item is ``{"frames": uint8 [T,H,W,C], "conditions": float32 [T,D]}``; D counts the columns that `conditions` (all, actions,
-    positions, none) selects. Of data with poses ``conditions`` are those, uint8 [T,H,W,C]. Only the clip's own frames are read.
-    Sequences shorter than a clip are left out; `left_out` counts them. Raises `InputError` if all are, and, naming the file, if one
-    cannot be read.
+    An item is ``{"frames": uint8 [T,H,W,C], "conditions": float32 [T,D]}``; D counts the columns that
+    `conditions` (all, actions, positions, none) selects. Of data with poses ``conditions`` are those, uint8
+    [T,H,W,C]. Only the clip's own frames are read. Sequences shorter than a clip are left out; `left_out`
+    counts them. Raises `InputError` if all are, and, naming the file, if one cannot be read.
 
-    With `future_positions` the conditions hold, after the observed frames of a clip (or of a sequence, in
-    `read_conditions`), positions that a planner can know instead of the recorded ones.
+    With `future_positions` the recorded positions after the observed frames of a clip (or of a sequence, in
+    `read_conditions`) are replaced by positions that a planner can know.
     """
 
     def __init__(
@@ -70,81 +71,83 @@ class SequenceDataset(Dataset):
         self.store = open_store(root, split)
         self.split, self.info, self.clip_length = split, self.store.info, clip_length
         if self.store.conditions.is_image and conditions != "all":
-            raise InputError(
-                f"found {conditions}, but the data set {self.info.name} has poses; leave it out", "conditions"
-            )
+            found = f"found {conditions}, but the data set {self.info.name} has poses"
+            raise InputError(f"{found}; leave it out", "conditions")
         self.columns = condition_columns(self.info, conditions)
         self.conditions = self.store.conditions.select(self.columns)
         self.future_positions = future_positions if self.columns.stop > self.info.action_dim else None
         if self.future_positions is not None:
-            self.future_positions.motion(self.info)  # columns that there are not, before anything is read
-        self._numbers = np.flatnonzero(self.store.lengths >= clip_length)  # of the store's sequences
+            self.future_positions.motion(self.info)  # raises for unknown columns before anything is read
+        self._numbers = np.flatnonzero(self.store.lengths >= clip_length)  # of sequences of the store
         if not len(self._numbers):
-            index = self.store.index
-            longest = index.iloc[int(self.store.lengths.argmax())]
-            raise InputError(
-                f"{self.store.root / longest['path']}: found {longest['frames']} frames, expected at least {clip_length}; "
-                + (
-                    "svg-rollout predicts it from its poses, and what is to be scored is in another split"
-                    if self.conditions.is_image and index[layout.POSES_COLUMN].max() + 1 >= clip_length
-                    else "ask for fewer (n_future, n_eval)"
-                )
-            )
+            raise self._too_short()
         self.index = self.store.index.iloc[self._numbers].reset_index(drop=True)
         self.lengths = self.store.lengths[self._numbers]
         self.frame_size = self.store.frame_size  # (H,W,C), the same for all
+
+    def _too_short(self) -> InputError:
+        """Return the error for a split whose sequences are all shorter than a clip."""
+        index = self.store.index
+        longest = index.iloc[int(self.store.lengths.argmax())]
+        found = f"found {longest['frames']} frames, expected at least {self.clip_length}"
+        advice = "ask for fewer (n_future, n_eval)"
+        if self.conditions.is_image and index[layout.POSES_COLUMN].max() + 1 >= self.clip_length:
+            advice = "svg-rollout predicts it from its poses, and sequences for scores are in another split"
+        return InputError(f"{self.store.root / longest['path']}: {found}; {advice}")
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     @property
     def root(self) -> Path:
+        """Return the data root."""
         return self.store.root
 
     @property
     def left_out(self) -> int:
+        """Return the number of sequences that are shorter than a clip."""
         return len(self.store.lengths) - len(self)
 
     @property
     def condition_dim(self) -> int:
-        """Columns of the conditions, or channels of a pose."""
+        """Return the number of columns of the conditions, or of channels of a pose."""
         return self.conditions.channels
 
     @property
     def condition_mean(self) -> list[float]:
+        """Return the mean of each column of the conditions over the training split."""
         return self.info.mean[self.columns]
 
     @property
     def condition_names(self) -> list[str]:
-        """Where each of the conditions' columns comes from, such as ``actions.csv column 1``."""
+        """Return where each column of the conditions comes from, such as ``actions.csv column 1``."""
         return list(self.conditions.columns)
 
     @property
     def action_columns(self) -> int:
-        """How many of the conditions' columns, the first ones, are actions; the others are positions."""
+        """Return how many of the first columns of the conditions are actions; the others are positions."""
         return max(0, min(self.columns.stop, self.info.action_dim) - self.columns.start)
 
     @property
     def given(self) -> str:
-        """What predictions of these clips are given besides the observed frames, in words."""
+        """Return in words what predictions of these clips are given besides the observed frames."""
         if self.conditions.is_image:
             return "poses of the frames to come"
         actions, positions = self.action_columns, self.condition_dim - self.action_columns
         if not positions:
             return "actions alone" if actions else "none"
-        told = (
-            "true positions of the future"
-            if self.future_positions is None
-            else self.future_positions.describe(self.info)
-        )
-        return f"actions and {told}" if actions else told
+        words = "true positions of the future"
+        if self.future_positions is not None:
+            words = self.future_positions.describe(self.info)
+        return f"actions and {words}" if actions else words
 
     @property
     def condition_std(self) -> list[float]:
+        """Return the standard deviation of each column of the conditions over the training split."""
         return self.info.std[self.columns]
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, np.ndarray]:
-        number, start = key if isinstance(key, tuple) else (key, 0)
+    def __getitem__(self, index: int | tuple[int, int]) -> dict[str, np.ndarray]:
+        number, start = index if isinstance(index, tuple) else (index, 0)
         frames, conditions = self.store.read_clips(
             [(int(self._numbers[number]), start, start)], self.clip_length
         )
@@ -154,22 +157,25 @@ class SequenceDataset(Dataset):
         """Return ``{"frames": uint8 [B,T,C,H,W], "conditions": float32 [B,T,D]}`` of clips (sequence, start).
 
         A third number is the frame of the sequence that stands in the place of the first one.
-        Poses are uint8 [B,T,C,H,W]. Pictures keep their channels innermost in memory, as they lie on disk and as convolutions like
-        them.
+        Poses are uint8 [B,T,C,H,W]. Pictures keep their channels innermost in memory, as they lie on disk and
+        as convolutions like them.
         """
         return self.as_batch(*self.store.read_clips(self.in_store(clips), self.clip_length))
 
     def in_store(self, clips: Sequence[tuple[int, ...]]) -> list[tuple[int, int, int]]:
         """Return the clips of `batch` as `Store.read_clips` takes them."""
-        return [(int(self._numbers[number]), start, *(first or [start])) for number, start, *first in clips]
+        return [
+            (int(self._numbers[number]), start, first[0] if first else start)
+            for number, start, *first in clips
+        ]
 
     def as_batch(self, frames: np.ndarray, conditions: np.ndarray) -> Batch:
-        """Return what `Store.read_clips` has read as `batch` does."""
-        frames = torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
-        return {"frames": frames, "conditions": as_tensor(self._of_clips(conditions))}
+        """Return frames and conditions that `Store.read_clips` has read in the form of `batch`."""
+        videos = torch.from_numpy(frames).permute(0, 1, 4, 2, 3)
+        return {"frames": videos, "conditions": as_tensor(self._of_clips(conditions))}
 
     def truth(self, number: int, start: int = 0, stop: int | None = None) -> Truth:
-        """Read what a simulator wrote of the frames `start` to `stop` of a sequence: segmentation and object poses.
+        """Return segmentation and object poses of the frames `start` to `stop` of a simulated sequence.
 
         Raises `InputError` if the data set was simulated without ``--truth``, or naming a damaged file.
         """
@@ -178,14 +184,11 @@ class SequenceDataset(Dataset):
         return read_truth(self.store.root, path, self.frame_size[:2], start, stop)
 
     def files(self, limit: int = 0) -> dict[str, list[str]]:
-        """Return the paths of the files that are read for the first `limit` sequences, or all, in groups: `Store.files`."""
+        """Return `Store.files` of the first `limit` sequences, or all."""
         return self.store.files(self._numbers[: limit or None].tolist())
 
     def digest(self) -> str:
-        """Return what tells data sets apart that lie at the same place one after the other.
-
-        It covers the index and the statistics beside it; `svg.fingerprint` looks at the files.
-        """
+        """Return a digest of index and ``dataset.json``; `svg.fingerprint` compares the other files."""
         files = (self.root / name for name in (layout.INDEX_FILE, layout.INFO_FILE))
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
@@ -196,55 +199,56 @@ class SequenceDataset(Dataset):
 
     @property
     def _needed(self) -> slice:
-        """The columns without which a frame cannot be predicted: positions may follow from the actions."""
+        """Return the columns that a prediction needs from the data: positions may follow from the actions."""
         by_actions = self.future_positions is not None and self.info.action_dim
         return slice(0, self.info.action_dim) if by_actions else self.columns
 
     def horizon(self, number: int) -> int | None:
         """Return how many frames after a sequence's first one have a condition, and so can be predicted.
 
-        None without conditions: as many as one likes.
+        None if there are no conditions, which limit nothing.
         """
         return self.store.horizon(int(self._numbers[number]), self._needed)
 
     def action_horizon(self, number: int) -> int | None:
-        """Return the `horizon` that there would be if positions followed from the actions; None without actions."""
+        """Return the `horizon` if positions follow from the actions; None without actions."""
         return self.store.horizon(int(self._numbers[number]), slice(0, self.info.action_dim))
 
     def read_conditions(self, number: int, start: int, stop: int) -> torch.Tensor:
-        """The conditions [T,...] of a sequence's frames from `start` to before `stop`, without the frames."""
-        if not self.condition_dim:  # of any number of frames
+        """Return the conditions [T,...] of the frames of a sequence from `start` to before `stop`."""
+        if not self.condition_dim:  # there is no limit to the number of frames
             return torch.empty(stop - start, 0)
-        sequence, given = int(self._numbers[number]), self.future_positions
-        if given is None:
+        sequence = int(self._numbers[number])
+        if self.future_positions is None:
             return as_tensor(self._selected(self.store.read_conditions(sequence, start, stop)))
-        return as_tensor(
-            self._selected(given.replace(self.store.read_conditions(sequence, 0, stop), self.info))[start:]
-        )
+        recorded = self.store.read_conditions(sequence, 0, stop)
+        conditions = self.future_positions.replace(recorded, self.info)
+        return as_tensor(self._selected(conditions)[start:])
 
     def read_frames(self, number: int, start: int, stop: int) -> torch.Tensor:
-        """The frames uint8 [T,C,H,W] of a sequence from `start` to before `stop`, without their conditions."""
+        """Return the frames uint8 [T,C,H,W] of a sequence from `start` to before `stop`."""
         frames = np.empty((stop - start, *self.frame_size), np.uint8)
         self.store.read_frames(int(self._numbers[number]), start, frames)
         return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
     def _of_clips(self, conditions: np.ndarray) -> np.ndarray:
-        """Return what a model is given of the conditions [B,T,...] of clips."""
+        """Return the part of the conditions [B,T,...] of clips that a model is given."""
         if self.future_positions is not None:
             conditions = self.future_positions.replace(conditions, self.info)
         return self._selected(conditions)
 
     def _selected(self, conditions: np.ndarray) -> np.ndarray:
-        """Those columns that condition the model; poses as they are."""
+        """Return the columns that condition the model; poses as they are."""
         return self.store.conditions.pick(conditions, self.columns)
 
 
 class TrainingBatches:
-    """``batches[step]``: the batch of any training step, a function of the seed and the step alone.
+    """The batch of any training step, ``batches[step]``, as a function of the seed and the step alone.
 
-    Every pass over the data is a new permutation of its clips: one of each sequence, from a random frame or, with
-    ``clip_start="first"``, from 0 on; or all of each, ``sliding`` by one frame or ``disjoint``. Of the share `far` of the clips the
-    first frame is not the one before the second but any of the sequence. `share` is the part of each batch that this process takes.
+    Every pass over the data is a new permutation of its clips: one of each sequence, from a random frame or,
+    with ``clip_start="first"``, from 0 on; or all of each, ``sliding`` by one frame or ``disjoint``. Of the
+    share `far` of the clips the first frame is not the one before the second but any of the sequence. `share`
+    is the part of each batch that this process takes.
     """
 
     def __init__(
@@ -256,26 +260,28 @@ class TrainingBatches:
         share: slice = slice(None),
         far: float = 0.0,
     ):
-        self.dataset, self.batch_size, self.seed, self.clip_start, self.share = (
-            dataset,
-            batch_size,
-            seed,
-            clip_start,
-            share,
-        )
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.seed = seed
+        self.clip_start = clip_start
+        self.share = share
         self.far = far
-        length, lengths = dataset.clip_length, dataset.lengths.astype(np.int64)
-        clips = {"sliding": lengths - length + 1, "disjoint": lengths // length}.get(
-            clip_start, np.ones_like(lengths)
-        )
-        self._ends = np.cumsum(clips)  # of a pass's clips, after each sequence
+        length = dataset.clip_length
+        lengths = dataset.lengths.astype(np.int64)
+        clips = np.ones_like(lengths)  # of each sequence in a pass
+        if clip_start == "sliding":
+            clips = lengths - length + 1
+        elif clip_start == "disjoint":
+            clips = lengths // length
+        self._ends = np.cumsum(clips)  # number of clips of a pass, up to and including each sequence
 
     def clips(self, step: int) -> list[tuple[int, int, int]]:
-        """(sequence, where the clip starts, first frame) of each clip of the step's batch."""
+        """Return (sequence, start, first frame) of each clip in the batch of a step."""
         clips = []
         for number in range(step * self.batch_size, (step + 1) * self.batch_size)[self.share]:
-            epoch, place = divmod(number, int(self._ends[-1]))
-            clip = int(_permutation(int(self._ends[-1]), self.seed, epoch)[place])
+            total = int(self._ends[-1])
+            epoch, place = divmod(number, total)
+            clip = int(_permutation(total, self.seed, epoch)[place])
             sequence = int(np.searchsorted(self._ends, clip, side="right"))
             of_sequence = clip - (int(self._ends[sequence - 1]) if sequence else 0)
             start = self._start(number, sequence, of_sequence)
@@ -283,13 +289,14 @@ class TrainingBatches:
         return clips
 
     def _first_frame(self, number: int, sequence: int, start: int) -> int:
+        """Return the first frame of the `number`-th clip that is drawn."""
         if not self.far:
             return start
         random = np.random.default_rng((self.seed, number, 3))
         return int(random.integers(self.dataset.lengths[sequence])) if random.random() < self.far else start
 
     def _start(self, number: int, sequence: int, clip: int) -> int:
-        """The first frame of a sequence's clip, the `number`-th of all that are drawn."""
+        """Return where a clip of a sequence starts; it is the `number`-th of all that are drawn."""
         if self.clip_start == "random":
             starts = int(self.dataset.lengths[sequence]) - self.dataset.clip_length + 1
             return int(np.random.default_rng((self.seed, number, 1)).integers(starts))
@@ -303,8 +310,8 @@ class TrainingBatches:
     ) -> Iterator[Batch]:
         """Yield the batches of `steps` in order, read ahead by `workers` processes.
 
-        While `hurried` says so none of these is waited for. Raises `InputError` naming a file that cannot be read, and
-        `data_tools.pool.WorkerEnded`.
+        While `hurried` returns True no process is waited for. Raises `InputError` naming a file that cannot
+        be read, and `data_tools.pool.WorkerEnded`.
         """
         with contextlib.closing(self._read(steps, workers, hurried)) as batches:
             for frames, conditions in batches:
@@ -313,31 +320,39 @@ class TrainingBatches:
 
     def _read(
         self, steps: range, workers: int, hurried: Callable[[], bool]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        store, length = self.dataset.store, self.dataset.clip_length
+    ) -> Generator[tuple[np.ndarray, np.ndarray]]:
+        """Yield frames and conditions of the batches of `steps` as `Store.read_clips` returns them."""
+        store = self.dataset.store
+        length = self.dataset.clip_length
         jobs = (self.dataset.in_store(self.clips(step)) for step in steps)
         here = partial(store.read_clips, length=length)
-        if workers:  # without this module, whose import takes them seconds
-            yield from read_ahead(
-                partial(read_clips, store.root, store.split, length), jobs, workers, here, hurried
-            )
+        if workers:  # they do not import this module, which takes seconds
+            work = partial(read_clips, store.root, store.split, length)
+            yield from read_ahead(work, jobs, workers, here, hurried)
         else:
             yield from map(here, jobs)
 
 
 class ResidentBatches:
-    """The batches of `TrainingBatches` from memory: the whole split lies on `device`, and a batch is gathered there."""
+    """The batches of `TrainingBatches` from memory: the split is on `device`, where batches are gathered.
+
+    Raises `InputError` if the split does not fit.
+    """
 
     def __init__(self, batches: TrainingBatches, device: torch.device):
-        """Raises `InputError` if the split does not fit."""
-        self.batches, dataset = batches, batches.dataset
-        total, (height, width, channels) = int(dataset.lengths.sum()), dataset.frame_size
+        self.batches = batches
+        dataset = batches.dataset
+        total = int(dataset.lengths.sum())
+        height, width, channels = dataset.frame_size
         frame_bytes = height * width * channels + dataset.conditions.nbytes
-        free, needed = runtime.free_memory(device), total * frame_bytes
+        free = runtime.free_memory(device)
+        needed = total * frame_bytes
         if needed > 0.9 * free:
+            found = f"found {free / 1e9:.1f} GB free"
+            expected = f"expected {needed / 1e9:.1f} GB and a tenth more"
+            purpose = f"for the {dataset.split} split of {dataset.root}"
             raise InputError(
-                f"--data_device {device.type}: found {free / 1e9:.1f} GB free, expected {needed / 1e9:.1f} GB and a tenth more for "
-                f"the {dataset.split} split of {dataset.root}; leave the flag out"
+                f"--data_device {device.type}: {found}, {expected} {purpose}; leave the flag out"
             )
         self.frames = torch.empty(total, height, width, channels, dtype=torch.uint8, device=device)
         outline = as_tensor(dataset.conditions.empty(0))
@@ -350,16 +365,15 @@ class ResidentBatches:
 
     def __getitem__(self, step: int) -> Batch:
         sequences, starts, firsts = torch.tensor(self.batches.clips(step)).T
-        rows = (self.first[sequences] + starts)[:, None] + torch.arange(
-            self.batches.dataset.clip_length
-        )  # [B,T]
+        times = torch.arange(self.batches.dataset.clip_length)
+        rows = (self.first[sequences] + starts)[:, None] + times  # [B,T]
         of_frames = rows.clone()
         of_frames[:, 0] = self.first[sequences] + firsts
         rows, of_frames = (places.to(self.frames.device, non_blocking=True) for places in (rows, of_frames))
         return {"frames": self.frames[of_frames].permute(0, 1, 4, 2, 3), "conditions": self.conditions[rows]}
 
     def iterate(self, steps: range, pin_memory: bool) -> Iterator[Batch]:
-        """The batches of `steps` in order."""
+        """Yield the batches of `steps` in order."""
         for step in steps:
             batch = self[step]
             pin = pin_memory and not self.frames.is_cuda
@@ -372,14 +386,14 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def evaluated(dataset: SequenceDataset, limit: int) -> int:
-    """How many sequences are scored: the first `limit` or, with 0, all."""
+    """Return the number of sequences that are scored: the first `limit` or, with 0, all."""
     return min(limit, len(dataset)) if limit else len(dataset)
 
 
 def evaluation_batches(
     dataset: SequenceDataset, batch_size: int, limit: int = 0
 ) -> Iterator[tuple[range, Batch]]:
-    """All sequences (or the first `limit`) from their first frame on: (sequence numbers, batch)."""
+    """Yield (sequence numbers, batch) of all sequences, or the first `limit`, from their first frame on."""
     total = evaluated(dataset, limit)
     for start in range(0, total, batch_size):
         numbers = range(start, min(start + batch_size, total))

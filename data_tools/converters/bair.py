@@ -1,10 +1,12 @@
-"""Converts BAIR robot-pushing TFRecords (softmotion30_44k) into sequences and their index, without TensorFlow.
+"""Convert BAIR robot-pushing TFRecords (softmotion30_44k) into sequences and their index, without TensorFlow.
 
-SOURCE holds train/ and test/, and val/ if it has one, with traj_<a>_to_<b>.tfrecords. Without val/ the last training shard is for
-validation. Pixels are unchanged; actions and end-effector positions are written at full float32 precision. Record n of a shard
-becomes <split>/<shard>/<n>/. The checksums of every record are compared: a damaged one ends the conversion with a line that names
-shard, record and byte, or, with --skip_damaged, is left out, named on the terminal and in left_out.txt. Started again, an
-interrupted conversion continues.
+SOURCE holds train/ and test/, and perhaps val/, with traj_<a>_to_<b>.tfrecords. Without val/ the last
+training shard is for validation. Pixels are unchanged; actions and end-effector positions keep every bit of
+their float32. Record n of a shard becomes <split>/<shard>/<n>/.
+
+The checksums of every record are compared. A damaged one ends the conversion with a line that names shard,
+record and byte; with --skip_damaged it is left out, and named on the terminal and in left_out.txt. Started
+again, an interrupted conversion continues.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -30,39 +32,37 @@ from .records import convert_records
 from .tfrecord import Feature, some_names
 
 CAMERAS = {"aux1": ("image_aux1",), "main": ("image_main",), "both": ("image_aux1", "image_main")}
-MOST_RECORDS = 100_000  # that the name of a shard is believed
+MOST_RECORDS = 100_000  # a larger number in the name of a shard is not believed
 
 
 def find_shards(source: Path, validate_shards: int | None) -> tuple[dict[str, list[Path]], list[str]]:
-    """Return the shards of each split in natural order, and a line for each choice made and for what is not read.
+    """Return the shards of each split in natural order, and lines about choices and files that are not read.
 
-    Splits are folders called train, val, test or the like, at any depth. Of the training shards the last `validate_shards` are
-    for validation; if that is None, the last one unless there is a split for it or no other training shard.
+    Splits are folders called train, val, test or the like, at any depth. The last `validate_shards` of the
+    training shards are for validation; if that is None, the last one, unless there is a split for it or no
+    other training shard.
 
-    Raises `InputError` if there are no shards, two of a split have the same name, or so many cannot validate.
+    Raises `InputError` if there are no shards, two of a split have the same name, or there are too few to
+    validate.
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; name the folder softmotion30_44k")
     paths = sorted(_list_shards(source), key=lambda path: natural_key(path.relative_to(source).as_posix()))
-    shards: dict[str, dict[str, Path]] = {split: {} for split in SPLITS}
-    for path, place in zip(
-        paths, find_splits([path.relative_to(source).as_posix() for path in paths]), strict=True
-    ):
+    by_name: dict[str, dict[str, Path]] = {split: {} for split in SPLITS}
+    places = find_splits([path.relative_to(source).as_posix() for path in paths])
+    for path, place in zip(paths, places, strict=True):
         if place:
-            other = shards[place[0]].setdefault(path.name, path)
+            other = by_name[place[0]].setdefault(path.name, path)
             if other is not path:
-                raise InputError(
-                    f"{path}: has the same name as {other}, of the same split; rename one or move it away"
-                )
-    shards = {split: list(by_name.values()) for split, by_name in shards.items()}
-    read = [path for paths in shards.values() for path in paths]
+                same = f"has the same name as {other}, of the same split"
+                raise InputError(f"{path}: {same}; rename one or move it away")
+    shards = {split: list(named.values()) for split, named in by_name.items()}
+    read = [path for listed in shards.values() for path in listed]
     if not read:
-        raise InputError(
-            f"{source}: found no train/*.tfrecords or test/*.tfrecords; name the folder softmotion30_44k"
-        )
-    folder = Path(
-        os.path.commonpath([path.parent.parent for path in read])
-    )  # of the splits: OUT may lie beside it
+        missing = "found no train/*.tfrecords or test/*.tfrecords"
+        raise InputError(f"{source}: {missing}; name the folder softmotion30_44k")
+    # Only the folder of the splits is looked at: OUT may lie beside it.
+    folder = Path(os.path.commonpath([path.parent.parent for path in read]))
     unread = itertools.chain(*list_unread(folder, among(read)))
     count, note = _count_validating(source, shards, validate_shards)
     if count:
@@ -72,6 +72,7 @@ def find_shards(source: Path, validate_shards: int | None) -> tuple[dict[str, li
 
 
 def _list_shards(source: Path) -> Iterator[Path]:
+    """Yield the TFRecord files at and below a folder."""
     for folder, files in walk(source):
         yield from (
             Path(folder, name)
@@ -83,12 +84,13 @@ def _list_shards(source: Path) -> Iterator[Path]:
 def _count_validating(
     source: Path, shards: dict[str, list[Path]], asked: int | None
 ) -> tuple[int, list[str]]:
-    """Return how many training shards validate, and a line if there is no validation split."""
+    """Return the number of training shards that validate, and a line if there is no validation split."""
     available = len(shards["train"])
     if shards["validate"]:
         if asked:
+            folder = shards["validate"][0].parent
             raise InputError(
-                f"--validate_shards: found {asked}, but {shards['validate'][0].parent} is there to validate; expected 0"
+                f"--validate_shards: found {asked}, but {folder} is there to validate; expected 0"
             )
         return 0, []
     if asked is None:
@@ -96,18 +98,17 @@ def _count_validating(
         note = f"{source}: found one training shard and none to validate with; there is no validation split"
         return asked, [note] if available == 1 else []
     if not 0 <= asked <= max(0, available - 1):
-        raise InputError(
-            f"--validate_shards: found {asked}, expected 0 to {max(0, available - 1)} as there are {available} training shards"
-        )
+        expected = f"expected 0 to {max(0, available - 1)} as there are {available} training shards"
+        raise InputError(f"--validate_shards: found {asked}, {expected}")
     return asked, []
 
 
 def read_recording(
-    features: dict[str, Feature], camera: str
+    features: Mapping[str, Feature], camera: str
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Frames uint8 [T,H,W,3], actions float32 [T,A] and end-effector positions float32 [T,P] of one Example.
+    """Return frames uint8 [T,H,W,3], actions float32 [T,A] and positions float32 [T,P] of one Example.
 
-    A table that no frame has is None. Raises `ValueError` with what is missing.
+    A table that no frame has is None. Raises `ValueError` with the fault.
     """
     count = sum(name.endswith(f"/{camera}/encoded") for name in features)
     names = [f"{time}/{camera}/encoded" for time in range(max(count, 1))]
@@ -124,23 +125,27 @@ def read_recording(
     return frames, _table(features, "action", count), _table(features, "endeffector_pos", count)
 
 
-def _table(features: dict[str, Feature], name: str, count: int) -> np.ndarray | None:
-    rows = [features.get(f"{time}/{name}") for time in range(count)]
-    if all(row is None for row in rows):
+def _table(features: Mapping[str, Feature], name: str, count: int) -> np.ndarray | None:
+    """Return a table float32 [count,columns], or None if no frame has a row.
+
+    Raises `ValueError` with the fault.
+    """
+    values = [features.get(f"{time}/{name}") for time in range(count)]
+    if all(value is None for value in values):
         return None
-    if not all(
-        isinstance(row, np.ndarray) and row.dtype == np.float32 and len(row) == len(rows[0]) > 0
-        for row in rows
-    ):
+    rows = [value for value in values if isinstance(value, np.ndarray) and value.dtype == np.float32]
+    if len(rows) < count or any(len(row) != len(rows[0]) or not len(row) for row in rows):
         raise ValueError(f"{name} is not {count} rows of floats of one length")
-    table = hold_last(np.stack(rows)) if name == "action" else np.stack(rows)
+    table = np.stack(rows)
+    if name == "action":
+        table = hold_last(table)
     if not np.isfinite(table).all():
         raise ValueError(f"{name} holds numbers that are not finite")
     return table
 
 
 def data_roots(out: Path, camera: str) -> dict[str, Path]:
-    """The data root of each camera."""
+    """Return the data root of each camera."""
     return {name: out / name if camera == "both" else out for name in CAMERAS[camera]}
 
 
@@ -157,12 +162,13 @@ def convert(
     Args:
         source: folder with ``train/``, ``test/`` and perhaps ``val/``.
         out: data root; with both cameras, the folder of the two data roots ``image_aux1`` and ``image_main``.
-        camera: "aux1" (which the predictor papers use), "main" or "both".
-        validate_shards: how many of the training shards, the last ones, are for validation; see `find_shards`.
-        workers: processes; as many as there are processors if None.
+        camera: "aux1" (which papers on prediction use), "main" or "both".
+        validate_shards: number of the last training shards that are for validation; see `find_shards`.
+        workers: number of processes; as many as there are processors if None.
         skip_damaged: leave damaged records out instead of raising.
 
-    Raises `InputError` naming shard, record and byte offset for a record that is damaged or not of BAIR's form.
+    Raises `InputError` naming shard, record and byte offset for a record that is damaged or not of BAIR's
+    form.
     """
     workers = check_workers(workers)
     shards, notes = find_shards(source, validate_shards)
@@ -179,11 +185,13 @@ def convert(
 
 
 def _convert_shard(job: tuple[str, Path], roots: dict[str, Path], skip_damaged: bool) -> Report:
+    """Write the sequences of a shard."""
     split, path = job
     targets = {camera: root / split / path.name for camera, root in roots.items()}
     name = re.match(r"traj_(\d+)_to_(\d+)\.", path.name)
     promised = int(name[2]) - int(name[1]) + 1 if name else 0
-    promised = promised if promised <= MOST_RECORDS else 0  # it is only a name
+    if promised > MOST_RECORDS:
+        promised = 0
     return convert_records(
         path,
         lambda number: {camera: folder / str(number) for camera, folder in targets.items()},
@@ -195,6 +203,7 @@ def _convert_shard(job: tuple[str, Path], roots: dict[str, Path], skip_damaged: 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
     parser.add_argument(
         "source", type=Path, help="folder softmotion30_44k with train/, test/ and perhaps val/"
     )
@@ -205,7 +214,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera",
         choices=list(CAMERAS),
         default="aux1",
-        help="default: aux1, which the predictor papers use",
+        help="default: aux1, which papers on prediction use",
     )
     parser.add_argument(
         "--validate_shards",
@@ -217,6 +226,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Convert a data set and print what was done."""
     report = convert(
         args.source, args.out, args.camera, args.validate_shards, args.workers, args.skip_damaged
     )

@@ -1,4 +1,4 @@
-"""The recordings below a folder: the files of each, its split, the episode that it shows and the camera."""
+"""Find the recordings below a folder: the files, split, episode and camera of each."""
 
 import itertools
 import re
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from ..conversion import assign_splits
+from ..conversion import Shares, assign_splits
 from ..errors import InputError
 from ..files import natural_key, read_bytes, walk
 from ..layout import MAX_INDEX, SPLITS
@@ -30,10 +30,10 @@ class Recording:
     Args:
         path: the file or folder.
         place: its path below the source, with slashes.
-        name: that of its folder below the split's in a data root.
-        pictures: the names of the pictures in the folder, in order; none of a file.
-        split: which it belongs to; None if its beginning and its end belong to different ones.
-        shot: the episode, and by which camera.
+        name: path of its folder in a data root below that of the split.
+        pictures: names of the pictures in the folder, in order; none for a file.
+        split: its split; None if its beginning and its end belong to different ones.
+        shot: the episode and the camera.
         tables: the files of ``actions`` and ``positions``, as far as it has them.
     """
 
@@ -47,14 +47,14 @@ class Recording:
 
     @property
     def stem(self) -> str:
-        """Its name without the suffix of a file."""
+        """Return its name without the suffix of a file."""
         return self.name if self.pictures else self.name.removesuffix(self.path.suffix)
 
     def fingerprint(self) -> list[int]:
         """Fingerprint the recording, to notice that it changed since an interrupted run.
 
-        Returns the number and the bytes of its pictures and the checksums of its tables. Raises `OSError` for a table
-        that cannot be read.
+        Returns the number and the bytes of its pictures and the checksums of its tables. Raises `OSError` for
+        a table that cannot be read.
         """
         files = [self.path / name for name in self.pictures] or [self.path]
         checksums = (zlib.crc32(read_bytes(table, MAX_INDEX)) for table in self.tables.values())
@@ -62,18 +62,18 @@ class Recording:
 
 
 def plan_recordings(
-    source: Path, shares: tuple[float, float, float], camera: str | None = None
+    source: Path, shares: Shares, camera: str | None = None
 ) -> tuple[list[Recording], list[str]]:
-    """Find the recordings at or below `source` that are to be converted, each with its split and its tables.
+    """Find the recordings at or below `source` that will be converted, each with its split and its tables.
 
     Args:
         source: a video, or a folder.
-        shares: of train, validate and test, if the recordings lie in no folders of these.
-        camera: which one to take where episodes were filmed by several, "all" for all of them, None for a usual one.
+        shares: of train, validate and test, for recordings that do not lie in folders of these.
+        camera: the camera to take if several filmed an episode, "all" for all of them, None for the usual
+            one.
 
-    Returns the recordings in natural order, and a line for each choice that was made and for what is not read.
-
-    Raises `InputError` if there are none, two would become the same sequence, or there is no such camera.
+    Returns the recordings in natural order, and lines about choices and about files that are not read. Raises
+    `InputError` if there are none, two would become the same sequence, or there is no such camera.
     """
     recordings, are_split = _with_given_splits(find_recordings(source))
     _check_names(recordings)
@@ -85,16 +85,16 @@ def plan_recordings(
     ]
     recordings = _with_tables(source, recordings)
     if not are_split:
-        recordings = _deal(recordings, shares)
+        recordings = _assign(recordings, shares)
     chosen = choose_camera(cameras, camera)
     notes = _describe_choice(recordings, cameras.names, chosen, asked=camera is not None)
     notes += _list_unread(source, recordings)
-    return [
-        recording for recording in recordings if chosen is None or recording.shot.camera in ("", chosen)
-    ], notes
+    if chosen is not None:
+        recordings = [recording for recording in recordings if recording.shot.camera in ("", chosen)]
+    return recordings, notes
 
 
-# -------------------------------------------------------------------------------------------------------- finding
+# ---------------------------------------------------------------------------------------------------- finding
 
 
 def find_recordings(source: Path) -> list[Recording]:
@@ -104,29 +104,30 @@ def find_recordings(source: Path) -> list[Recording]:
     """
     if source.is_file():
         return [Recording(source, source.name, source.name)]
-    found, lone = [], []
+    recordings: list[Recording] = []
+    single: list[Path] = []  # folders with one picture
     for folder, files in walk(source):
         path = Path(folder)
         moving = [name for name in files if not name.startswith(".") and _is_moving(path / name)]
         pictures = list_pictures(path, set(files) - set(moving))
         if len(pictures) == 1:
             if count_frames(path / pictures[0]):
-                lone.append(path)
-            else:  # reading it will say why
+                single.append(path)
+            else:  # damaged: reading it will give the reason
                 moving += pictures
-        found += [_recording(source, path / name) for name in moving]
+        recordings += [_recording(source, path / name) for name in moving]
         if len(pictures) >= MIN_FRAMES:
-            found.append(_recording(source, path, pictures))
-    if not found and lone:
-        raise InputError(
-            f"{source}: no recording can be used; {lone[0]}: found fewer than {MIN_FRAMES} frames"
-        )
-    if not found:
+            recordings.append(_recording(source, path, pictures))
+    if not recordings and single:
+        few = f"{single[0]}: found fewer than {MIN_FRAMES} frames"
+        raise InputError(f"{source}: no recording can be used; {few}")
+    if not recordings:
         kinds = " ".join(VIDEOS + PICTURES)
-        raise InputError(
-            f"{source}: found neither videos nor pictures ({kinds}); name a video or a folder of them"
-        )
-    return sorted(found, key=lambda recording: natural_key(recording.path.relative_to(source).as_posix()))
+        missing = f"found neither videos nor pictures ({kinds})"
+        raise InputError(f"{source}: {missing}; name a video or a folder of them")
+    return sorted(
+        recordings, key=lambda recording: natural_key(recording.path.relative_to(source).as_posix())
+    )
 
 
 def _recording(source: Path, path: Path, pictures: Sequence[str] = ()) -> Recording:
@@ -140,9 +141,9 @@ def _is_moving(path: Path) -> bool:
 
 
 def list_pictures(folder: Path, files: Sequence[str] | set[str]) -> list[str]:
-    """Return those of the files in a folder that are its pictures, in natural order: those of its most frequent kind.
+    """Return the pictures among the files of a folder, of the most frequent kind, in natural order.
 
-    Raises `InputError` if there are two series of them that have the same numbers, as of two cameras.
+    Raises `InputError` if they are two series with the same numbers, as of two cameras.
     """
     kinds: dict[str, list[str]] = {}
     for name in files:
@@ -160,16 +161,16 @@ def list_pictures(folder: Path, files: Sequence[str] | set[str]) -> list[str]:
     numbers = Counter(tuple(re.sub("[^0-9]+", " ", name) for name in names) for names in long_series)
     if any(count > 1 for count in numbers.values()):
         found = ", ".join(sorted(series)[:5])
-        raise InputError(
-            f"{folder}: holds several series of pictures of the same numbers ({found}); put each into its own folder"
-        )
+        several = f"holds several series of pictures of the same numbers ({found})"
+        raise InputError(f"{folder}: {several}; put each into its own folder")
     return pictures
 
 
 def _with_given_splits(recordings: list[Recording]) -> tuple[list[Recording], bool]:
-    """Return the recordings with the splits whose folders they lie in, and whether there are such splits.
+    """Return the recordings with the splits of their folders, and whether there are such folders.
 
-    Files called ``train.mp4``, ``val.mp4`` and so on are of these splits. Raises `InputError` if only some lie in one.
+    Files called ``train.mp4``, ``val.mp4`` and so on are of these splits. Raises `InputError` if only some
+    lie in one.
     """
     places = find_splits([recording.place for recording in recordings])
     inside = [recording for recording, place in zip(recordings, places, strict=True) if place]
@@ -177,17 +178,16 @@ def _with_given_splits(recordings: list[Recording]) -> tuple[list[Recording], bo
         stems = [split_of(PurePosixPath(recording.stem).name) for recording in recordings]
         if None in stems or len(set(stems)) < 2:
             return recordings, False
-        return [
-            replace(recording, split=split) for recording, split in zip(recordings, stems, strict=True)
-        ], True
-    if None in places:
-        outside = recordings[places.index(None)].place
-        raise InputError(
-            f"{outside}: lies outside of {', '.join(SPLITS)}, where others lie ({inside[0].place}); "
-            "move it into one of them or away"
-        )
-    found = zip(recordings, places, strict=True)
-    return [replace(recording, split=split, name=name) for recording, (split, name) in found], True
+        named = [replace(recording, split=split) for recording, split in zip(recordings, stems, strict=True)]
+        return named, True
+    found = []
+    for recording, place in zip(recordings, places, strict=True):
+        if place is None:
+            outside = f"lies outside of {', '.join(SPLITS)}, where others lie ({inside[0].place})"
+            raise InputError(f"{recording.place}: {outside}; move it into one of them or away")
+        split, name = place
+        found.append(replace(recording, split=split, name=name))
+    return found, True
 
 
 def _check_names(recordings: list[Recording]) -> None:
@@ -195,9 +195,8 @@ def _check_names(recordings: list[Recording]) -> None:
     by_name: dict[tuple[str | None, str], Path] = {}
     for recording in recordings:
         if not recording.place.isprintable():
-            raise InputError(
-                f"{str(recording.path)!r}: a name with characters that cannot be written; rename it"
-            )
+            odd = "a name with characters that cannot be written"
+            raise InputError(f"{str(recording.path)!r}: {odd}; rename it")
         other = by_name.setdefault((recording.split, recording.name), recording.path)
         if other != recording.path:
             raise InputError(f"{recording.path}: has the same name as the recording {other}; rename it")
@@ -205,16 +204,15 @@ def _check_names(recordings: list[Recording]) -> None:
         for above in PurePosixPath(recording.name).parents:
             holder = by_name.get((recording.split, str(above)))
             if holder:
-                raise InputError(
-                    f"{holder}: holds pictures and, below them, {recording.path}; put them into a folder of their own"
-                )
+                advice = "put them into a folder of their own"
+                raise InputError(f"{holder}: holds pictures and, below them, {recording.path}; {advice}")
 
 
-# --------------------------------------------------------------------------------------------------------- tables
+# ----------------------------------------------------------------------------------------------------- tables
 
 
 def _with_tables(source: Path, recordings: list[Recording]) -> list[Recording]:
-    """Return the recordings with their tables, which may lie beside them if the folder holds but one episode."""
+    """Return the recordings with their tables, which may lie beside them in a folder of one episode."""
     episodes: dict[Path, set[str]] = {}
     for recording in recordings:
         episodes.setdefault(recording.path.parent, set()).add(recording.shot.episode)
@@ -230,7 +228,8 @@ def _with_tables(source: Path, recordings: list[Recording]) -> list[Recording]:
 
 def _find_tables(recording: Recording, is_alone: bool, beside: bool) -> dict[str, Path]:
     """Return the tables of a recording; with `beside`, also from the folder that it lies in."""
-    path, tables = recording.path, {}
+    path = recording.path
+    tables: dict[str, Path] = {}
     stem = path.name if recording.pictures else path.stem
     for key, name in TABLES.items():
         places = [path / name] if recording.pictures else []
@@ -255,11 +254,11 @@ def _table_hint(name: str) -> str:
     return f"{name_hint(name)}; beside ep1.mp4 a table may be called ep1_{TABLES['actions']}"
 
 
-# ----------------------------------------------------------------------------------------------- splits and cameras
+# ----------------------------------------------------------------------------------------- splits and cameras
 
 
-def _deal(recordings: list[Recording], shares: tuple[float, float, float]) -> list[Recording]:
-    """Return the recordings with a split for each episode; as they are if there are fewer episodes than splits."""
+def _assign(recordings: list[Recording], shares: Shares) -> list[Recording]:
+    """Return the recordings with a split for each episode; unchanged if there are fewer than three."""
     episodes = list(dict.fromkeys(recording.shot.episode for recording in recordings))
     if len(episodes) < len(SPLITS):
         return recordings
@@ -270,7 +269,7 @@ def _deal(recordings: list[Recording], shares: tuple[float, float, float]) -> li
 def _describe_choice(
     recordings: list[Recording], cameras: list[str], chosen: str | None, asked: bool
 ) -> list[str]:
-    """Return lines about the cameras, if there are several: which one is taken, which are not, what it lacks."""
+    """Return lines about the cameras if there are several: the chosen one, the others, missing recordings."""
     if not cameras or (asked and chosen is None):
         return []
     if chosen is None:
@@ -280,15 +279,12 @@ def _describe_choice(
     lines = []
     if not asked:
         others = ", ".join(camera for camera in cameras if camera != chosen)
-        lines.append(
-            f"camera {chosen} is taken, not {others}; choose with --camera NAME, or take --camera all"
-        )
+        advice = "choose with --camera NAME, or take --camera all"
+        lines.append(f"camera {chosen} is taken, not {others}; {advice}")
     filmed = {recording.shot.episode for recording in recordings if recording.shot.camera in ("", chosen)}
     lacking = [recording for recording in recordings if recording.shot.episode not in filmed]
     if lacking:
         count = len({recording.shot.episode for recording in lacking})
-        first = lacking[0].place
-        lines.append(
-            f"camera {chosen} has no recording of {count} episodes, which are not used (first: {first})"
-        )
+        unused = f"{count} episodes, which are not used (first: {lacking[0].place})"
+        lines.append(f"camera {chosen} has no recording of {unused}")
     return lines

@@ -1,6 +1,6 @@
 """Write the records of TFRecord files as sequences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..conversion import Report
@@ -12,22 +12,26 @@ from .tfrecord import Damage, Feature, MissingRecords, Record, parse_example, re
 def convert_records(
     path: Path,
     folders: Callable[[int], dict[str, Path]],
-    read: Callable[[dict[str, Feature], str], tuple],
+    read: Callable[[Mapping[str, Feature], str], tuple],
     skip_damaged: bool,
     expected: int = 0,
     certain: bool = True,
 ) -> Report:
-    """Writes the records of one TFRecord file as sequences.
+    """Write the records of one TFRecord file as sequences.
 
     Args:
         path: the file.
-        folders: by camera, the sequence folders that record n becomes; none if it is not wanted. Those that are there stay.
-        read: (frames, actions, positions) of a camera from the record's features; raises `ValueError` with what is wrong.
-        skip_damaged: list damaged records in the report instead of raising `InputError` with file, record and byte offset.
-        expected: the least number of records that the file has.
-        certain: whether that is known; otherwise records that are missing at its end are only noted.
+        folders: n -> the sequence folders that record n becomes, by camera; none if it is not wanted. Folders
+            that are there stay.
+        read: (features of a record, camera) -> (frames, actions, positions). Raises `ValueError` with the
+            fault.
+        skip_damaged: list damaged records in the report instead of raising `InputError` with file, record and
+            byte.
+        expected: the least number of records in the file.
+        certain: whether that number is certain; otherwise records that are missing at the end are only noted.
     """
-    report, present = Report(), set()
+    report = Report()
+    present: set[Path] = set()
 
     def missing(number: int) -> dict[str, Path]:
         lacking = {camera: folder for camera, folder in folders(number).items() if not folder.is_dir()}

@@ -1,17 +1,17 @@
-"""Converts RLDS episodes, as TensorFlow Datasets writes them, into sequences and their index, without TensorFlow.
+"""Convert RLDS episodes of TensorFlow Datasets into sequences and their index, without TensorFlow.
 
-SOURCE is the folder of one version of a data set: features.json, dataset_info.json and the TFRecords that these
-describe, such as NAME-SPLIT.tfrecord-00000-of-00001. Each episode becomes one sequence, as long as it is: frames from
-one camera, actions and states (as the end-effector positions) as float32 tables. Step t of an episode holds what was
-observed at time t and the action carried out then, which is the order that training expects. Data sets that are
-sequences without RLDS's `steps`, as TFDS's bair_robot_pushing_small, are taken, too. Started again, an interrupted
-conversion continues.
+SOURCE is the folder of one version of a data set: features.json, dataset_info.json and the TFRecords that
+these describe, such as NAME-SPLIT.tfrecord-00000-of-00001. Each episode becomes one sequence of the same
+length: frames of one camera, and actions and states (as the end-effector positions) as float32 tables. Step t
+of an episode holds the observation at time t and the action that was carried out then, which is the order
+that training expects. Data sets of sequences without the `steps` of RLDS, such as bair_robot_pushing_small of
+TFDS, are converted as well. Started again, an interrupted conversion continues.
 """
 
 import argparse
 import itertools
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -42,17 +42,15 @@ from .tfds import FEATURES_FILE, INFO_FILE, Shard, StepFeature, find_shards, fin
 from .tfrecord import Feature, some_names
 
 CAMERAS = ("picture", "pixels")  # kinds of features
-ACTIONS, STATES = (
-    ("action", "actions"),
-    ("observation/state", "endeffector_pos", "state", "states"),
-)  # usual names
+ACTIONS = ("action", "actions")  # usual names
+STATES = ("observation/state", "endeffector_pos", "state", "states")
 EPISODES_A_JOB = 32
 JOBS_A_SHARD = 16  # at most: each job passes over all records before its own
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What to take from each step, and at what size."""
+    """The features that are taken from each step, and the size of the frames."""
 
     camera: str
     actions: tuple[str, ...]
@@ -66,11 +64,11 @@ def select(
     camera: str | None,
     action_keys: list[str] | None,
     state_keys: list[str] | None,
-):
+) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """Return (camera, action keys, state keys), each as asked for or, if None, the usual one.
 
-    A lone "none" selects no key. The usual camera is the first by name that is in colour and not on the robot. Raises
-    `InputError` that lists what there is for a key that is not there.
+    A single "none" selects no key. The usual camera is the first by name that is in colour and not on the
+    robot. Raises `InputError` for an unknown key, which lists the known ones.
     """
     cameras = {name: feature for name, feature in features.items() if feature.kind in CAMERAS}
     numbers = [name for name, feature in features.items() if feature.kind == "numbers"]
@@ -79,33 +77,40 @@ def select(
     if camera not in cameras:
         there = ", ".join(sorted(cameras)) or "no camera, as this data set has none"
         raise InputError(f"--camera: found {camera}, expected one of {there}")
-    chosen = []
-    for flag, keys, usual in (("--action_key", action_keys, ACTIONS), ("--state_key", state_keys, STATES)):
-        if keys is None:
-            groups = ([name for name in numbers if f"{name}/".startswith(f"{prefix}/")] for prefix in usual)
-            keys = sorted(next(filter(None, groups), []))
-        elif keys == ["none"]:
-            keys = []
-        for key in keys:
-            if key not in numbers:
-                raise InputError(
-                    f"{flag}: found {key}, expected none or some of {', '.join(sorted(numbers))}"
-                )
-        chosen.append(tuple(keys))
-    return camera, *chosen
+    actions = _select_numbers(numbers, "--action_key", action_keys, ACTIONS)
+    states = _select_numbers(numbers, "--state_key", state_keys, STATES)
+    return camera, actions, states
+
+
+def _select_numbers(
+    numbers: list[str], flag: str, keys: list[str] | None, usual: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the keys as asked for; if None, all that are or begin with the first of the usual names."""
+    if keys is None:
+        groups = ([name for name in numbers if f"{name}/".startswith(f"{prefix}/")] for prefix in usual)
+        return tuple(sorted(next(filter(None, groups), [])))
+    if keys == ["none"]:
+        return ()
+    for key in keys:
+        if key not in numbers:
+            raise InputError(f"{flag}: found {key}, expected none or some of {', '.join(sorted(numbers))}")
+    return tuple(keys)
 
 
 def _order(name: str, camera: StepFeature) -> tuple[bool, bool, str]:
-    """Return a key that sorts cameras: those in colour first, and then as `camera_order`."""
+    """Return a key that sorts cameras: those in colour first, then as `camera_order`."""
     is_grey = camera.shape[-1] not in (3, 4)
-    return is_grey, *camera_order(name)
+    is_moving, name = camera_order(name)
+    return is_grey, is_moving, name
 
 
-def read_episode(features: Mapping[str, Feature], steps: dict[str, StepFeature], selection: Selection):
+def read_episode(
+    features: Mapping[str, Feature], steps: dict[str, StepFeature], selection: Selection
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Return frames uint8 [T,W,W,3], actions float32 [T,A] and states float32 [T,P] of one Example.
 
-    A table without keys is None. The last action may be NaN; see `tables.hold_last`. Raises `ValueError` with what is
-    missing or damaged.
+    A table without keys is None. The last action may be NaN; see `tables.hold_last`. Raises `ValueError` with
+    the fault.
     """
     camera = steps[selection.camera]
     images = features.get(camera.key, [])
@@ -140,6 +145,7 @@ def _read_table(
 
 
 def _frames(images: list[bytes] | np.ndarray, selection: Selection) -> Iterator[np.ndarray]:
+    """Yield the images as frames uint8 [W,W,3]."""
     for time, image in enumerate(images):
         try:
             if isinstance(image, bytes):
@@ -177,7 +183,7 @@ def read_tensor(values: Feature, feature: StepFeature) -> np.ndarray:
 
 
 def _inflate(value: bytes, size: int, key: str) -> bytes:
-    """Return what zlib compressed, at most one byte more than `size`."""
+    """Return decompressed bytes, at most one more than `size`."""
     try:
         return zlib.decompressobj().decompress(value, size + 1)
     except zlib.error as error:
@@ -203,12 +209,13 @@ def convert(
         out: data root.
         camera, action_keys, state_keys: paths of features within a step; see `select`.
         image_width, fit: see `images.fit_picture`.
-        shares: deal all episodes out to train, validate and test in these shares; if None, the source's own splits are kept,
-            unless training is all it has, which is then dealt out 8 : 1 : 1.
-        workers: processes; as many as there are processors if None.
+        shares: assign all episodes to train, validate and test in these shares. If None, the splits of the
+            source are kept; if training is all it has, its episodes are assigned 8 : 1 : 1.
+        workers: number of processes; as many as there are processors if None.
         skip_damaged: leave damaged episodes out instead of raising.
 
-    Raises `InputError` naming shard, record and byte offset for an episode that is damaged or lacks what was asked for.
+    Raises `InputError` naming shard, record and byte offset for an episode that is damaged or lacks what was
+    asked for.
     """
     workers = check_workers(workers)
     check_image_width(image_width)
@@ -237,25 +244,25 @@ def convert(
 
 
 def _divided(episodes: int) -> list[range]:
-    """Return the episodes of a shard in pieces, each for one job."""
+    """Return the numbers of the episodes of a shard in pieces, each for one job."""
     size = max(EPISODES_A_JOB, -(-episodes // JOBS_A_SHARD))
     return [range(start, min(start + size, episodes)) for start in range(0, episodes, size)]
 
 
 def _episode_splits(shards: list[Shard], shares: tuple[float, float, float] | None) -> list[list[str]]:
     """Return for each shard the split of each of its episodes."""
-    known = {split_of(shard.split) for shard in shards}
-    if shares is None and known & {"validate", "test"}:
-        if None in known:
-            names = sorted({shard.split for shard in shards})
-            raise InputError(
-                f"--splits: found splits {', '.join(names)}, which are not all known; give shares, like 0.8 0.1 0.1"
-            )
-        return [[split_of(shard.split)] * shard.episodes for shard in shards]
+    splits = [split_of(shard.split) for shard in shards]
+    if shares is None and ("validate" in splits or "test" in splits):
+        known = [split for split in splits if split is not None]
+        if len(known) < len(splits):
+            names = ", ".join(sorted({shard.split for shard in shards}))
+            advice = "give shares, like 0.8 0.1 0.1"
+            raise InputError(f"--splits: found splits {names}, which are not all known; {advice}")
+        return [[split] * shard.episodes for split, shard in zip(known, shards, strict=True)]
     shares = shares or DEFAULT_SHARES
     check_shares(shares)
-    dealt = iter(assign_splits(sum(shard.episodes for shard in shards), shares))
-    return [[next(dealt) for _ in range(shard.episodes)] for shard in shards]
+    assigned = iter(assign_splits(sum(shard.episodes for shard in shards), shares))
+    return [list(itertools.islice(assigned, shard.episodes)) for shard in shards]
 
 
 def _convert_episodes(
@@ -265,6 +272,7 @@ def _convert_episodes(
     selection: Selection,
     skip_damaged: bool,
 ) -> Report:
+    """Write some episodes of a shard."""
     shard, numbers, splits = job
 
     def folders(number: int) -> dict[str, Path]:
@@ -280,6 +288,7 @@ def _convert_episodes(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
     parser.add_argument(
         "source", type=Path, help="folder of one version, with features.json and dataset_info.json"
     )
@@ -301,7 +310,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the same for states (default: observation/state, if it is there)",
     )
     add_fit_arguments(parser)
-    add_splits_argument(parser, "the source's own, unless training is all it has")
+    add_splits_argument(parser, "those of the source, unless training is all it has")
     parser.add_argument(
         "--skip_damaged", action="store_true", help="leave damaged episodes out and name them"
     )
@@ -309,11 +318,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Convert a data set and print what was taken and done."""
     shares = tuple(args.splits) if args.splits else None
     selection, report = convert(
-        args.source, args.out, args.camera, args.action_key, args.state_key, args.image_width, args.fit, shares, args.workers,
+        args.source,
+        args.out,
+        args.camera,
+        args.action_key,
+        args.state_key,
+        args.image_width,
+        args.fit,
+        shares,
+        args.workers,
         args.skip_damaged,
-    )  # fmt: skip
+    )
     tell(
         f"camera {selection.camera}, actions {' '.join(selection.actions) or 'none'}, "
         f"states {' '.join(selection.states) or 'none'} (choose with --camera, --action_key, --state_key)"

@@ -1,9 +1,10 @@
-"""What TensorFlow Datasets says of a data set: which features its steps have, and which files hold it.
+"""Read how TensorFlow Datasets describes a data set: the features of its steps, and its files.
 
-``features.json`` and ``dataset_info.json`` are protocol buffers as JSON (tensorflow_datasets/core/proto). A data
-set of episodes has a sequence ``steps``; others are sequences themselves, or have features that are. In a
-``tf.train.Example`` a feature is called by its path, with the names of all dictionaries on the way, such as
-``steps/observation/image``. No number in these files is believed: all are bounded before they are used.
+``features.json`` and ``dataset_info.json`` are protocol buffers as JSON (tensorflow_datasets/core/proto). A
+data set of episodes has a sequence ``steps``; others are sequences themselves, or have features that are. In
+a ``tf.train.Example`` the name of a feature is its path, with the names of all dictionaries above it, such as
+``steps/observation/image``. No number in these files is believed: all are compared with bounds before they
+are used.
 """
 
 import itertools
@@ -20,14 +21,18 @@ from ..json_files import read_json
 from ..layout import MAX_COLUMNS, MAX_PIXELS
 from .tfrecord import FRAMING_BYTES
 
-FEATURES_FILE, INFO_FILE = "features.json", "dataset_info.json"
+FEATURES_FILE = "features.json"
+INFO_FILE = "dataset_info.json"
 STEPS = "steps"
 MAX_JSON = 2**22  # bytes of either file
 CHANNELS = (1, 3, 4)  # of pictures: grey, RGB, and with transparency, which is ignored
-MAX_SHARDS, MAX_SPLITS, MAX_NAME, MAX_RANK = 100_000, 1_000, 1_000, 8
+MAX_SHARDS = 100_000
+MAX_SPLITS = 1_000
+MAX_NAME = 1_000  # letters of a name or a path
+MAX_RANK = 8  # dimensions of a tensor
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 OTHER_TEMPLATES = (TEMPLATE, "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}", "{DATASET}-{SPLIT}.{FILEFORMAT}")
-"""Names that shards have beside those that `INFO_FILE` gives."""
+"""Other usual names of shards than those that `INFO_FILE` gives."""
 ADVICE = "restore it"
 
 
@@ -36,11 +41,12 @@ class StepFeature:
     """One feature of a step.
 
     Args:
-        kind: "picture" (an encoded one), "pixels" (uint8 values), "numbers", or "other", which cannot be used.
+        kind: "picture" (encoded), "pixels" (uint8 values), "numbers", or "other", which cannot be used.
         key: its name in an Example.
-        shape: of the values of a step, of pixels and numbers; of a picture its channels.
-        dtype: of the values, as TensorFlow calls it.
-        encoding: "none" of values in a list of numbers, "bytes" or "zlib" if those of each step are one text.
+        shape: of the pixels or numbers of a step; of a picture its channels.
+        dtype: of the values, by its name in TensorFlow.
+        encoding: "none" for values in a list of numbers, "bytes" or "zlib" if the values of each step are
+            bytes.
     """
 
     kind: str
@@ -51,21 +57,30 @@ class StepFeature:
 
     @property
     def size(self) -> int:
-        """How many values a step has."""
+        """Return the number of values of a step."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Shard:
+    """One file of a data set.
+
+    Args:
+        path: the file.
+        name: its path below the folder of the data set.
+        split: the name of its split in the source.
+        episodes: number of episodes that it is said to have.
+    """
+
     path: Path
-    name: str  # its path below the folder of the data set
-    split: str  # as the source names it
+    name: str
+    split: str
     episodes: int
 
 
 @dataclass
 class Shards:
-    """The files of a data set; a line for each `absent` one of a split of which others are there, and notes."""
+    """The files of a data set; a line for each `absent` file of a split that has others, and notes."""
 
     dataset: str
     present: list[Shard] = field(default_factory=list)
@@ -73,13 +88,13 @@ class Shards:
     notes: list[str] = field(default_factory=list)
 
 
-# -------------------------------------------------------------------------------------------------- features
+# --------------------------------------------------------------------------------------------------- features
 
 
 def read_step_features(path: Path) -> dict[str, StepFeature]:
     """Return the features of a step by their path within it, such as ``observation/image``.
 
-    Raises `InputError` if no feature goes over time.
+    Raises `InputError` if no feature has values over time.
     """
     tree = read_json(path, ADVICE, path.parent, MAX_JSON)
     try:
@@ -99,7 +114,7 @@ def read_step_features(path: Path) -> dict[str, StepFeature]:
 
 
 def _leaves(node: dict, path: str, prefix: str, sequences: int) -> Iterator[tuple[str, StepFeature]]:
-    """Yield the features over time at and below a node by their path; the node lies within so many sequences."""
+    """Yield the features over time at and below a node by their path; it lies within so many sequences."""
     if not isinstance(node, dict) or not node:
         raise TypeError(f"{path or 'the top'} is no feature")
     if len(path) > MAX_NAME:
@@ -130,12 +145,14 @@ def _picture(image: dict, key: str) -> StepFeature:
 
 
 def _tensor(tensor: dict, shape: list[int], key: str) -> StepFeature:
-    """Return what a tensor with values of this shape at each step is."""
-    dtype, encoding = _text(tensor.get("dtype", "")), _text(tensor.get("encoding", "none")).lower() or "none"
+    """Return the feature that is a tensor with values of this shape at each step."""
+    dtype = _text(tensor.get("dtype", ""))
+    encoding = _text(tensor.get("encoding", "none")).lower() or "none"
     encodings = {"none": r"(b?float|u?int|bool)\d*", "bytes": r"float(16|32|64)|u?int(8|16|32|64)|bool"}
     encodings["zlib"] = encodings["bytes"]
     known = re.fullmatch(encodings.get(encoding, "x"), dtype)
-    kind, size = "other", _size(shape)
+    kind = "other"
+    size = _size(shape)
     if known and dtype == "uint8" and size and _is_picture(shape):
         kind = "pixels"
     elif known and 0 < size <= MAX_COLUMNS:
@@ -150,7 +167,7 @@ def _is_picture(shape: list[int]) -> bool:
 
 
 def _size(shape: list[int]) -> int:
-    """Return how many values there are; 0 if that is unknown, or if they are more than a picture may have."""
+    """Return the number of values; 0 if it is unknown, or larger than a picture may have."""
     if len(shape) > MAX_RANK or not all(0 < length <= MAX_PIXELS for length in shape):
         return 0
     size = math.prod(shape)
@@ -171,16 +188,18 @@ def _text(value: object) -> str:
 
 
 def _count(value: object) -> int:
-    """Return a whole number, which the JSON of protocol buffers has in quotes; -1: not known.
+    """Return a whole number, which the JSON of protocol buffers has in quotes; -1 if it is unknown.
 
     Raises `ValueError` for anything else.
     """
-    if type(value) is not int and not (isinstance(value, str) and re.fullmatch("-1|[0-9]{1,18}", value)):
-        raise ValueError(f"found {value!r}")
-    return int(value)
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and re.fullmatch("-1|[0-9]{1,18}", value):
+        return int(value)
+    raise ValueError(f"found {value!r}")
 
 
-# ---------------------------------------------------------------------------------------------------- shards
+# ----------------------------------------------------------------------------------------------------- shards
 
 
 def find_version(source: Path) -> Path:
@@ -200,8 +219,9 @@ def find_version(source: Path) -> Path:
 def find_shards(folder: Path) -> Shards:
     """Return the shards in a folder, in order, each with the number of episodes that it is said to have.
 
-    Their names follow the split's ``filepathTemplate`` or, if no file does, one of `OTHER_TEMPLATES`. Raises
-    `InputError` if there are none, for names that are no names, and for a file too small for its episodes.
+    Their names follow the ``filepathTemplate`` of the split or, if no file does, one of `OTHER_TEMPLATES`.
+    Raises `InputError` if there are none, for impossible names, and for a file that is too small for its
+    episodes.
     """
     path = folder / INFO_FILE
     info = read_json(path, ADVICE, folder, MAX_JSON)
@@ -254,7 +274,7 @@ def _first_name(split: _Split, dataset: str) -> str:
 
 
 def _add_split(found: Shards, folder: Path, split: _Split, dataset: str) -> None:
-    """Add what is there of a split, and what is not."""
+    """Add the present and the absent shards of a split."""
     total = len(split.lengths)
     for template in dict.fromkeys((split.template, *OTHER_TEMPLATES)):
         names = _find_files(folder, template, split.name, dataset, total)
@@ -280,9 +300,9 @@ def _add_split(found: Shards, folder: Path, split: _Split, dataset: str) -> None
 def _find_files(
     folder: Path, template: str, split: str, dataset: str, total: int
 ) -> dict[int, tuple[str, str]]:
-    """Return by number the files that a template describes: their paths, and what they call the data set.
+    """Return by number the files that a template describes: their paths and the data set's name in them.
 
-    That may be something else than `dataset`, as the folder may have been renamed.
+    That name may differ from `dataset`, as the folder may have been renamed.
     """
     above, _, last = template.rpartition("/")
     patterns = {"DATASET": "(?P<dataset>.+)", "SPLIT": re.escape(split), "FILEFORMAT": "tfrecord"}
@@ -326,9 +346,9 @@ def _fill(template: str, values: dict[str, str]) -> str:
 
 
 def _check_size(path: Path, folder: Path, episodes: int) -> None:
-    """Raise `InputError` for a link out of the folder, and if the file cannot hold so many episodes.
+    """Raise `InputError` for a link out of the folder, and if the file is too small for so many episodes.
 
-    Nothing has been made for any of them by then.
+    This is called before anything is allocated for the episodes.
     """
     try:
         with open_regular(path, folder) as file:

@@ -1,9 +1,12 @@
-"""TFRecord files and the ``tf.train.Example`` messages in them, without TensorFlow. No number in a file is believed unchecked.
+"""Read TFRecord files and the ``tf.train.Example`` messages in them, without TensorFlow.
 
-A record is: length, uint64; masked CRC32C of the length, uint32; data; masked CRC32C of the data, uint32; all little-endian
-(https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details). An Example is a protocol buffer:
-``Example{Features features=1}``, ``Features{map<string, Feature> feature=1}``, ``Feature{oneof: BytesList=1, FloatList=2,
-Int64List=3}``, each list with its repeated ``value=1`` (tensorflow/core/example/feature.proto).
+No number in a file is used unchecked.
+
+A record is: length, uint64; masked CRC32C of the length, uint32; data; masked CRC32C of the data, uint32; all
+little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details). An Example
+is a protocol buffer: ``Example{Features features=1}``, ``Features{map<string, Feature> feature=1}``,
+``Feature{oneof: BytesList=1, FloatList=2, Int64List=3}``, each list with its repeated ``value=1``
+(tensorflow/core/example/feature.proto).
 """
 
 import os
@@ -12,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -20,7 +23,8 @@ from ..errors import InputError
 from ..files import open_regular
 from ..signatures import HEAD_BYTES, kind_of
 
-Feature = list[bytes] | np.ndarray  # bytes, or float32 or int64 [N]
+Feature = list[bytes] | np.ndarray
+"""The values of a feature: bytes, or float32 or int64 [N]."""
 
 MAX_FEATURES = 100_000  # of an Example
 _HEADER = struct.Struct("<QI")
@@ -33,7 +37,7 @@ _PIECE = 2**16  # bytes of numbers that are decoded at once
 
 @dataclass(frozen=True)
 class Record:
-    """One intact record; `number` counts from 0, `offset` is where its length field begins in the file."""
+    """One intact record; `number` counts from 0, `offset` is the place of its length field in the file."""
 
     number: int
     offset: int
@@ -42,7 +46,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Damage:
-    """A record that is not what its checksums promise."""
+    """A record that contradicts its checksums."""
 
     path: Path
     number: int
@@ -54,18 +58,20 @@ class Damage:
 
 
 class MissingRecords(Damage):
-    """The end of a file that comes before all expected records have come."""
+    """The end of a file that has fewer records than expected."""
 
 
 def read_records(
     path: Path, wanted: Callable[[int], bool] = lambda number: True, expected: int = 0, certain: bool = True
 ) -> Iterator[Record | Damage]:
-    """Yield the records of a file in order, both checksums of each compared; those that are not `wanted` are passed over unread.
+    """Yield the records of a file in order, after comparing both checksums of each.
 
-    A damaged record comes as `Damage`, the end of a file with fewer than `expected` records as `MissingRecords`. If the length
-    of a record is what is damaged, reading goes on at the next place where a length and its checksum agree. How many records lie
-    between follows from their number if that is `certain`, otherwise from their size. Raises `InputError` if the file cannot be
-    read or is of another kind.
+    Records that are not `wanted` are skipped without reading them. A damaged record is yielded as `Damage`,
+    the end of a file with fewer than `expected` records as `MissingRecords`. If the length field of a record
+    is damaged, reading continues at the next place where a length and its checksum agree; the number of
+    records in between follows from `expected` if that is `certain`, otherwise from their size.
+
+    Raises `InputError` if the file cannot be read or is of another kind.
     """
     try:
         with open_regular(path) as file:
@@ -87,16 +93,14 @@ def _records(
         if length is None:
             if offset == 0:
                 _refuse_other_kinds(file, path)
-            reason = (
-                "length field damaged" if size - offset >= _HEADER.size else "file ends within the record"
-            )
+            is_cut = size - offset < _HEADER.size
+            reason = "file ends within the record" if is_cut else "length field damaged"
             yield Damage(path, number, offset, reason)
             end = _next_header(file, offset + 1, size)
             for _ in range(_lost_records(file, offset, end, size, expected - number if certain else 0) - 1):
                 number += 1
-                yield Damage(
-                    path, number, offset, "lost with the one before, whose length field is damaged too"
-                )
+                lost = "lost with the one before, whose length field is damaged too"
+                yield Damage(path, number, offset, lost)
         elif end > size:
             yield Damage(path, number, offset, f"file ends {end - size} bytes before the record does")
         elif wanted(number):
@@ -107,38 +111,33 @@ def _records(
                 yield Damage(path, number, offset, f"checksum of its {length} bytes does not match")
         number, offset = number + 1, end
     if number < expected:
-        yield MissingRecords(
-            path, number, size, f"the file ends here, {expected - number} of {expected} records are missing"
-        )
+        missing = f"{expected - number} of {expected} records are missing"
+        yield MissingRecords(path, number, size, f"the file ends here, {missing}")
 
 
 def _refuse_other_kinds(file: BinaryIO, path: Path) -> None:
-    """Raise `InputError` if the file, which does not begin with a record, holds something else than damaged records."""
+    """Raise `InputError` if a file that does not begin with a record is of another kind, not just damaged."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
     try:
-        begin = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(
-            head, _HEADER.size
-        )  # 32: zlib or gzip
+        either_format = zlib.MAX_WBITS | 32  # zlib or gzip
+        start = zlib.decompressobj(wbits=either_format).decompress(head, _HEADER.size)
     except zlib.error:
-        begin = b""
-    if _length(begin) is not None:
-        kind, way = (
-            ("GZIP", "`gzip -dc OLD > NEW`")
-            if head[:1] == b"\x1f"
-            else ("ZLIB", "Python's `zlib.decompress`")
-        )
-        raise InputError(
-            f"{path}: found {kind}-compressed TFRecords, expected uncompressed ones; decompress this file with {way}"
-        )
+        start = b""
+    if _length(start) is not None:
+        kind, program = "ZLIB", "Python's `zlib.decompress`"
+        if head[:1] == b"\x1f":
+            kind, program = "GZIP", "`gzip -dc OLD > NEW`"
+        found = f"found {kind}-compressed TFRecords, expected uncompressed ones"
+        raise InputError(f"{path}: {found}; decompress this file with {program}")
     if kind := kind_of(head):
         raise InputError(f"{path}: found {kind}, expected TFRecords; convert it to them or move it away")
 
 
 def _lost_records(file: BinaryIO, offset: int, end: int, size: int, left: int) -> int:
-    """Return how many records lie between a damaged header and the next intact one, at `end`.
+    """Return the number of records between a damaged header and the next intact one, at `end`.
 
-    `left` is how many there are to the end of the file, if that is known.
+    `left` is the number of records to the end of the file, or 0 if it is unknown.
     """
     if end >= size:
         return 1
@@ -151,7 +150,8 @@ def _lost_records(file: BinaryIO, offset: int, end: int, size: int, left: int) -
     if left and intact and left > following:
         return left - following
     file.seek(end)
-    return max(1, round((end - offset) / (FRAMING_BYTES + _length(file.read(_HEADER.size)))))
+    size_of_next = FRAMING_BYTES + (_length(file.read(_HEADER.size)) or 0)
+    return max(1, round((end - offset) / size_of_next))
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -161,7 +161,8 @@ def masked_crc32c(data: bytes) -> int:
     return _mask(google_crc32c.value(data))
 
 
-def _mask(value: int | np.ndarray) -> int | np.ndarray:
+def _mask(value: Any) -> Any:
+    """Return a 32-bit number, or an array of them, rotated right by 15 bits plus a constant."""
     return (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
@@ -174,8 +175,11 @@ def _length(header: bytes) -> int | None:
 
 
 def _next_header(file: BinaryIO, offset: int, size: int) -> int:
-    """Return the first place from `offset` on where a length and its checksum agree and the record fits in, or the file's end."""
-    window = 1 << 12  # most damage is short; what is not is read in larger pieces
+    """Return the first place from `offset` on where a length and its checksum agree and the record fits in.
+
+    If there is none it is the end of the file.
+    """
+    window = 1 << 12  # most damage is short; longer damage is read in larger pieces
     while offset < size:
         file.seek(offset)
         data = np.frombuffer(file.read(window + _HEADER.size - 1), np.uint8)
@@ -183,7 +187,7 @@ def _next_header(file: BinaryIO, offset: int, size: int) -> int:
             headers = np.lib.stride_tricks.sliding_window_view(data, _HEADER.size)
             lengths = headers[:, :8].copy().view("<u8")[:, 0]
             room = size - FRAMING_BYTES - offset - np.arange(len(lengths))
-            # An empty record is no Example, and most places are out already as their length is more than the file has.
+            # An empty record is no Example. Most places drop out as their length is more than the file has.
             places = np.flatnonzero((lengths > 0) & (lengths <= np.maximum(room, 0).astype(np.uint64)))
             checksums = headers[places, 8:].copy().view("<u4")[:, 0]
             matching = places[_masked_crc32c_of_lengths(headers[places, :8]) == checksums]
@@ -213,23 +217,22 @@ def _crc32c_table() -> np.ndarray:
 _CRC32C_TABLE = _crc32c_table()
 
 
-# ---------------------------------------------------------------------------------------------------------- Example
+# ---------------------------------------------------------------------------------------------------- Example
 
 
 class Example(Mapping[str, Feature]):
     """The features of a serialised ``tf.train.Example`` by name.
 
-    A feature is decoded when it is asked for, so that what nobody asks for takes no memory. Raises `ValueError` with what is
-    wrong with the message, or with a feature when that is asked for.
+    A feature is decoded when it is looked up, so that others take no memory. Raises `ValueError` with the
+    fault of the message, or of a feature when that is looked up.
     """
 
     def __init__(self, data: bytes):
         self._messages: dict[str, memoryview] = {}
         for number, message in _fields(memoryview(data), 1, 2):
             if number == 2:
-                raise ValueError(
-                    "a tf.train.SequenceExample, expected a tf.train.Example, as TensorFlow Datasets writes them"
-                )
+                expected = "expected a tf.train.Example, as TensorFlow Datasets writes them"
+                raise ValueError(f"a tf.train.SequenceExample, {expected}")
             for _, entry in _fields(message, 1):
                 name, feature = "", b""
                 for field, value in _fields(entry, 1, 2):
@@ -256,7 +259,7 @@ class Example(Mapping[str, Feature]):
 
 
 def parse_example(data: bytes) -> Example:
-    """Return the features of a serialised ``tf.train.Example``. Raises `ValueError` with what is wrong with it."""
+    """Return the features of a serialised ``tf.train.Example``. Raises `ValueError` with the fault."""
     return Example(data)
 
 
@@ -285,7 +288,7 @@ def _decode(message: memoryview) -> Feature:
 
 
 def _joined(message: memoryview, packable: int) -> bytearray:
-    """Return the numbers of a list in one piece: they are packed, in pieces or unpacked."""
+    """Return the bytes of the numbers of a list; in the file they are packed, in pieces or unpacked."""
     joined = bytearray()
     for _, value in _fields(message, 1, packable=packable):
         joined += value
@@ -297,7 +300,8 @@ def _fields(
 ) -> Iterator[tuple[int, memoryview]]:
     """Yield (number, content) of those fields of a message that have one of `numbers`.
 
-    They have a length before them; those of wire type `packable` may stand alone, as in unpacked repeated fields.
+    They have a length before them; those of wire type `packable` may stand alone, as in unpacked repeated
+    fields.
     """
     place, end = 0, len(message)
     while place < end:
@@ -349,7 +353,7 @@ def _varints(data: bytearray) -> np.ndarray:
     while start < len(octets):
         last = np.flatnonzero(
             octets[start : start + _PIECE] < 0x80
-        )  # bytes of the numbers that end in this piece
+        )  # last bytes of the numbers in this piece
         first = np.concatenate([[0], last[:-1] + 1])[: len(last)]
         longest = int((last - first).max(initial=0)) + 1
         if longest > _VARINT_BYTES or not len(last):
@@ -357,8 +361,8 @@ def _varints(data: bytearray) -> np.ndarray:
         values = numbers[done : done + len(last)]
         for place in range(longest):  # seven bits of each number that has so many
             longer = first + place <= last
-            values[longer] |= (octets[start + first[longer] + place] & np.uint64(0x7F)) << np.uint64(
-                7 * place
-            )
-        done, start = done + len(last), start + int(last[-1]) + 1
+            bits = octets[start + first[longer] + place] & np.uint64(0x7F)
+            values[longer] |= bits << np.uint64(7 * place)
+        done += len(last)
+        start += int(last[-1]) + 1
     return numbers.view(np.int64)
