@@ -1,13 +1,13 @@
-"""Simulates a person who walks, stretches and bends in a room, with the skeleton of every frame; index
-included.
+"""Simulate a person who moves in a room, with the skeleton of every frame, index included.
 
-Writes ``<root>/train/train_img/<N>/0.png ...`` and, of the same number, ``<root>/train/train_label/<N>/0.png
-...``, and likewise val/ and test/: the layout of the course that the sibling system stems from. Frames are
-twice as wide as high. The camera stands still; the lamp and the camera's exposure are others in each
-sequence.
+The person walks, stretches and bends. The command writes ``<root>/train/train_img/<N>/0.png ...`` and,
+with the same number, ``<root>/train/train_label/<N>/0.png ...``, and likewise val/ and test/. This is the
+layout of a course on predicting people from poses. Frames are twice as wide as high. The camera stands still; the lamp and the
+exposure differ from sequence to sequence.
 
-A sequence depends on the seed and its number only, whatever the number of workers. Started again with the
-same settings, an interrupted simulation continues; a larger --sequences adds to what is there.
+A sequence depends only on the seed and its number, not on the number of workers. Started again with the
+same settings, an interrupted simulation continues; a larger --sequences adds to the sequences that are
+there.
 """
 
 import argparse
@@ -35,7 +35,7 @@ class Job:
 
 
 def simulate_sequence(seed: int, number: int, frames: int, image_width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames and skeletons of one sequence, uint8 [T,H,W,3] each; see `simulate` for the arguments."""
+    """Return frames and skeletons of one sequence, uint8 [T,H,W,3]; see `simulate` for the arguments."""
     from .dancer import CAMERA, Dancer, choreograph, random_light
     from .raycast import Renderer
 

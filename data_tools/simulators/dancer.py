@@ -19,7 +19,10 @@ ROOT = ("x", "y", "z", "yaw")
 SIDES = {"left": 1, "right": -1}
 JOINTS = (
     *ROOT, "lean", "nod",
-    *(f"{side}_{joint}" for side in SIDES for joint in ("abduct", "raise", "elbow", "spread", "stride", "knee")),
+    *(
+        f"{side}_{joint}"
+        for side in SIDES for joint in ("abduct", "raise", "elbow", "spread", "stride", "knee")
+    ),
 )  # fmt: skip
 REST = {
     "left_abduct": 0.12,
@@ -61,7 +64,7 @@ class Dancer:
         ]
 
     def take(self, posture: np.ndarray) -> None:
-        """Takes a posture, float [J] in the order of `JOINTS`, and stands on the floor with it, whatever its z."""
+        """Take a posture, float [J] in the order of `JOINTS`, standing on the floor whatever its z is."""
         self.data.qpos[self._qpos] = posture
         self.data.qpos[self._height] = 0
         mujoco.mj_kinematics(self.model, self.data)
@@ -69,7 +72,7 @@ class Dancer:
         mujoco.mj_kinematics(self.model, self.data)
 
     def skeleton(self, height: int, width: int, camera: Camera = CAMERA) -> np.ndarray:
-        """The skeleton seen by the camera, thin coloured bones on white, uint8 [height,width,3]."""
+        """Return the skeleton seen by the camera: thin coloured bones on white, uint8 [height,width,3]."""
         image = Image.new("RGB", (width * FINE, height * FINE), (255, 255, 255))
         draw = ImageDraw.Draw(image)
         points = project(
@@ -83,7 +86,10 @@ class Dancer:
 
 
 def project(camera: Camera, points: np.ndarray, height: int) -> np.ndarray:
-    """Where points [N,3] are seen, pixels right of and below the middle of a picture of that height, float [N,2]."""
+    """Return the places of points [N,3] in a picture of this height, float [N,2].
+
+    They are in pixels to the right of and below the middle.
+    """
     right, up, forward = camera.axes()
     seen = points - np.array(camera.position)
     scale = height / 2 / np.tan(np.radians(camera.field_of_view) / 2) / (seen @ forward)
@@ -94,7 +100,7 @@ def project(camera: Camera, points: np.ndarray, height: int) -> np.ndarray:
 
 
 def choreograph(generator: np.random.Generator, frames: int) -> np.ndarray:
-    """A random succession of moves: postures float [T,J], smooth in time."""
+    """Return the postures of a random succession of moves, float [T,J], smooth in time."""
     posture = _posture(x=generator.uniform(-1, 1) * SPACE[0], y=generator.uniform(-1, 1) * SPACE[1])
     parts, total = [], 0
     while total < frames:
@@ -207,7 +213,7 @@ def _posture(**angles: float) -> np.ndarray:
 
 
 def random_light(generator: np.random.Generator) -> tuple[Light, np.ndarray]:
-    """A lamp under the ceiling, and what the camera makes of its colour and strength, a factor of each channel."""
+    """Return a random lamp under the ceiling, and the factor of each channel by colour and exposure."""
     position = (generator.uniform(-1.6, 1.6), generator.uniform(-2.4, -1.2), generator.uniform(2.7, 3.4))
     light = Light(position, generator.uniform(0.45, 0.65), generator.uniform(0.30, 0.42))
     return light, generator.uniform(0.88, 1.12) * (1 + generator.normal(0, 0.03, 3))
@@ -238,19 +244,26 @@ def _room_xml() -> str:
         {geom('name="' + side + '_thigh" type="capsule"', 'fromto="0 0 0 0 0 -0.42" size="0.082"')}
         <body pos="0 0 -0.43"><site name="{side}_knee"/>{joint(f"{side}_knee", "1 0 0")}
           {geom('name="' + side + '_shin" type="capsule"', 'fromto="0 0 0 0 0 -0.38" size="0.062"')}
-          {geom('name="' + side + '_shoe" type="capsule"', 'fromto="0 0.03 -0.43 0 -0.15 -0.43" size="0.045"')}
-          <site name="{side}_ankle" pos="0 0 -0.41"/><site name="{side}_toe" pos="0 -0.16 -0.43"/></body></body>""")
+          {
+            geom(
+                'name="' + side + '_shoe" type="capsule"', 'fromto="0 0.03 -0.43 0 -0.15 -0.43" size="0.045"'
+            )
+        }
+          <site name="{side}_ankle" pos="0 0 -0.41"/><site name="{side}_toe" pos="0 -0.16 -0.43"/>
+        </body></body>""")
     static = "".join(
         geom(f'name="{name}" type="box"', f'pos="{pos}" size="{size}"', STATIC_GROUP)
         for name, pos, size in (
-            ("floor", "0 0 -0.05", "6 5 0.05"), ("wall", "0 1.75 2", "6 0.05 2.2"), ("skirting", "0 1.68 0.05", "6 0.02 0.05"),
+            ("floor", "0 0 -0.05", "6 5 0.05"), ("wall", "0 1.75 2", "6 0.05 2.2"),
+            ("skirting", "0 1.68 0.05", "6 0.02 0.05"),
             ("picture", "-1.3 1.68 1.55", "0.32 0.02 0.22"), ("door", "1.75 1.69 0.95", "0.36 0.02 0.95"),
         )
     )  # fmt: skip
     return f"""
 <mujoco><compiler angle="radian"/><option gravity="0 0 0"/>
   <worldbody>{static}
-    <body name="pelvis">{joint("x", "1 0 0", "slide")}{joint("y", "0 1 0", "slide")}{joint("z", "0 0 1", "slide")}
+    <body name="pelvis">
+      {joint("x", "1 0 0", "slide")}{joint("y", "0 1 0", "slide")}{joint("z", "0 0 1", "slide")}
       {joint("yaw", "0 0 1")}<site name="pelvis"/>
       {geom('name="hips" type="capsule"', 'fromto="-0.07 0 0.02 0.07 0 0.02" size="0.115"')}
       <body pos="0 0 0.05">{joint("lean", "1 0 0")}
@@ -273,10 +286,12 @@ def _surfaces(model: mujoco.MjModel) -> Surfaces:
         (0.10, 0.08, 0.07),
     )
     colours = {
-        "floor": (0.62, 0.60, 0.57), "wall": (0.78, 0.77, 0.74), "skirting": (0.45, 0.42, 0.40), "picture": (0.35, 0.50, 0.42),
-        "door": (0.58, 0.47, 0.36), "belly": shirt, "chest": shirt, "hips": trousers, "neck": skin, "face": skin, "hair": dark,
+        "floor": (0.62, 0.60, 0.57), "wall": (0.78, 0.77, 0.74), "skirting": (0.45, 0.42, 0.40),
+        "picture": (0.35, 0.50, 0.42), "door": (0.58, 0.47, 0.36),
+        "belly": shirt, "chest": shirt, "hips": trousers, "neck": skin, "face": skin, "hair": dark,
         **{f"{side}_{part}": colour for side in SIDES for part, colour in {
-            "sleeve": shirt, "cuff": shirt, "palm": skin, "thigh": trousers, "shin": trousers, "shoe": dark}.items()},
+            "sleeve": shirt, "cuff": shirt, "palm": skin, "thigh": trousers, "shin": trousers, "shoe": dark,
+        }.items()},
     }  # fmt: skip
     names = [model.geom(number).name for number in range(model.ngeom)]
     color = np.array([colours[name] for name in names], np.float32)

@@ -1,20 +1,18 @@
-"""Simulates robot pushing into a new data set, index included.
+"""Simulate robot pushing into a new data set, index included.
 
-Writes ``<root>/<split>/<NNNNN>/`` with ``0.png ...``, ``actions.csv`` [T,4] and ``endeffector_positions.csv``
-[T,3]: frame t and position t (x, y, z of the hand, metres) are at time t, action t is carried out between t
-and t + 1.
+Writes ``<root>/<split>/<NNNNN>/`` with ``0.png ...``, ``actions.csv`` [T,4] and
+``endeffector_positions.csv`` [T,3]. Frame t and position t (x, y, z of the hand, metres) are at time t;
+action t is carried out between t and t + 1.
 
-An action is dx, dy, lift, close, each action held for two frames:
-  dx, dy  movement of the hand during each frame in metres, within 0.05, to the right and away from the
-  camera:
+An action is dx, dy, lift, close. Each one is held for two frames:
+  dx, dy  movement of the hand in each frame in metres, within 0.05, to the right and away from the camera:
           position + action is the next position, unless an object is jammed in the way
   lift    0-3: the height that the hand goes to, 0.012 + 0.03 * lift metres, at most 0.045 m a frame; 0 pushes
   close   1 closes the fingers, 0 opens them
 
-With --truth the folder truth holds, for each sequence, what each pixel shows and where the objects are.
-
-A sequence depends on the seed and its number only, whatever the number of workers. Started again with the
-same settings, an interrupted simulation continues; a larger --sequences adds to what is there.
+A sequence depends only on the seed and its number, not on the number of workers. Started again with the
+same settings, an interrupted simulation continues; a larger --sequences adds to the sequences that are
+there.
 """
 
 import argparse
@@ -177,7 +175,7 @@ def simulate(
 
 
 def check_counts(sequences: int, seed: int, splits: tuple[float, ...], frames: int) -> None:
-    """Raises `InputError` for values of a simulation's flags that cannot be."""
+    """Raise `InputError` for impossible values of the flags of a simulation."""
     for flag, value, least in (
         ("sequences", sequences, 1),
         ("seed", seed, 0),
@@ -189,7 +187,7 @@ def check_counts(sequences: int, seed: int, splits: tuple[float, ...], frames: i
 
 
 def check_mujoco() -> None:
-    """Raises `InputError` if MuJoCo is not installed."""
+    """Raise `InputError` if MuJoCo is not installed."""
     try:
         import mujoco  # noqa: F401
     except ImportError:
@@ -212,6 +210,7 @@ def _simulate_to(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command."""
     add_simulation_arguments(parser, sequences=300, frames=30, width="width and height in pixels")
     parser.add_argument(
         "--truth", action="store_true", help="also write what each pixel shows and the poses of the objects"
@@ -221,16 +220,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_simulation_arguments(
     parser: argparse.ArgumentParser, sequences: int, frames: int, width: str
 ) -> None:
-    """The flags of a simulation, with its defaults and what its width is."""
+    """Add the flags of a simulation; `width` is the help text of --image_width."""
     parser.add_argument("root", type=Path, help="folder of the data set, made if it does not exist")
     parser.add_argument(
-        "--sequences", type=int, default=sequences, help="how many in all (default: %(default)s)"
+        "--sequences", type=int, default=sequences, help="total number (default: %(default)s)"
     )
     add_splits_argument(parser)
     parser.add_argument("--image_width", type=int, default=64, help=f"{width} (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=frames, help="frames a sequence (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="another seed, other sequences (default: %(default)s)"
+        "--seed", type=int, default=0, help="another one gives other sequences (default: %(default)s)"
     )
     add_workers_argument(parser)
 

@@ -1,22 +1,19 @@
-"""A simulated robot that pushes objects about on a table, by MuJoCo: scene, physics and a random pushing
-policy.
+"""A simulated robot that pushes objects about on a table, by MuJoCo: scene, physics and actions.
 
 Axes in metres: x to the right of the picture, y away from the camera, z up; the origin is the middle of the
-table's surface. A frame lasts 0.16 s. A position is the hand's ``[x, y, z]``: the point midway between the
-tips of its two fingers.
+table's surface. A frame lasts 0.16 s. A position is ``[x, y, z]`` of the hand: the point midway between its
+two fingertips.
 
 An action is ``[dx, dy, lift, close]``, carried out between two frames (0.16 s):
 
-- ``dx``, ``dy``: by how much the hand moves during this one frame, in metres, each within ±0.05. Without an
-obstacle in the
-  way ``position[t + 1, :2] = position[t, :2] + action[t, :2]``, to a few millimetres.
+- ``dx``, ``dy``: movement of the hand in this one frame, in metres, each within ±0.05. Without an obstacle
+  in the way ``position[t + 1, :2] = position[t, :2] + action[t, :2]``, to a few millimetres.
 - ``lift``: 0, 1, 2 or 3: the height that the hand goes to and keeps, ``0.012 + 0.03 * lift`` metres, by at
-most 0.045 m a
-  frame. At 0 the fingers push objects, at 3 they pass over most of them.
+  most 0.045 m a frame. At 0 the fingers push objects, at 3 they pass over most of them.
 - ``close``: 0 opens the fingers, 1 closes them.
 
-Nothing else about the commands is remembered: what happens next follows from the state and the action. A hand
-that is stopped by a jammed object does not store up the way it could not go.
+Nothing else of the commands is remembered: the next state follows from the state and the action. A hand
+that is stopped by a jammed object does not make up for it later.
 """
 
 import mujoco
@@ -89,7 +86,7 @@ class Pusher:
 
     @property
     def object_headings(self) -> np.ndarray:
-        """The directions of the objects' own x axes on the table, float64 [N], radians from the table's x axis."""
+        """Return the headings of the objects, float64 [N], radians from the x axis of the table to theirs."""
         axes = self.data.xmat[self._objects].reshape(-1, 3, 3)[:, :, 0]
         return np.arctan2(axes[:, 1], axes[:, 0])
 
@@ -187,7 +184,7 @@ class PushingPolicy:
         self._choose_goal()
 
     def act(self) -> np.ndarray:
-        """The action for the coming frame, float32 [4]."""
+        """Return the action for the coming frame, float32 [4]."""
         if self._age % HOLD == 0:
             self._action = self._new_action()
         self._age += 1
@@ -251,14 +248,15 @@ def _random_objects(generator: np.random.Generator, hand: np.ndarray) -> tuple[l
             continue
         placed.append((place, radius))
         bodies.append(
-            f'<body name="object{len(bodies)}" pos="{place[0]} {place[1]} {height + 0.0005}" euler="{euler}"><freejoint/>'
-            f'<geom type="{kind}" size="{size}" mass="{mass}" friction="{friction} 0.005 0.0001" conaffinity="3"/></body>'
+            f'<body name="object{len(bodies)}" pos="{place[0]} {place[1]} {height + 0.0005}" euler="{euler}">'
+            f'<freejoint/><geom type="{kind}" size="{size}" mass="{mass}" '
+            f'friction="{friction} 0.005 0.0001" conaffinity="3"/></body>'
         )
     return bodies, [radius for _, radius in placed[1:]]
 
 
 def _random_shape(kind: str, generator: np.random.Generator) -> tuple[str, float, float, str]:
-    """MJCF size, height of the centre when lying, radius of the footprint about the centre, MJCF Euler angles."""
+    """Return MJCF size, height of the centre when lying, radius of the footprint, and MJCF Euler angles."""
     a, b, c = generator.uniform(0.025, 0.045, 3)
     yaw = generator.uniform(0, 2 * np.pi)
     if kind == "box":
@@ -274,15 +272,16 @@ def _random_shape(kind: str, generator: np.random.Generator) -> tuple[str, float
 
 
 def _scene_xml(objects: list[str]) -> str:
-    """The scene in MuJoCo's format. The rim is drawn as boxes and acts as planes, which nothing can tunnel
-    through.
+    """Return the scene in the format of MuJoCo.
 
-    Contact types: 1 table and objects, 2 hand; only objects take part in every contact.
+    The rim is drawn as boxes and acts as planes, which nothing can tunnel through. Contact types: 1 table and
+    objects, 2 hand; only objects take part in every contact.
     """
     width, depth = TABLE
     thick = 0.012
     planes = "".join(
-        f'<geom type="plane" size="1 1 1" pos="{x} {y} 0" zaxis="{-np.sign(x)} {-np.sign(y)} 0" group="{UNSEEN_GROUP}"/>'
+        f'<geom type="plane" size="1 1 1" pos="{x} {y} 0" zaxis="{-np.sign(x)} {-np.sign(y)} 0" '
+        f'group="{UNSEEN_GROUP}"/>'
         for x, y in ((width, 0), (-width, 0), (0, depth), (0, -depth))
     )
     rims = "".join(
@@ -337,7 +336,8 @@ def _scene_xml(objects: list[str]) -> str:
         <default class="hand"><geom contype="2" friction="0.6 0.005 0.0001"/></default>
       </default>
       <worldbody>
-        <geom name="table" class="still" type="plane" size="{width} {depth} 1" contype="1" friction="0.3 0.005 0.0001"/>
+        <geom name="table" class="still" type="plane" size="{width} {depth} 1" contype="1"
+              friction="0.3 0.005 0.0001"/>
         {planes}{rims}
         <geom name="floor" class="still" type="plane" size="0 0 1" pos="0 0 -0.35"/>
         <geom name="wall" class="still" type="plane" size="0 0 1" pos="0 1.2 0" zaxis="0 -1 0"/>
@@ -353,7 +353,8 @@ def _scene_xml(objects: list[str]) -> str:
 
 _STILL_COLORS = {
     "table": (0.80, 0.72, 0.58), "rim_right": (0.72, 0.68, 0.60), "rim_left": (0.72, 0.68, 0.60),
-    "rim_back": (0.70, 0.68, 0.64), "rim_front": (0.88, 0.86, 0.82), "floor": (0.72, 0.70, 0.67), "wall": (0.88, 0.92, 0.96),
+    "rim_back": (0.70, 0.68, 0.64), "rim_front": (0.88, 0.86, 0.82), "floor": (0.72, 0.70, 0.67),
+    "wall": (0.88, 0.92, 0.96),
 }  # fmt: skip
 _ARM_COLORS = {"palm": (0.55, 0.09, 0.13), "band": (0.60, 0.10, 0.14), "cuff": (0.60, 0.10, 0.14)}
 _ARM_COLOR = (0.13, 0.12, 0.13)

@@ -52,7 +52,7 @@ class Camera:
     field_of_view: float = 41.0
 
     def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Unit vectors to the right, up and forward."""
+        """Return unit vectors to the right, up and forward."""
         forward = np.subtract(self.target, self.position, dtype=np.float64)
         forward /= np.linalg.norm(forward)
         right = np.cross(forward, (0, 0, 1))
@@ -224,8 +224,8 @@ class Renderer:
         geom, distance, normal = np.empty(count, np.int32), np.empty(count), np.empty((count, 3))
         if count:
             mujoco.mj_multiRay(
-                self._model, data, origin, rays.ravel(), _only(group), 1, -1, geom, distance, normal.reshape(-1), count,
-                mujoco.mjMAXVAL,
+                self._model, data, origin, rays.ravel(), _only(group), 1, -1, geom, distance,
+                normal.reshape(-1), count, mujoco.mjMAXVAL,
             )  # fmt: skip
         return geom, distance, normal
 
@@ -237,7 +237,7 @@ class Renderer:
         return (geom < 0) | (distance > length - _BIAS)
 
     def _shade(self, data, geom, points, normal) -> tuple[np.ndarray, np.ndarray]:
-        """The colours of points in shadow and what direct light adds to them, float32 [N,3] each."""
+        """Return the colours of points in shadow and the addition by direct light, float32 [N,3] each."""
         albedo = self._albedo(data, geom, points)
         toward = (self._lamp - points).astype(np.float32)
         squared = np.einsum("nk,nk->n", toward, toward)
@@ -247,7 +247,7 @@ class Renderer:
         return albedo * np.float32(self._light.ambient), albedo * direct[:, None].astype(np.float32)
 
     def _albedo(self, data, geom, points) -> np.ndarray:
-        """The surface colours at points, float32 [N,3]."""
+        """Return the surface colours at points, float32 [N,3]."""
         surfaces = self._surfaces
         # sin(wave . p) with p in the geom's frame: wave is turned into the world's frame instead, once for
         # each geom.
@@ -264,7 +264,7 @@ class Renderer:
 
 
 def camera_rays(camera: Camera, rows: int, columns: int) -> np.ndarray:
-    """Unit vectors through the centres of `rows` x `columns` image cells, float64 [rows,columns,3].
+    """Return unit vectors through the centres of `rows` x `columns` image cells, float64 [rows,columns,3].
 
     Row 0 is the top.
     """
@@ -373,7 +373,7 @@ def _wood(points: np.ndarray) -> np.ndarray:
 
 
 def random_light(generator: np.random.Generator) -> Light:
-    """A light a little different from the usual one."""
+    """Return a light a little different from the usual one."""
     position = np.array(Light.position) + generator.uniform(-1, 1, 3) * (0.25, 0.15, 0.1)
     return Light(
         tuple(position),
