@@ -1,9 +1,9 @@
 """Simulate a person who moves in a room, with the skeleton of every frame, index included.
 
-The person walks, stretches and bends. The command writes ``<root>/train/train_img/<N>/0.png ...`` and,
-with the same number, ``<root>/train/train_label/<N>/0.png ...``, and likewise val/ and test/. This is the
-layout of a course on predicting people from poses. Frames are twice as wide as high. The camera stands still; the lamp and the
-exposure differ from sequence to sequence.
+The person walks, stretches and bends. The command writes ``<root>/train/train_img/<N>/0.png ...`` and, with
+the same number, ``<root>/train/train_label/<N>/0.png ...``, and likewise val/ and test/. This is the layout
+of a course on predicting people from poses. Frames are twice as wide as high. The camera stands still; the
+lamp and the exposure differ from sequence to sequence.
 
 A sequence depends only on the seed and its number, not on the number of workers. Started again with the
 same settings, an interrupted simulation continues; a larger --sequences adds to the sequences that are
