@@ -98,18 +98,18 @@ def test_poses_that_are_changed_are_named(pose_root, tmp_path):
 def test_knowingly_it_goes_on(squares, capsys):
     """The next resumption finds what this one has found; scores of other validation data are not compared with earlier ones."""
     run = Training(squares).fit()
-    best = checkpoint.find(run, "best").progress["best_psnr"]
+    best = checkpoint.find(run, "best").progress.best_psnr
     root = Path(squares.data.data_root)
     brighten(root / "train" / "3" / "7.png")
     retype(root / "train" / "4" / "actions.csv")
     training = Training(changed(squares, niter=2), resume=True, take_over=True)
     told = f"{root}/train/3/7.png and 1 other files of the data set: not as when {run} was begun; it goes on with the data as they are"
-    assert told in capsys.readouterr().out and training.progress["best_psnr"] == best
+    assert told in capsys.readouterr().out and training.progress.best_psnr == best
     training.fit()
     brighten(root / "validate" / "0" / "3.png")
     with pytest.raises(InputError, match=r"validate/0/3\.png: not as"):
         Training(changed(squares, niter=2), resume=True)
-    assert Training(changed(squares, niter=2), resume=True, take_over=True).progress["best_psnr"] is None
+    assert Training(changed(squares, niter=2), resume=True, take_over=True).progress.best_psnr is None
 
 
 @pytest.mark.parametrize("how", ["touched", "copied", "packed"])

@@ -17,7 +17,7 @@ BELOW = {
     "figures": {"evaluation"},
     "training": {"evaluation", "runs", "models"},
     "evaluation": {"models"},
-    "runs": {"models", "training"},
+    "runs": {"models"},
     "models": set(),
 }
 """The wings that a wing may import."""

@@ -14,7 +14,7 @@ from data_tools.files import explain_os_error, folder_in, whole_file, write_text
 from data_tools.pool import WorkerEnded
 
 from ..config import TrainConfig
-from ..runs.checkpoint import stored_weights
+from ..runs.checkpoint import stored
 
 FOLDER = "fault"
 OF_CONNECTIONS = ("gloo", "Connection closed by peer", "Connection reset")
@@ -37,7 +37,7 @@ def save_what_led_to_it(run: Path, model: nn.Module, skipped: list[dict[str, Any
     """
     folder = folder_in(run, FOLDER)
     with whole_file(folder / "weights.safetensors") as file:
-        file.write(save(stored_weights(model)))
+        file.write(save(stored(model.state_dict())))
     lines = [
         {name: value if _is_number(value) else str(value) for name, value in step.items()} for step in skipped
     ]

@@ -15,11 +15,12 @@ from ..models.build import make_model
 from ..models.layers import BatchNorm
 from ..models.predictor import as_images
 from ..runs import checkpoint
+from ..runs.progress import Progress
 from ..sequences import Batch
 from . import distributed
 from .augmentation import shift_and_scale
 from .losses import kl_divergence, mean_squared_error
-from .optimizers import make_optimizer, step_unless
+from .optimizers import load_state, make_optimizer, state_tensors, step_unless
 
 
 class Learner:
@@ -57,7 +58,7 @@ class Learner:
         Raises `InputError` for files that cannot be used, and if next to nothing fits.
         """
         config, found = checkpoint.load_config(run), checkpoint.find(run, "best")
-        share, afresh = self.model.adopt(checkpoint.check_model(found, config.model), config.model)
+        share, afresh = self.model.adopt(checkpoint.read_weights(found, config.model), config.model)
         if share < 0.01:
             raise InputError(
                 f"{run}: found next to no weights that fit this model; leave out the flags that make it another"
@@ -66,16 +67,14 @@ class Learner:
 
     def load(self, found: checkpoint.Checkpoint) -> None:
         """Weights and the optimiser's state of a checkpoint; its settings stay those of the flags."""
-        options = [
-            {key: group[key] for key in group if key != "params"} for group in self.optimizer.param_groups
-        ]
-        checkpoint.load(found, self.model, self.optimizer)
-        for group, given in zip(self.optimizer.param_groups, options, strict=True):
-            group.update(given)
+        self.model.load_state_dict(checkpoint.read_weights(found, self.config.model))
+        load_state(found, self.model, self.optimizer)
 
-    def save(self, run: Path, progress: dict) -> None:
+    def save(self, run: Path, progress: Progress) -> None:
         """Writes the last checkpoint."""
-        checkpoint.save_last(run, self.model, self.optimizer, progress, self.config.train.keep_checkpoints)
+        weights = checkpoint.stored(self.model.state_dict())
+        optimizer = state_tensors(self.model, self.optimizer)
+        checkpoint.save_last(run, weights, optimizer, progress, self.config.train.keep_checkpoints)
 
     def is_finite(self) -> bool:
         """Whether all weights are: the last step can ruin them though its own loss was finite."""

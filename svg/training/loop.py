@@ -27,10 +27,10 @@ from ..evaluation.scoring import evaluate
 from ..models.freezing import freeze
 from ..models.registry import MODELS
 from ..runs import checkpoint, metrics_log, pretrained
+from ..runs.progress import LOSSES, EpochSums, Progress
 from ..sequences import Batch, ResidentBatches, SequenceDataset, TrainingBatches
 from . import console, distributed, faults, resumption, schedules
 from .learner import Learner
-from .losses import LOSSES
 from .signals import Stopped, Stopping
 
 
@@ -61,9 +61,6 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
     return dataclasses.replace(config, model=model)
 
 
-NO_STEPS = dict.fromkeys(checkpoint.COUNTS, 0) | dict.fromkeys(LOSSES, 0.0)
-
-
 class Training:
     """A run in progress: data, model, optimiser and how far they are.
 
@@ -87,13 +84,7 @@ class Training:
             )
         runtime.prepare(self.device)
         self.world = distributed.join(self.device)
-        self.progress = {
-            "step": 0,
-            "minutes": 0.0,
-            "best_psnr": None,
-            "sums": NO_STEPS,
-            "skipped_in_a_row": 0,
-        }
+        self.progress = Progress()
         last = resumption.find_last(self.config, resume, self.world)
         changed = {}
         if last is not None:
@@ -110,11 +101,10 @@ class Training:
             self._start_from(self.config.train.init_from)
         if last is not None:
             self.learner.load(last)
-            self.progress |= last.progress | {"best_psnr": resumption.score_to_beat(self.run, changed)}
-        self.progress |= {
-            "circumstances": self.circumstances,
-            "flags": resumption.flags_with_effect(self.config),
-        }
+            self.progress = last.progress
+            self.progress.best_psnr = resumption.score_to_beat(self.run, changed)
+        self.progress.circumstances = self.circumstances
+        self.progress.flags = resumption.flags_with_effect(self.config)
         self._skipped: list[dict[str, Any]] = []  # the steps in a row, up to now
         self._stop_agreed = False
         self.stopping = Stopping()
@@ -202,7 +192,7 @@ class Training:
             self.stopping = stack.enter_context(Stopping())
             train = self.config.train
             steps = range(
-                self.progress["step"] * train.accumulate, train.niter * train.epoch_size * train.accumulate
+                self.progress.step * train.accumulate, train.niter * train.epoch_size * train.accumulate
             )
             self._ahead = stack.enter_context(contextlib.closing(self.batches_of(steps)))
             try:
@@ -222,19 +212,19 @@ class Training:
             )
 
     def _fit(self) -> None:
-        self._start = time.monotonic() - 60 * self.progress["minutes"]
+        self._start = time.monotonic() - 60 * self.progress.minutes
         self._saved_at = time.monotonic()
         total = self.config.train.niter * self.config.train.epoch_size
         if not self._is_work_left(total):
             if self.world.first:
                 tell(
-                    f"{self.run}: nothing left to do after {self.progress['step']} steps and {self.progress['minutes']:.1f} "
+                    f"{self.run}: nothing left to do after {self.progress.step} steps and {self.progress.minutes:.1f} "
                     "minutes; raise --niter or --max_minutes"
                 )
             return
         if self.world.first:
             metrics_log.truncate(self.run, -1 if self._resumed_from is None else self._resumed_from)
-            checkpoint.remove_after(self.run, self.progress["step"])
+            checkpoint.remove_after(self.run, self.progress.step)
             checkpoint.save_config(self.run, self.config)
             fingerprint.write(self.run, self._fingerprints)
             self._tell_start()
@@ -258,7 +248,7 @@ class Training:
         device += f", {self.world.size} processes" if self.world.size > 1 else ""
         console.tell_all(
             console.start(
-                self.config, self.training_data, self.validation_data, weights, device, self.progress["step"]
+                self.config, self.training_data, self.validation_data, weights, device, self.progress.step
             )
         )
 
@@ -270,13 +260,13 @@ class Training:
 
     def _is_work_left(self, total: int) -> bool:
         """Steps, or the scores and the line of an epoch that was stopped before them."""
-        step = self.progress["step"]
+        step = self.progress.step
         return (step < total and not self._out_of_time()) or (self._steps_of_epoch > 0 and step <= total)
 
     @property
     def _steps_of_epoch(self) -> int:
         """Steps that were done and are in no line of metrics yet."""
-        return self.progress["sums"]["counted"] + self.progress["sums"]["skipped"]
+        return self.progress.sums.steps
 
     def _score_or_stop(self) -> dict[str, float]:
         """Return the scores that `_score_together` takes. Raises `Stopped`, all saved, if a signal asked to stop."""
@@ -294,7 +284,7 @@ class Training:
         return None if self.world.agree(float(self.stopping.asked is not None)) else scores
 
     def _stop(self) -> NoReturn:
-        step = self.progress["step"]
+        step = self.progress.step
         if step:  # else there is nothing yet but what --init_from names
             self._save()
         self.world.wait()
@@ -309,17 +299,17 @@ class Training:
     def _look_at_the_clock(self) -> None:
         """Takes the time, on which a schedule by time depends: the first process's, where there are several."""
         minutes = (time.monotonic() - self._start) / 60
-        self.progress["minutes"] = self.world.agree(minutes) if self.config.train.max_minutes else minutes
+        self.progress.minutes = self.world.agree(minutes) if self.config.train.max_minutes else minutes
 
     def _out_of_time(self) -> bool:
         limit = self.config.train.max_minutes
-        return bool(limit) and self.progress["minutes"] >= limit
+        return bool(limit) and self.progress.minutes >= limit
 
     def _learning_rate(self, step: int) -> float:
         train = self.config.train
         progress = (step + 0.5) / (train.niter * train.epoch_size)
         if train.max_minutes:
-            progress = min(1.0, max(progress, self.progress["minutes"] / train.max_minutes))
+            progress = min(1.0, max(progress, self.progress.minutes / train.max_minutes))
         return schedules.learning_rate(train, progress)
 
     def batches_of(self, steps: range) -> Iterator[Batch]:
@@ -333,7 +323,7 @@ class Training:
 
     def _epoch(self) -> None:
         """The steps of the epoch, or of what is left of it; fewer if the time is over or a signal asks to stop."""
-        train, first = self.config.train, self.progress["step"]
+        train, first = self.config.train, self.progress.step
         epoch = (first - 1 if self._steps_of_epoch else first) // train.epoch_size
         self._beta = train.beta * schedules.kl_annealing(train, epoch)
         self._tfr = schedules.teacher_forcing_ratio(train, epoch)
@@ -351,13 +341,13 @@ class Training:
             # after a fault at once: the weights are those that led to it
             self._count(ahead, 1 if self.device.type == "cuda" and not self._skipped else 0)
             frames += train.batch_size * train.accumulate * self.training_data.clip_length
-            self.progress["step"] = step + 1
+            self.progress.step = step + 1
             self._rate = frames / (time.monotonic() - began)
-            shown = {name: f"{value:.4g}" for name, value in self._means().items()}
+            shown = {name: f"{value:.4g}" for name, value in self.progress.sums.means().items()}
             bar.set_postfix({**shown, "beta": self._beta, "tfr": self._tfr, "frames/s": f"{self._rate:.0f}"})
             self._look_at_the_clock()
             if self.world.first:
-                console.tell_all(self._forecast.after_step(step + 1, self.progress["minutes"]))
+                console.tell_all(self._forecast.after_step(step + 1, self.progress.minutes))
             self._stop_agreed |= self.world.size == 1 and self.stopping.asked is not None
             if self._out_of_time() or self._stop_agreed:
                 break
@@ -371,22 +361,18 @@ class Training:
         while len(ahead) > left:
             step, lr, losses = ahead.popleft()
             *values, skipped, stop = losses()
-            values, sums = dict(zip(LOSSES, values, strict=True)), dict(self.progress["sums"])
+            values, sums = dict(zip(LOSSES, values, strict=True)), self.progress.sums
             self._stop_agreed |= stop > 0
             if skipped:
-                sums["skipped"] += 1
-                self.progress["skipped_in_a_row"] += 1
+                sums.skipped += 1
+                self.progress.skipped_in_a_row += 1
                 self._skipped.append(
                     {"step": step, "lr": lr, "beta": self._beta, **values, "clips": self._clips_of(step)}
                 )
             else:
-                sums = {
-                    name: sums[name] + value
-                    for name, value in ({"counted": 1, "skipped": 0} | values).items()
-                }
-                self.progress["skipped_in_a_row"], self._skipped = 0, []
-            self.progress["sums"] = sums
-            if self.progress["skipped_in_a_row"] >= self.config.train.max_skipped:
+                sums.add(values)
+                self.progress.skipped_in_a_row, self._skipped = 0, []
+            if self.progress.skipped_in_a_row >= self.config.train.max_skipped:
                 raise self._hopeless()
 
     def _clips_of(self, step: int) -> list[list[Any]]:
@@ -400,7 +386,7 @@ class Training:
         ]
 
     def _hopeless(self) -> InputError:
-        last, count = self._skipped[-1], self.progress["skipped_in_a_row"]
+        last, count = self._skipped[-1], self.progress.skipped_in_a_row
         told = ", ".join(f"{name} {last[name]:g}" for name in LOSSES)
         where = ""
         if self.world.first:
@@ -409,10 +395,6 @@ class Training:
         return InputError(
             f"{count} steps in a row were skipped up to step {last['step']} ({told}); {cure}{where}{self._kept()}"
         )
-
-    def _means(self) -> dict[str, float]:
-        sums = self.progress["sums"]
-        return {name: sums[name] / sums["counted"] for name in LOSSES} if sums["counted"] else {}
 
     def _kept(self) -> str:
         return f"; {self.run} keeps its last checkpoint" if checkpoint.exists(self.run, "last") else ""
@@ -428,7 +410,7 @@ class Training:
         if not self.learner.is_finite():
             cure = faults.likely_cure(self.config.train, dict.fromkeys(LOSSES, math.nan))
             raise InputError(
-                f"weights are not finite after step {self.progress['step'] - 1}; {cure}{self._kept()}"
+                f"weights are not finite after step {self.progress.step - 1}; {cure}{self._kept()}"
             )
 
     def _save(self) -> None:
@@ -436,7 +418,7 @@ class Training:
         self._check_weights()
         if self.world.first:
             self.learner.save(self.run, self.progress)
-        self._saved_at, self._resumed_from = time.monotonic(), self.progress["step"]
+        self._saved_at, self._resumed_from = time.monotonic(), self.progress.step
 
     def score(self) -> dict[str, float]:
         """PSNR and SSIM of the first validation sequences: rec, and pred with the mean latent. Empty without a validate split."""
@@ -460,36 +442,36 @@ class Training:
     def _finish_epoch(self, scores: dict[str, float]) -> None:
         """Metrics first and the last checkpoint at the end: whatever is cut off in between is done again by a resumed run."""
         self._check_weights()
-        progress, step = self.progress, self.progress["step"]
+        progress, step = self.progress, self.progress.step
         metrics = dict(scores)
         if step:  # else it is what the run begins with
             steps = {
-                "skipped": progress["sums"]["skipped"],
+                "skipped": progress.sums.skipped,
                 "beta": self._beta,
                 "tfr": self._tfr,
                 "lr": self._lr,
             }
-            metrics = self._means() | steps | scores
+            metrics = self.progress.sums.means() | steps | scores
         if not np.isfinite(list(metrics.values())).all():
             raise InputError(
                 f"scores are not finite after step {step - 1}; lower --lr or set --max_grad_norm 1{self._kept()}"
             )
-        progress |= {"sums": NO_STEPS}
+        progress.sums = EpochSums()
         if not self.world.first:
             return
         epoch = math.ceil(step / self.config.train.epoch_size)
         score = metrics.get("val_pred_psnr")
-        best = score is None or progress["best_psnr"] is None or score > progress["best_psnr"]
-        timing = {"minutes": round(progress["minutes"], 3)}
+        best = score is None or progress.best_psnr is None or score > progress.best_psnr
+        timing = {"minutes": round(progress.minutes, 3)}
         if step:
             timing["frames_per_second"] = round(self._rate, 1)
         if best:
-            progress["best_psnr"] = score
+            progress.best_psnr = score
         metrics_log.append_epoch(
             self.run, {"epoch": epoch, "step": step, **metrics}, {"epoch": epoch, "step": step, **timing}
         )
         if best:
-            checkpoint.save_best(self.run, self.learner.model, progress)
+            checkpoint.save_best(self.run, checkpoint.stored(self.learner.model.state_dict()), progress)
         self._save()
-        tell(console.epoch_line(epoch, step, progress["minutes"], metrics | timing, best))
-        console.tell_all(self._forecast.after_epoch(step, progress["minutes"]))
+        tell(console.epoch_line(epoch, step, progress.minutes, metrics | timing, best))
+        console.tell_all(self._forecast.after_epoch(step, progress.minutes))

@@ -4,9 +4,6 @@ from torch import Tensor
 
 from ..models.recurrent import Gaussian
 
-LOSSES = ("loss", "mse", "kl", "grad_norm")
-"""What a step tells of itself."""
-
 
 def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:
     """KL(q || p) between diagonal normals: summed over the latent's dimensions, mean over batch and steps (dimensions 0, 1).

@@ -1,16 +1,25 @@
-"""The optimisers of training: PyTorch's, and Muon for convolutions and LSTMs."""
+"""The optimisers of training, PyTorch's and Muon, and their saved state."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from data_tools.errors import InputError
+
 from ..config import TrainConfig
+from ..runs import checkpoint
+from ..runs.checkpoint import Checkpoint, Damaged, Tensors
+from ..runs.pickles import read_version_1
 from ..runtime import uses_bfloat16
+
+STATES_PER_WEIGHT = 4
+"""A bound on the numbers that an optimiser keeps for each weight."""
 
 
 def make_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser that the flags name, fused where PyTorch has it so."""
+    """Return the optimiser that the flags name, fused where PyTorch offers that."""
     options = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "muon":
         return Muon(parameters, betas=(config.beta1, 0.999), **options)
@@ -22,22 +31,12 @@ def make_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> t
     return torch.optim.RMSprop(parameters, momentum=config.beta1, **options)
 
 
-def state_names(optimizer: torch.optim.Optimizer, parameter: Tensor) -> set[str]:
-    """What the optimiser keeps for a weight once it has taken a step."""
-    if isinstance(optimizer, Muon):
-        return {"momentum"} if Muon.is_matrix(parameter) else {"step", "mean", "square"}
-    if isinstance(optimizer, torch.optim.Adam):  # AdamW, too, is one
-        return {"step", "exp_avg", "exp_avg_sq"}
-    momentum = {"momentum_buffer"} if optimizer.defaults["momentum"] else set()
-    return momentum | ({"step", "square_avg"} if isinstance(optimizer, torch.optim.RMSprop) else set())
-
-
 def step_unless(unusable: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """A step of the optimiser, which leaves it and the weights as they are if `unusable` (bool []).
+    """Take a step of the optimiser, which leaves it and the weights unchanged if `unusable` (bool []).
 
-    PyTorch's fused Adam looks at it on the device, as under a gradient scaler; for the others it is waited for.
+    PyTorch's fused Adam checks it on the device, as with a gradient scaler; the others wait for its value.
     """
-    if isinstance(optimizer, torch.optim.Adam):  # AdamW, too, is one
+    if isinstance(optimizer, torch.optim.Adam):  # and AdamW, its subclass
         optimizer.found_inf = unusable.float()
         optimizer.step()
     elif not unusable:
@@ -47,9 +46,10 @@ def step_unless(unusable: Tensor, optimizer: torch.optim.Optimizer) -> None:
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for weights that are matrices or convolution kernels, Adam for the rest.
 
-    The momentum of a weight, as a matrix [first dimension, the others], is replaced by the nearest semi-orthogonal matrix: all
-    directions of an update count the same. `lr` is Adam's; Muon's own rate is `MATRIX_RATE` times that, which keeps one
-    schedule for both. Weights with a side under 16 (first and last convolutions, latents) and vectors go to Adam.
+    The momentum of a weight, seen as a matrix [first dimension, the others], is replaced by the nearest
+    semi-orthogonal matrix: all directions of an update count the same. `lr` is Adam's; Muon's own rate is
+    `MATRIX_RATE` times that, so that one schedule serves both. Weights with a side under 16 (first and last
+    convolutions, latents) and vectors are left to Adam. PyTorch's own Muon takes matrices alone.
     """
 
     MATRIX_RATE = 20.0
@@ -71,10 +71,12 @@ class Muon(torch.optim.Optimizer):
 
     @staticmethod
     def is_matrix(parameter: Tensor) -> bool:
+        """Return whether Muon updates this parameter, rather than Adam."""
         return parameter.dim() >= 2 and min(parameter.shape[0], parameter[0].numel()) >= 16
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Take an optimiser step and return the loss of `closure`, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -87,7 +89,8 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _muon(self, parameter: Tensor, group: dict) -> None:
-        state, gradient = self.state[parameter], parameter.grad
+        state = self.state[parameter]
+        gradient = parameter.grad
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].lerp_(gradient, 1 - self.MOMENTUM)
@@ -96,24 +99,27 @@ class Muon(torch.optim.Optimizer):
         parameter.add_(update, alpha=-group["lr"] * self.MATRIX_RATE * tall)
 
     def _adam(self, parameter: Tensor, group: dict) -> None:
-        """Kingma & Ba 2015, algorithm 1."""
-        state, gradient = self.state[parameter], parameter.grad
+        """Take a step of Adam (Kingma & Ba 2015, algorithm 1)."""
+        state = self.state[parameter]
+        gradient = parameter.grad
         if not state:
             state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
         state["step"] += 1
         beta1, beta2 = group["betas"]
-        mean, square = state["mean"].lerp_(gradient, 1 - beta1), state["square"].lerp_(gradient**2, 1 - beta2)
+        mean = state["mean"].lerp_(gradient, 1 - beta1)
+        square = state["square"].lerp_(gradient**2, 1 - beta2)
         scale = (square / (1 - beta2 ** state["step"])).sqrt_().add_(1e-8)
         parameter.addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1 ** state["step"]))
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """Brings all singular values of a matrix [M,N] near 1 (0.7 to 1.2), keeping its singular vectors.
+    """Return a matrix [M,N] with its singular vectors kept and all singular values near 1 (0.7 to 1.2).
 
-    Five steps of the quintic Newton-Schulz iteration X <- aX + b(XX')X + c(XX')^2 X with Jordan's coefficients. Precision does
-    not matter here: in bfloat16 where the hardware computes in it (where it does not, that takes ten times as long as float32).
+    Five steps of the quintic Newton-Schulz iteration X <- aX + b(XX')X + c(XX')^2 X with Jordan's coefficients.
+    Precision does not matter here: in bfloat16 where the hardware supports it, in float32 elsewhere, as emulated
+    bfloat16 takes ten times as long.
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
+    a, b, c = 3.4445, -4.7750, 2.0315  # Jordan's coefficients
     x = matrix / (matrix.norm() + 1e-12)
     if uses_bfloat16(matrix.device, "auto"):
         x = x.bfloat16()
@@ -122,3 +128,101 @@ def orthogonalise(matrix: Tensor) -> Tensor:
         gram = wide @ wide.T
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
     return (wide if x.shape[0] <= x.shape[1] else wide.T).to(matrix.dtype)
+
+
+# ------------------------------------------------------------------------------------------------------- saved state
+
+
+def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+    """Return copies of the optimiser's state as it is saved: ``{"<parameter>/<name>": tensor}``.
+
+    Whole numbers, such as Muon's count of steps, become int64.
+    """
+    tensors = {
+        f"{name}/{key}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+    return checkpoint.stored(tensors)
+
+
+def load_state(source: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Load the optimiser's state of a checkpoint; its settings stay as they are. Raises `Damaged`."""
+    path = source.files.get("optimizer")
+    if path is None:
+        raise Damaged(f"{source.path}: damaged (it names no state of the optimiser)")
+    try:
+        if source.version == 1:
+            state = read_version_1(path)["state"]
+        else:
+            max_bytes = STATES_PER_WEIGHT * checkpoint.max_file_bytes(model)
+            state = _from_tensors(checkpoint.read_tensors(path, max_bytes), model, optimizer)
+        _check_state(state, optimizer)
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    except InputError:
+        raise
+    except (
+        Exception
+    ) as error:  # damaged bytes provoke any error: struct.error, UnpicklingError, RuntimeError ...
+        reason = checkpoint.first_line(error)
+        raise Damaged(f"{path}: damaged or of another optimiser ({reason})") from None
+
+
+def _from_tensors(
+    tensors: Tensors, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[int, dict[str, Any]]:
+    """Return the state by number of the parameter, as an optimiser takes it. Raises `ValueError`."""
+    parameters = dict(model.named_parameters())
+    states: dict[Tensor, dict[str, Any]] = {parameter: {} for parameter in parameters.values()}
+    for full_name, value in tensors.items():
+        name, _, key = full_name.rpartition("/")
+        if name not in parameters or (value.dim() and value.shape != parameters[name].shape):
+            raise ValueError(f"found {full_name} {list(value.shape)}")
+        parameter = parameters[name]
+        if value.dtype == torch.int64:
+            states[parameter][key] = value.item()
+        elif (
+            value.dim()
+        ):  # in the parameter's memory format: fused optimisers walk through memory in its order
+            states[parameter][key] = torch.empty_like(parameter).copy_(value).detach()
+        else:
+            states[parameter][key] = value
+    numbered = enumerate(_parameters_of(optimizer))
+    return {number: states[parameter] for number, parameter in numbered if states[parameter]}
+
+
+def _check_state(state: dict[int, dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
+    """Raise `ValueError` unless each weight with a state has all that the optimiser's next step needs."""
+    parameters = list(_parameters_of(optimizer))
+    for number, values in state.items():
+        parameter = parameters[number]
+        if values.keys() != _state_names(optimizer, parameter):
+            raise ValueError(f"found {', '.join(values)} for weight {number}")
+        for name, value in values.items():
+            if name == "step":
+                is_valid = 0 <= float(value) < 2**53
+            else:
+                is_valid = isinstance(value, Tensor) and (value.shape, value.dtype) == (
+                    parameter.shape,
+                    parameter.dtype,
+                )
+            if not is_valid:
+                raise ValueError(f"{name} of weight {number}")
+
+
+def _parameters_of(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    """Yield the parameters in the order in which an optimiser's state numbers them."""
+    for group in optimizer.param_groups:
+        yield from group["params"]
+
+
+def _state_names(optimizer: torch.optim.Optimizer, parameter: Tensor) -> set[str]:
+    """Return the names of what the optimiser keeps for a parameter after a step."""
+    if isinstance(optimizer, Muon):
+        return {"momentum"} if Muon.is_matrix(parameter) else {"step", "mean", "square"}
+    if isinstance(optimizer, torch.optim.Adam):  # and AdamW, its subclass
+        return {"step", "exp_avg", "exp_avg_sq"}
+    momentum = {"momentum_buffer"} if optimizer.defaults["momentum"] else set()
+    if isinstance(optimizer, torch.optim.RMSprop):
+        return momentum | {"step", "square_avg"}
+    return momentum

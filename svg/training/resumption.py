@@ -51,7 +51,7 @@ def find_last(config: Config, resume: bool, world: World) -> Checkpoint | None:
             f"--log_dir: process {world.rank} finds another checkpoint in {run} than the first; share it"
         )
     if last is not None and world.first:
-        checkpoint.tell_passed_over(last)
+        checkpoint.report_damaged(last)
     return last
 
 
@@ -63,12 +63,10 @@ def accept_changes(
     Raises `InputError` for changes that the run cannot be resumed with, another model among them, and without `take_over` for any.
     """
     run = Path(config.train.log_dir)
-    noted = stored_flags(checkpoint.load_config(run)) | last.progress.get("flags", {})
-    changed = _changes(
-        noted | last.progress.get("circumstances", {}), flags_with_effect(config) | circumstances, config
-    )
+    noted = stored_flags(checkpoint.load_config(run)) | last.progress.flags
+    changed = _changes(noted | last.progress.circumstances, flags_with_effect(config) | circumstances, config)
     _check(run, changed, take_over)
-    checkpoint.check_model(last, config.model)
+    checkpoint.read_weights(last, config.model)
     for name, (was, is_now) in changed.items() if is_first else ():
         tell(f"{name}: {was} up to step {last.step}, {is_now} from there on")
     return changed
@@ -98,7 +96,7 @@ def accept_files(run: Path, files: Groups, take_over: bool) -> tuple[list[str], 
 def score_to_beat(run: Path, changed: dict[str, tuple[Any, Any]]) -> float | None:
     """The best one's, which can be of a later step than the last one; None if new scores are not to be compared with it."""
     best = None if changed.keys() & OF_VALIDATION else _find_best(run)
-    return best.progress["best_psnr"] if best else None
+    return best.progress.best_psnr if best else None
 
 
 def _find_best(run: Path) -> Checkpoint | None:

@@ -59,6 +59,7 @@ from svg.runs import checkpoint
 from svg.runs.metrics_log import read_metrics
 from svg.sequences import SequenceDataset
 from svg.training.loop import Training
+from svg.training.optimizers import state_tensors
 from tests.support import tfrecords
 from tests.support.places import VERSIONS
 from tests.support.recordings import write_version
@@ -326,7 +327,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
 
         def read() -> Any:
             training.learner.load(checkpoint.find(training.run, "last"))
-            value = value_of(checkpoint._optimizer_state(training.learner.model, training.learner.optimizer))
+            value = value_of(state_tensors(training.learner.model, training.learner.optimizer))
             training.learner.model.train()
             training.learner.step(0, [training.batches[0]], 0.0, 1e-4, 1.0)()
             return value
@@ -348,7 +349,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
             values = json.loads(step.read_bytes())
             del values["checksum"]
             values["sha256"][part] = hashlib.sha256(spoiled).hexdigest()
-            step.write_text(json.dumps(values | {"checksum": checkpoint._checksum(values)}))
+            step.write_text(json.dumps(values | {"checksum": checkpoint.checksum(values)}))
             return spoiled
 
         return spoil_and_sign
@@ -358,7 +359,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
             values = json.loads(content)
             del values["checksum"]
             values = json.loads(spoil(json.dumps(values).encode(), chance))
-            return json.dumps(values | {"checksum": checkpoint._checksum(values)}).encode()
+            return json.dumps(values | {"checksum": checkpoint.checksum(values)}).encode()
 
         return spoil_and_sign
 

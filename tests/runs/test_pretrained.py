@@ -35,7 +35,7 @@ def test_each_released_model_is_whole_and_light_and_has_a_card():
         folder = pretrained.released_folder(name)
         assert sum(path.stat().st_size for path in folder.rglob("*")) < (8e6 if name == "push-sim" else 15e6)
         config, found = checkpoint.load_config(folder), checkpoint.find(folder, "best")
-        checkpoint.check_model(found, config.model)
+        checkpoint.read_weights(found, config.model)
         assert not Path(config.data.data_root).is_absolute() and not Path(config.train.log_dir).is_absolute()
         card = (folder / "README.md").read_text()
         assert all(
@@ -296,7 +296,7 @@ def test_the_start_is_scored_and_is_the_best_until_an_epoch_beats_it(
     score = training.score
 
     def worse() -> dict[str, float]:
-        loss = {0: 0.0, 3: 2.0, 6: 1.0}[training.progress["step"]]
+        loss = {0: 0.0, 3: 2.0, 6: 1.0}[training.progress.step]
         return score() if loss == 0 else dict.fromkeys(names, first - loss)
 
     own = read_metrics(trained)[-1]
@@ -315,7 +315,7 @@ def test_the_start_is_scored_and_is_the_best_until_an_epoch_beats_it(
         and not any(line.endswith("*") for line in epochs[1:])
     )
     best = checkpoint.find(run, "best")
-    assert best.step == 0 and best.progress["best_psnr"] == first
+    assert best.step == 0 and best.progress.best_psnr == first
     assert_same(weights(run, "best"), weights(trained, "best"))
     assert (
         f"did not improve on the start: the best epoch, 2, has pred {first - 1:.2f} dB, the start {first:.2f} dB"

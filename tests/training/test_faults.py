@@ -25,6 +25,7 @@ from svg.runs.metrics_log import read_metrics
 from svg.training import faults
 from svg.training import learner as learner_module
 from svg.training.loop import Training
+from svg.training.optimizers import state_tensors
 from svg.training.signals import Stopped
 from tests.support.places import ROOT
 from tests.support.runs import assert_same, assert_same_run, changed, weights
@@ -186,7 +187,7 @@ def test_the_checkpoint_before_a_damaged_one(whole, tmp_path, capsys):
         damaged = last.files.get(part, last.path)
         flip(damaged, 30)
         again = Training(config, resume=True)
-        assert again.progress["step"] == 3
+        assert again.progress.step == 3
         assert f"{damaged.name}: damaged (its checksum does not match" in capsys.readouterr().err
         if part == "weights":
             model, _ = load_model(run, "last")
@@ -194,7 +195,7 @@ def test_the_checkpoint_before_a_damaged_one(whole, tmp_path, capsys):
             assert_same(model.state_dict(), weights(again.run))
         assert_same_run(again.fit(), whole[1])
     checkpoint.find(run, "last").files["weights"].unlink()
-    assert Training(config, resume=True).progress["step"] == 3
+    assert Training(config, resume=True).progress.step == 3
     for path in (run / "checkpoints").glob("*.json"):
         path.write_text("{}")
     with pytest.raises(InputError, match=r"step-00000006\.json: damaged .*; restore it"):
@@ -229,10 +230,10 @@ def test_the_best_of_a_later_step_is_the_score_to_beat(whole, tmp_path):
     best = checkpoint.find(run, "best")
     checkpoint.find(run, "last").path.write_text("{}")
     again = Training(changed(config, lr=1e-9), resume=True, take_over=True)
-    assert again.progress["best_psnr"] == best.progress["best_psnr"]
+    assert again.progress.best_psnr == best.progress.best_psnr
     again.fit()
     found = checkpoint.find(run, "best")
-    assert found.step == 3 or found.progress["best_psnr"] >= best.progress["best_psnr"]
+    assert found.step == 3 or found.progress.best_psnr >= best.progress.best_psnr
 
 
 class Payload:
@@ -274,7 +275,7 @@ def test_a_pickle_in_a_checkpoint_is_not_run(small_config, tmp_path, place, how)
             part: hashlib.sha256((folder / name).read_bytes()).hexdigest()
             for part, name in values["files"].items()
         }
-        values["checksum"] = checkpoint._checksum(values)
+        values["checksum"] = checkpoint.checksum(values)
     (folder / "step-00000003.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match=rf"{path.name}: damaged"):
         Training(small_config, resume=True)
@@ -294,7 +295,7 @@ def test_names_of_files_stay_in_their_folder(small_config, tmp_path):
     (run / "checkpoints" / values["files"]["weights"]).rename(tmp_path / "elsewhere.safetensors")
     del values["checksum"]
     values["files"]["weights"] = "../../elsewhere.safetensors"
-    path.write_text(json.dumps(values | {"checksum": checkpoint._checksum(values)}))
+    path.write_text(json.dumps(values | {"checksum": checkpoint.checksum(values)}))
     with pytest.raises(
         InputError, match=r"checkpoints/elsewhere\.safetensors: cannot be read, though best\.json names it"
     ):
@@ -324,7 +325,7 @@ def test_a_step_that_is_not_finite_is_skipped(small_config, monkeypatch, optimiz
 
     def state() -> dict[str, torch.Tensor]:
         tensors = {name: value.clone() for name, value in learner.model.state_dict().items()}
-        return tensors | checkpoint._optimizer_state(learner.model, learner.optimizer)
+        return tensors | state_tensors(learner.model, learner.optimizer)
 
     true_error, step, calls = learner_module.mean_squared_error, learner.step, []
     handles = []

@@ -118,7 +118,7 @@ def test_an_epoch_cut_by_time_goes_on_where_it_was(small_config, tmp_path, monke
     for stop in (2, 6):
         training = Training(config, resume=stop > 2)
         monkeypatch.setattr(
-            training, "_out_of_time", lambda training=training, stop=stop: training.progress["step"] >= stop
+            training, "_out_of_time", lambda training=training, stop=stop: training.progress.step >= stop
         )
         training.fit()
     resumed = Training(config, resume=True).fit()
