@@ -1,10 +1,10 @@
-"""What the commands that use a trained run share."""
+"""The parts that are shared by the commands which use a trained run."""
 
 import argparse
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from data_tools.command import tell
 from data_tools.errors import InputError
@@ -14,35 +14,52 @@ from svg.config import POSITIONS, DataConfig
 from svg.evaluation.protocols import OWN, Protocol, get_protocol
 from svg.runs import pretrained
 
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from svg.config import Config
+    from svg.models.predictor import Predictor
+    from svg.positions import FuturePositions
+    from svg.sequences import SequenceDataset
+
 
 def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, whole: bool = False) -> None:
-    """The flags of commands that use a trained run, or `several`, on a split; `whole` ones predict one sequence after the other."""
+    """Add the flags of commands that use a trained run, or `several`, on a split.
+
+    `whole` commands predict one whole sequence after the other, instead of batches of clips.
+    """
     if several:
         parser.add_argument("runs", type=Path, nargs="*", help="run folders that svg-train has written")
     else:
         parser.add_argument("run", type=Path, nargs="?", help="run folder that svg-train has written")
+    released = ", ".join(pretrained.names())
     parser.add_argument(
-        "--pretrained", metavar="NAME",
-        help=f"a released model ({', '.join(pretrained.names())}), which becomes a run folder of that name here",
-    )  # fmt: skip
-    parser.add_argument("--split", default="test", choices=SPLITS, help="default test")
-    parser.add_argument("--data_root", help="another data set than the run was trained on")
-    usual = (
-        "as far as conditions go, without any to the end of the recording"
-        if whole
-        else "n_eval - n_past of the run"
+        "--pretrained",
+        metavar="NAME",
+        help=f"a released model ({released}), which is copied here as a run folder of that name",
     )
-    parser.add_argument("--n_future", type=int, help=f"frames to predict (default: {usual})")
+    parser.add_argument("--split", default="test", choices=SPLITS, help="default test")
+    parser.add_argument("--data_root", help="another data set than the one the run was trained on")
+    default = "n_eval - n_past of the run"
+    if whole:
+        default = "as far as the conditions go; without any, to the end of the recording"
+    parser.add_argument("--n_future", type=int, help=f"frames to predict (default: {default})")
     parser.add_argument(
-        "--positions", choices=POSITIONS, default="true",
-        help="which positions after the observed frames a model is given that is told positions: the true ones of the recording "
-        "(default), integrated from the actions, or held",
-    )  # fmt: skip
+        "--positions",
+        choices=POSITIONS,
+        default="true",
+        help="for models that are given positions: which positions after the observed frames; the true ones "
+        "of the recording (default), integrated from the actions, or held",
+    )
     parser.add_argument(
-        "--displacements", nargs="+", default=[], metavar="ACTION:POSITION",
-        help="with --positions integrated: which action column moves which position column, counted from 0 (default: 0:0 1:1, and "
-        "the height of svg-data simulate's hand)",
-    )  # fmt: skip
+        "--displacements",
+        nargs="+",
+        default=[],
+        metavar="ACTION:POSITION",
+        help="with --positions integrated: which action column moves which position column, counted from 0 "
+        "(default: 0:0 1:1, and the height of svg-data simulate's hand)",
+    )
     parser.add_argument(
         "--checkpoint", default="best", choices=("best", "last"), help="which weights (default best)"
     )
@@ -56,9 +73,12 @@ def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, wh
 
 
 def parse_run_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """The parsed flags of `add_run_arguments`; a released model is among the runs, or the run."""
+    """Return the parsed flags of `add_run_arguments`; a released model is the run, or the last run."""
     args = parser.parse_args(argv)
-    runs = args.runs if "runs" in args else [args.run] if args.run else []
+    if "runs" in args:
+        runs = args.runs
+    else:
+        runs = [args.run] if args.run else []
     if args.pretrained:
         if "run" in args and runs:
             raise InputError(
@@ -66,20 +86,23 @@ def parse_run_arguments(parser: argparse.ArgumentParser, argv: list[str] | None)
             )
         runs.append(take_released(args.pretrained))
     if not runs:
-        raise InputError(
-            f"expected a run folder that svg-train has written, or --pretrained {' or '.join(pretrained.names())}"
-        )
+        released = " or ".join(pretrained.names())
+        raise InputError(f"expected a run folder that svg-train has written, or --pretrained {released}")
     if "run" in args:
         args.run = runs[0]
     return args
 
 
 def take_released(name: str, parent: Path = Path()) -> Path:
-    """The released model `name` as a run folder of that name, a copy, in which results find room; made if it is not there."""
+    """Return a copy of a released model as a run folder of its name, where results can be written.
+
+    It is made unless it is there. Raises `InputError` if another run has that name.
+    """
     try:
-        source, run = pretrained.released_folder(name), parent / name
+        source = pretrained.released_folder(name)
     except InputError as error:
         raise InputError(f"--pretrained: {error}") from None
+    run = parent / name
     if not run.exists():
         try:
             _copy_released(source, run)
@@ -99,124 +122,133 @@ def take_released(name: str, parent: Path = Path()) -> Path:
 
 def _copy_released(source: Path, run: Path) -> None:
     with whole_folder(run) as folder:
-        for path in (path for path in source.rglob("*") if path.is_file()):
-            copy = folder / path.relative_to(source)
-            copy.parent.mkdir(exist_ok=True)
-            copy.write_bytes(path.read_bytes())  # an error of shutil.copyfile names the original
+        for path in source.rglob("*"):
+            if path.is_file():
+                copy = folder / path.relative_to(source)
+                copy.parent.mkdir(exist_ok=True)
+                copy.write_bytes(path.read_bytes())  # an error of shutil.copyfile would name the original
 
 
 @dataclass(frozen=True)
 class Run:
     """A trained run on a split; the dataset's clips hold the protocol's given and predicted frames."""
 
-    model: Any
-    config: Any
-    dataset: Any
-    device: Any
+    model: "Predictor"
+    config: "Config"
+    dataset: "SequenceDataset"
+    device: "torch.device"
     protocol: Protocol
 
 
 def resolve_protocol(args: argparse.Namespace, data: DataConfig) -> Protocol:
-    """The `Protocol` of the flags for a run: ``args.protocol``, else this project's own, with what other flags change of it."""
+    """Return the protocol for a run: ``args.protocol`` or this project's own, as other flags change it."""
     names = ("n_future", "n_sample", "ssim_window", "lpips") if "protocol" in args else ("n_future",)
-    protocol = get_protocol(getattr(args, "protocol", OWN)).changed(
-        **{name: getattr(args, name) for name in names}
-    )
+    protocol = get_protocol(getattr(args, "protocol", OWN))
+    protocol = protocol.changed(**{name: getattr(args, name) for name in names})
     return protocol.for_run(data.n_past, data.n_eval - data.n_past)
 
 
-def future_positions(args: argparse.Namespace, n_past: int) -> Any:
-    """The `FuturePositions` of the flags; None for the true ones."""
+def future_positions(args: argparse.Namespace, n_past: int) -> "FuturePositions | None":
+    """Return the positions of the flags ``--positions`` and ``--displacements``; None for the true ones."""
     from svg.positions import FuturePositions
 
-    how, displacements = getattr(args, "positions", "true"), getattr(args, "displacements", [])
-    pairs = [re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", text) for text in displacements]
-    if None in pairs:
+    how = getattr(args, "positions", "true")
+    displacements = []
+    for text in getattr(args, "displacements", []):
+        pair = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", text)
+        if pair is None:
+            raise InputError(f"--displacements: found {text!r}, expected ACTION:POSITION such as 0:0")
+        displacements.append((int(pair[1]), int(pair[2])))
+    if displacements and how != "integrated":
         raise InputError(
-            f"--displacements: found {displacements[pairs.index(None)]!r}, expected ACTION:POSITION such as 0:0"
-        )
-    if pairs and how != "integrated":
-        raise InputError(
-            f"--displacements: are of --positions integrated, found {how}; leave them out or add that"
+            f"--displacements: goes with --positions integrated, found {how}; leave it out or add that"
         )
     if how == "true":
         return None
-    return FuturePositions(how, n_past, tuple((int(pair[1]), int(pair[2])) for pair in pairs))
+    return FuturePositions(how, n_past, tuple(displacements))
 
 
 def open_run(args: argparse.Namespace, run: Path | None = None, only_given: bool = False) -> Run:
-    """The run that `args` name, or `run`, on the split and under the protocol of `args`.
+    """Open the run that `args` name, or `run`, on the split and under the protocol of `args`.
 
-    With `only_given` the dataset's clips are the given frames alone: of what comes after them the conditions are enough.
+    With `only_given` the dataset's clips are the given frames alone: for later frames the conditions are
+    enough.
     """
     from svg import runtime
     from svg.models.freezing import freeze
     from svg.runs.checkpoint import load_config, load_model
-    from svg.sequences import SequenceDataset
 
     run = run or args.run
     for name, least in {"n_future": 1, "batch_size": 1, "seed": 0}.items():
-        found = getattr(args, name, None)
-        if found is not None and found < least:
-            raise InputError(f"--{name}: found {found}, expected at least {least}")
+        value = getattr(args, name, None)
+        if value is not None and value < least:
+            raise InputError(f"--{name}: found {value}, expected at least {least}")
     config = load_config(run)
-    data, protocol = config.data, resolve_protocol(args, config.data)
-    clip = protocol.n_past + (0 if only_given else protocol.n_future)
-    if args.data_root is None and not Path(data.data_root).is_dir():
-        raise InputError(
-            f"{data.data_root}: not found from here; {run} was trained on it: name its place with --data_root"
-        )
-    given = future_positions(args, protocol.n_past)
-    dataset = SequenceDataset(args.data_root or data.data_root, args.split, clip, data.conditions, given)
-    if given is not None and dataset.future_positions is None:
-        tell(f"note: {run} is given no positions; --positions {given.how} changes nothing", error=True)
-    report_left_out(dataset)
-    found = (*dataset.frame_size, bool(dataset.info.pose_channels), dataset.condition_dim)
-    expected = (
-        *config.model.frame_size,
-        config.model.channels,
-        config.model.takes_poses,
-        config.model.condition_dim,
-    )
-    if found != expected:
-        told = "{}x{}x{} and {} ({})"
-        shown = [
-            told.format(*some[:3], "poses" if some[3] else "condition columns", some[4])
-            for some in (found, expected)
-        ]
-        raise InputError(
-            f"{dataset.root}: found frames {shown[0]}, expected {shown[1]}, on which {run} was trained"
-        )
+    protocol = resolve_protocol(args, config.data)
+    clip_length = protocol.n_past + (0 if only_given else protocol.n_future)
+    dataset = _open_dataset(args, run, config, protocol.n_past, clip_length)
     device = runtime.choose_device(args.device)
     runtime.prepare(device)
     model, _ = load_model(run, args.checkpoint, device)
     return Run(freeze(model, config.train.precision, args.compile), config, dataset, device, protocol)
 
 
+def _open_dataset(
+    args: argparse.Namespace, run: Path, config: "Config", n_past: int, clip_length: int
+) -> "SequenceDataset":
+    """Return the clips of the split that `args` name.
+
+    Raises `InputError` if they do not fit the run's model.
+    """
+    from svg.sequences import SequenceDataset
+
+    trained_on = config.data.data_root
+    if args.data_root is None and not Path(trained_on).is_dir():
+        raise InputError(
+            f"{trained_on}: not found from here; {run} was trained on it: name its place with --data_root"
+        )
+    root = args.data_root or trained_on
+    positions = future_positions(args, n_past)
+    dataset = SequenceDataset(root, args.split, clip_length, config.data.conditions, positions)
+    if positions is not None and dataset.future_positions is None:
+        tell(f"note: {run} is given no positions; --positions {positions.how} changes nothing", error=True)
+    report_left_out(dataset)
+    model = config.model
+    found = _describe_data(dataset.frame_size, bool(dataset.info.pose_channels), dataset.condition_dim)
+    expected = _describe_data((*model.frame_size, model.channels), model.takes_poses, model.condition_dim)
+    if found != expected:
+        raise InputError(
+            f"{dataset.root}: found frames {found}, expected {expected}, on which {run} was trained"
+        )
+    return dataset
+
+
+def _describe_data(frame_size: tuple[int, ...], with_poses: bool, condition_dim: int) -> str:
+    size = "x".join(map(str, frame_size))
+    return f"{size} and {'poses' if with_poses else 'condition columns'} ({condition_dim})"
+
+
 def label_runs(runs: list[Path]) -> dict[str, Path]:
-    """The runs by the names that tables and legends give them: their folders' names, or paths where these are not enough."""
+    """Return the runs by their labels in tables: the folders' names, or their paths if names repeat."""
     names = [run.resolve().name for run in runs]
-    labels = {
-        str(run) if len(set(names)) < len(names) else name: run for name, run in zip(names, runs, strict=True)
-    }
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError(f"found {' '.join(map(str, runs))}, expected each run once")
-    return labels
+    if len(set(names)) < len(names):
+        return {str(run): run for run in runs}
+    return dict(zip(names, runs, strict=True))
 
 
-def report_left_out(dataset: Any) -> None:
-    """Says on stderr how many sequences of a split are too short to be used."""
+def report_left_out(dataset: "SequenceDataset") -> None:
+    """Print to stderr how many sequences of a split are too short to be used."""
     if dataset.left_out:
+        split = dataset.root / dataset.split
         total = dataset.left_out + len(dataset)
-        where, frames = dataset.root / dataset.split, dataset.clip_length
-        tell(
-            f"{where}: {dataset.left_out} of {total} sequences are shorter than {frames} frames and left out",
-            error=True,
-        )
+        reason = f"are shorter than {dataset.clip_length} frames and left out"
+        tell(f"{split}: {dataset.left_out} of {total} sequences {reason}", error=True)
 
 
-def named_sequences(dataset: Any, names: list[str]) -> dict[str, int]:
-    """The numbers of sequences by their names in the index."""
+def named_sequences(dataset: "SequenceDataset", names: list[str]) -> dict[str, int]:
+    """Return the numbers of sequences by their names in the index. Raises `InputError` for unknown names."""
     numbers = {name: number for number, name in enumerate(dataset.index["sequence"])}
     for name in names:
         if name not in numbers:
@@ -226,11 +258,10 @@ def named_sequences(dataset: Any, names: list[str]) -> dict[str, int]:
     return {name: numbers[name] for name in names}
 
 
-def pose_video(run: Run, number: int) -> Any:
-    """The poses of a sequence's clip, uint8 [T,H,W,3]; that of the first frame, which nobody needs, is empty."""
+def pose_video(run: Run, number: int) -> "np.ndarray":
+    """Return the poses of a sequence's clip, uint8 [T,H,W,3]; the first one, which is not used, is empty."""
     from svg.figures.rendering import to_video
 
-    poses = (
-        run.dataset.read_conditions(number, 0, run.protocol.n_past + run.protocol.n_future - 1).float() / 255
-    )
+    last = run.protocol.n_past + run.protocol.n_future - 1
+    poses = run.dataset.read_conditions(number, 0, last).float() / 255
     return to_video(poses.new_ones(1, *poses.shape[1:]), poses)

@@ -1,4 +1,4 @@
-"""``svg-train``: trains the predictor on an indexed data set and writes a run folder."""
+"""``svg-train``: train the predictor on an indexed data set and write a run folder."""
 
 import argparse
 import os
@@ -20,18 +20,18 @@ from .command import report_left_out
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Return the flags: as given, else those of the run that is resumed or begun with, else the defaults."""
-    description = "Trains the predictor. Flags may stand in a file: svg-train @FILE."
+    description = "Train the predictor. Flags may stand in a file: svg-train @FILE."
     parser = FlagParser(prog="svg-train", description=description, recipes=RECIPES)
     add_config_arguments(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in --log_dir, if there is one; flags not given are as they were",
+        help="go on with the run in --log_dir, if there is one; flags that are not given stay as they were",
     )
     parser.add_argument(
         "--take_over",
         action="store_true",
-        help="with --resume: also under flags or circumstances that change what becomes of it",
+        help="with --resume: also under flags or circumstances that change the results of the run",
     )
     args = parser.parse_args(argv)
     log_dir = str(Path(args.log_dir, args.name)) if args.name else args.log_dir
@@ -54,7 +54,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def flags_of_model(model: str) -> dict[str, Any]:
-    """The flags of the model whose weights a training begins with. Raises `InputError`."""
+    """Return the flags of the model whose weights a training begins with. Raises `InputError`."""
     from svg.runs.checkpoint import load_config
     from svg.runs.pretrained import run_folder
 
@@ -65,7 +65,7 @@ def flags_of_model(model: str) -> dict[str, Any]:
 
 
 def tell_notes(args: argparse.Namespace, config: Config) -> None:
-    """Print what there is to say of flags that do not do all that they seem to."""
+    """Print notes on flags that have less effect than they seem to."""
     import torch
 
     notes = list(args.notes.values())
@@ -87,8 +87,8 @@ def tell_notes(args: argparse.Namespace, config: Config) -> None:
 def index_if_new(root: Path) -> None:
     """Index a data root that has no index yet, if it holds sequences as `svg-data index` takes them.
 
-    Of several processes none does so: the others would have to wait for it. Raises `InputError` for faulty
-    sequences and if no index can be written.
+    Several processes do not: all but one would have to wait. Raises `InputError` for faulty sequences and if
+    no index can be written.
     """
     from data_tools import index
     from svg.training import distributed
@@ -106,13 +106,14 @@ def index_if_new(root: Path) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
+    """Train as the flags say. Raises `InputError`, and `Stopped` if a signal asked for it."""
     if not args.data_root:
         raise InputError(
             "--data_root: not given; expected the root of a data set (svg-data simulate makes one)"
         )
     config = config_from_arguments(args)
     index_if_new(Path(args.data_root))
-    # of more workers than processors, which `tell_notes` says in one line
+    # more workers than processors, of which `tell_notes` warns in one line
     warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
 
     from svg.training import distributed
@@ -121,25 +122,28 @@ def train(args: argparse.Namespace) -> None:
 
     try:
         training = Training(config, args.resume, args.take_over)
-        if training.world.first:
+        if training.world.is_main:
             for dataset in filter(None, (training.training_data, training.validation_data)):
                 report_left_out(dataset)
         run = training.fit()
     except Stopped:
         distributed.leave()
         raise
-    except BaseException:
-        distributed.fall_silent()
-        raise
     distributed.leave()
-    if training.world.first:
-        more = f"predict whole videos with `svg-rollout {run}`, " if config.model.takes_poses else ""
-        tell(
-            f"{run}: {more}evaluate with `svg-evaluate {run}`, render with `svg-render {run}`, plot with `svg-plot {run}`"
-        )
+    if training.world.is_main:
+        commands = [
+            f"evaluate with `svg-evaluate {run}`",
+            f"render with `svg-render {run}`",
+            f"plot with `svg-plot {run}`",
+        ]
+        if config.model.takes_poses:
+            commands.insert(0, f"predict whole videos with `svg-rollout {run}`")
+        tell(f"{run}: {', '.join(commands)}")
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+
     def work() -> None:
         args = parse(argv)
         tell_notes(args, config_from_arguments(args))

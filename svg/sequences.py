@@ -1,6 +1,7 @@
 """Read clips of an indexed data set as tensors, and draw the batches of a training without state."""
 
 import contextlib
+import copy
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import lru_cache, partial
@@ -182,6 +183,14 @@ class SequenceDataset(Dataset):
         path = str(self.index["path"].iat[number])
         stop = int(self.lengths[number]) if stop is None else stop
         return read_truth(self.store.root, path, self.frame_size[:2], start, stop)
+
+    def subset(self, numbers: Sequence[int] | np.ndarray) -> "SequenceDataset":
+        """Return a dataset of some of the sequences, by their numbers in this one."""
+        part = copy.copy(self)
+        part._numbers = self._numbers[numbers]
+        part.index = self.index.iloc[numbers].reset_index(drop=True)
+        part.lengths = self.lengths[numbers]
+        return part
 
     def files(self, limit: int = 0) -> dict[str, list[str]]:
         """Return `Store.files` of the first `limit` sequences, or all."""

@@ -11,7 +11,8 @@ import torch
 from data_tools import poses
 from data_tools.folders import write_sequence
 from data_tools.index import build_index
-from svg.config import Config, DataConfig, ModelConfig, TrainConfig
+from svg.config import Config
+from tests.support.runs import make_config
 from tests.support.samples import moving_square, walking_block
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
@@ -32,21 +33,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_config(data_root: Path, tmp_path: Path) -> Config:
-    return Config(
-        DataConfig(data_root=str(data_root), n_past=2, n_future=4, n_eval=6),
-        ModelConfig(
-            recurrence="spatial", model="dcgan", width=0.1, norm="group", g_dim=16, z_dim=3, rnn_size=16
-        ),
-        TrainConfig(
-            log_dir=str(tmp_path / "run"),
-            batch_size=4,
-            niter=2,
-            epoch_size=3,
-            lr=0.002,
-            precision="float32",
-            device="cpu",
-        ),
-    )
+    return make_config(data_root, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

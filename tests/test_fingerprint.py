@@ -103,7 +103,7 @@ def test_knowingly_it_goes_on(squares, capsys):
     brighten(root / "train" / "3" / "7.png")
     retype(root / "train" / "4" / "actions.csv")
     training = Training(changed(squares, niter=2), resume=True, take_over=True)
-    told = f"{root}/train/3/7.png and 1 other files of the data set: not as when {run} was begun; it goes on with the data as they are"
+    told = f"{root}/train/3/7.png and 1 other files of the data set: not as when {run} was begun; the run goes on with the data as they are"
     assert told in capsys.readouterr().out and training.progress.best_psnr == best
     training.fit()
     brighten(root / "validate" / "0" / "3.png")

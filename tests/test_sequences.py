@@ -190,7 +190,7 @@ def test_batches_from_memory_are_those_from_disk(data_root, share):
 def test_shares_make_up_the_batch(data_root):
     dataset = SequenceDataset(data_root, "train", 6)
     whole = TrainingBatches(dataset, 6, 1, "random").clips(3)
-    parts = [TrainingBatches(dataset, 6, 1, "random", World(rank, 3).share(6)).clips(3) for rank in range(3)]
+    parts = [TrainingBatches(dataset, 6, 1, "random", World(rank, 3).shard(6)).clips(3) for rank in range(3)]
     assert [clip for part in parts for clip in part] == whole and {len(part) for part in parts} == {2}
 
 

@@ -51,19 +51,20 @@ class Training:
 
         self.training = Training(configuration(spec))
         self.config = self.training.config
-        self.batches = self.training.batches_of(range(10**6))
+        self.batches = self.training.batches.iterate(range(10**6))
         self.step = 0
         self.frames = self.config.train.batch_size * self.training.training_data.clip_length
         self.training.learner.model.train()
 
     def turn(self) -> None:
         train = self.config.train
-        self.training.learner.step(self.step, [next(self.batches)], train.lr, train.beta, train.tfr)()
+        report = self.training.learner.step(self.step, [next(self.batches)], train.lr, train.beta, train.tfr)
+        report.read()  # waits for the GPU
         self.step += 1
 
 
 def random_model(spec: dict) -> tuple[Predictor, Config, torch.device]:
-    from svg.training.loop import complete_config
+    from svg.training.data import complete_config
 
     config = configuration(spec)
     device = runtime.choose_device(config.train.device)

@@ -1,10 +1,10 @@
 """Run folders: configuration and checkpoints, written whole or not at all, and read without running code.
 
-A checkpoint is a JSON file in ``checkpoints/``, ``step-00001200.json`` or ``best.json``. It holds the progress of
-the run, and the names and SHA-256 of the files that belong to it: the weights and, unless it is the best one, the
-state of the optimiser (safetensors). It is written after these files are complete. The newest ``step-*`` that is
-undamaged is the last checkpoint. File names contain the beginning of the file's SHA-256, so that no file is ever
-replaced by one with other contents.
+A checkpoint is a JSON file in ``checkpoints/``, ``step-00001200.json`` or ``best.json``. It holds the
+progress of the run, and the names and SHA-256 of the files that belong to it: the weights and, unless it is
+the best one, the state of the optimiser (safetensors). It is written after these files are complete. The
+newest ``step-*`` that is undamaged is the last checkpoint. File names contain the beginning of the file's
+SHA-256, so that no file is ever replaced by one with other contents.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..models.predictor import Predictor
 
 SCHEMA_VERSION = 2
-"""1: ``last.json`` instead of ``step-*.json``, no checksums, the optimiser's state as ``torch.save`` writes it."""
+"""Version 1: ``last.json`` instead of ``step-*.json``, no checksums, optimiser states by ``torch.save``."""
 CONFIG_FILE = "config.json"
 FOLDER = "checkpoints"
 FIGURES = "figures"
@@ -60,8 +60,8 @@ class Damaged(InputError):
 class Checkpoint:
     """A checkpoint whose files are all there and undamaged.
 
-    `files` and `digests` are by part: ``weights`` and perhaps ``optimizer``. `damaged` lists why newer checkpoints
-    were passed over.
+    `files` and `digests` are by part: ``weights`` and perhaps ``optimizer``. `damaged` lists why newer
+    checkpoints were passed over.
     """
 
     path: Path
@@ -77,7 +77,8 @@ class Checkpoint:
         return self.progress.step
 
 
-# ---------------------------------------------------------------------------------------------------------- writing
+# ----------------------------------------------------------------------------------------------------------
+# writing
 
 
 def save_last(run: Path, weights: Tensors, optimizer: Tensors, progress: Progress, keep: int) -> None:
@@ -130,7 +131,7 @@ def _resumable(run: Path) -> list[Path]:
 
 
 def _files(run: Path, pattern: str) -> list[Path]:
-    """Return the files and links in the folder of checkpoints; a folder of such a name belongs to the user."""
+    """Return the files and links in the folder of checkpoints; a subfolder belongs to the user."""
     return [path for path in (run / FOLDER).glob(pattern) if path.is_symlink() or not path.is_dir()]
 
 
@@ -158,7 +159,7 @@ def _remove_all_but(run: Path, kept: list[Path]) -> None:
 
 
 def remove_after(run: Path, step: int) -> None:
-    """Remove checkpoints of later steps than `step`, from which the run goes on, and leftovers of killed writers."""
+    """Remove checkpoints after `step`, from which the run goes on, and leftovers of killed writers."""
     for path in _resumable(run):
         if _step_of(path) > step:
             path.unlink()
@@ -166,7 +167,8 @@ def remove_after(run: Path, step: int) -> None:
         tell(f"note: {note}", error=True)
 
 
-# ---------------------------------------------------------------------------------------------------------- reading
+# ----------------------------------------------------------------------------------------------------------
+# reading
 
 
 def exists(run: Path, name: str) -> bool:
@@ -222,7 +224,7 @@ def _open(path: Path, damaged: list[str]) -> Checkpoint:
 
 
 def _read_values(path: Path) -> tuple[int, dict[str, Any]]:
-    """Return the schema version and the values of a checkpoint's JSON file, in the form of the newest version."""
+    """Return the schema version and the values of a checkpoint's JSON file, in the newest version's form."""
     try:
         values = read_json(path, "restore it")
     except InputError as error:
@@ -251,7 +253,7 @@ def _digest(file: Path, checkpoint: Path) -> str:
     """Return the SHA-256 of a file that a checkpoint names. Raises `Damaged` if it cannot be read."""
     try:
         with open_regular(file) as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+            return hashlib.file_digest(handle, "sha256").hexdigest()  # ty: ignore[no-matching-overload] any reader
     except (OSError, ValueError) as error:  # ValueError: an impossible name
         raise Damaged(f"{file}: cannot be read, though {checkpoint.name} names it ({error})") from None
 
@@ -267,14 +269,15 @@ def read_tensors(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Tensors:
 
 
 def max_file_bytes(model: nn.Module) -> int:
-    """Return the most bytes that a file of the model's weights can have, some hundred for each name and shape."""
+    """Return the largest size of a file of the model's weights; names and shapes take some hundred bytes."""
     return sum(1000 + value.nbytes for value in model.state_dict().values()) + 2**16
 
 
 def read_weights(checkpoint: Checkpoint, config: ModelConfig) -> Tensors:
     """Return the weights of a checkpoint.
 
-    Raises `InputError` if they are not those of such a model, before memory is taken for the sizes in `config`.
+    Raises `InputError` if they are not those of such a model, before memory is taken for the sizes in
+    `config`.
     """
     from ..models.build import make_model
 
@@ -328,9 +331,9 @@ def load_model(
 ) -> tuple["Predictor", Config]:
     """Return the trained predictor of a run folder and its configuration.
 
-    The model is in evaluation mode and its weights take no gradients; gradients flow to the actions. If the last
-    checkpoint is damaged, the one before it is loaded, with a note on stderr. Raises `InputError` naming a file
-    that cannot be used.
+    The model is in evaluation mode and its weights take no gradients; gradients flow to the actions. If the
+    last checkpoint is damaged, the one before it is loaded, with a note on stderr. Raises `InputError` naming
+    a file that cannot be used.
     """
     from ..models.build import make_model
 
@@ -341,8 +344,8 @@ def load_model(
     weights = read_weights(checkpoint, config.model)
     model = make_model(config.model)
     model.load_state_dict(weights)
-    model = model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    return model, config
+    model.to(device).to(memory_format=torch.channels_last)
+    return model.eval().requires_grad_(False), config
 
 
 def report_damaged(checkpoint: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""Models that come with the package: run folders in ``svg/released``, each with a card about it (``README.md``)."""
+"""Models that come with the package: run folders in ``svg/released``, each with a card (``README.md``)."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,41 +12,46 @@ FOLDER = Path(__file__).parent.parent / "released"
 
 
 def names() -> list[str]:
-    """The released models."""
+    """Return the names of the released models."""
     return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
 
 
 def released_folder(name: str) -> Path:
-    """Where a released model lies. Raises `InputError`."""
+    """Return the run folder of a released model. Raises `InputError`."""
     if name not in names():
         raise InputError(f"found {name!r}, expected a released model: {', '.join(names())}")
     return FOLDER / name
 
 
 def run_folder(model: str | Path) -> Path:
-    """The run folder that the name of a released model (a text) or the path of a run stands for. Raises `InputError`."""
+    """Return the run folder of a released model, given by its name (a text), or a path to a run as it is.
+
+    Raises `InputError`.
+    """
     if isinstance(model, str) and model in names():
         return released_folder(model)
     if not Path(model).is_dir():
-        raise InputError(
-            f"found {str(model)!r}, expected a run folder or the name of a released model: {', '.join(names())}"
-        )
+        expected = f"a run folder or the name of a released model: {', '.join(names())}"
+        raise InputError(f"found {str(model)!r}, expected {expected}")
     return Path(model)
 
 
 def load(
     model: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "auto"
 ) -> "Predictor":
-    """A trained predictor, ready to predict: a released model by its name, such as ``push-sim``, or a run folder.
+    """Return a trained predictor, ready to predict.
 
-    Nothing is downloaded. `checkpoint` is "best" or "last", `device` "auto", "cpu", "cuda" or "cuda:N", `precision` "auto"
-    (bfloat16 where the hardware has it), "bfloat16" or "float32". The weights are fixed; gradients flow to the actions. See
-    `svg.models.predictor.Predictor` for ``predict``, which takes arrays and tensors of several forms and checks them, and
-    for ``observe`` and ``imagine``, which take tensors on the model's device, frames [B,T,C,H,W] uint8 or in [0,1].
+    `model` is the name of a released model, such as ``push-sim``, or a run folder. Nothing is downloaded.
+    `checkpoint` is "best" or "last", `device` "auto", "cpu", "cuda" or "cuda:N", `precision` "auto" (bfloat16
+    where the hardware supports it), "bfloat16" or "float32". The weights are fixed; gradients flow to the
+    actions. See `svg.models.predictor.Predictor` for ``predict``, which takes arrays and tensors in several
+    forms and checks them, and for ``observe`` and ``imagine``, which take tensors on the model's device,
+    frames [B,T,C,H,W] uint8 or in [0,1].
 
-    Raises `InputError` for a name that is neither, and for files that cannot be used.
+    Raises `InputError` for an unknown name and for files that cannot be used.
     """
-    from .. import runtime  # here: whoever wants a name alone need not wait for PyTorch
+    # imported here: the names of the released models alone need no PyTorch
+    from .. import runtime
     from ..config import TrainConfig
     from ..models.freezing import freeze
     from .checkpoint import load_model

@@ -60,7 +60,7 @@ class Progress:
 
     @staticmethod
     def from_values(values: Any) -> "Progress":
-        """Return the progress that JSON values describe, with defaults for what earlier releases did not write.
+        """Return the progress that JSON values describe; what earlier releases left out is zero or empty.
 
         Raises `ValueError` for anything that no training writes.
         """

@@ -1,4 +1,4 @@
-"""Training clips as another camera would have seen them: frames and poses of a clip are shifted and scaled alike."""
+"""Augmentation: frames and poses of a clip are shifted and scaled alike, as another camera would see them."""
 
 import torch
 from torch import Tensor
@@ -8,13 +8,14 @@ from ..models.predictor import as_images
 
 
 def shift_and_scale(frames: Tensor, poses: Tensor, amounts: Tensor) -> tuple[Tensor, Tensor]:
-    """Shifts and scales each clip: frames and poses [B,T,C,H,W], uint8 or in [0,1], come back as floats in [0,1].
+    """Return each clip's frames and poses [B,T,C,H,W] shifted and scaled, as floats in [0,1].
 
-    `amounts` [B,2,2] are, for each clip and along (x, y), the logarithm of how much smaller everything becomes, and twice the place
-    that comes to the middle, in halves of the frame. What lies outside of a frame continues its edge; outside of a pose there is
-    empty paper.
+    They may be uint8 or in [0,1]. `amounts` [B,2,2] holds for each clip two pairs (x, y): the logarithm of
+    the factor by which everything shrinks, and twice the point that moves to the middle, in halves of the
+    frame. Beyond a frame its edge is continued; beyond a pose the paper is white.
     """
-    frames, poses = as_images(frames), as_images(poses)
+    frames = as_images(frames)
+    poses = as_images(poses)
     shrinking, shift = amounts.unbind(1)
     transform = torch.cat([torch.diag_embed(torch.exp(shrinking)), shift[..., None] / 2], 2)  # [B,2,3]
     transform = transform.repeat_interleave(frames.shape[1], 0)
@@ -22,8 +23,7 @@ def shift_and_scale(frames: Tensor, poses: Tensor, amounts: Tensor) -> tuple[Ten
     def move(pictures: Tensor, outside: str) -> Tensor:
         flat = pictures.flatten(0, 1)
         grid = F.affine_grid(transform, list(flat.shape), align_corners=False)
-        return F.grid_sample(flat, grid, padding_mode=outside, align_corners=False).unflatten(
-            0, pictures.shape[:2]
-        )
+        moved = F.grid_sample(flat, grid, padding_mode=outside, align_corners=False)
+        return moved.unflatten(0, pictures.shape[:2])
 
     return move(frames, "border"), 1 - move(1 - poses, "zeros")

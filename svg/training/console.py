@@ -1,29 +1,57 @@
-"""What a training prints: with what it begins, how long it will take, a line for each epoch, and how it ended."""
+"""What a training prints: what it trains, how long it will take, a line for each epoch, and how it ended."""
 
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_tools.command import tell
 
+from .. import runtime
 from ..config import Config, TrainConfig
 from ..models.predictor import Predictor
+from ..runs.progress import Progress
 from ..sequences import SequenceDataset, evaluated
+from .schedules import EpochSettings
+
+if TYPE_CHECKING:
+    from .learner import Learner
 
 COLUMNS = (
-    ("loss", "loss", ".5f"), ("mse", "mse", ".5f"), ("kl", "kl", ".2f"), ("beta", "beta", ".1e"), ("tfr", "tfr", ".2f"),
-    ("rec", "val_rec_psnr", ".2f"), ("pred", "val_pred_psnr", ".2f"), ("frames/s", "frames_per_second", ".0f"),
-)  # fmt: skip
-"""Of an epoch's line: label, name and format."""
-LONG = 24 * 60  # minutes
-MEASURED_STEPS, MEASURED_SECONDS = 20, 30.0
+    ("loss", "loss", ".5f"),
+    ("mse", "mse", ".5f"),
+    ("kl", "kl", ".2f"),
+    ("beta", "beta", ".1e"),
+    ("tfr", "tfr", ".2f"),
+    ("rec", "val_rec_psnr", ".2f"),
+    ("pred", "val_pred_psnr", ".2f"),
+    ("frames/s", "frames_per_second", ".0f"),
+)
+"""Label, name and format of each figure in an epoch's line."""
+LONG_TRAINING = 24 * 60  # minutes
+MEASURED_STEPS = 20
+MEASURED_SECONDS = 30.0
 
 
 def tell_all(lines: Iterable[str]) -> None:
-    """Prints lines."""
+    """Print lines."""
     for line in lines:
         tell(line)
+
+
+def tell_start(
+    config: Config,
+    training: SequenceDataset,
+    validation: SequenceDataset | None,
+    learner: "Learner",
+    progress: Progress,
+) -> None:
+    """Print what is trained, on what and for how long."""
+    weights = sum(parameter.numel() for parameter in learner.model.parameters())
+    device = runtime.describe(learner.device, config.train.precision)
+    if learner.world.size > 1:
+        device += f", {learner.world.size} processes"
+    tell_all(start(config, training, validation, weights, device, progress.step))
 
 
 def start(
@@ -34,43 +62,61 @@ def start(
     device: str,
     step: int,
 ) -> list[str]:
-    """Return the lines with which a training begins: on what, with what and how long, and what the lines of epochs mean.
+    """Return the first lines of a training: data, model, length, schedules, and what the scores mean.
 
-    `device` is in words, `step` the one that a resumed run goes on from.
+    `weights` is their number, `device` is in words, and `step` the one from which a resumed run goes on.
     """
-    data, train = config.data, config.train
-    conditions = f" with {training.given}" if training.condition_dim else ""
-    lengths = f"{data.n_past} frames given{conditions}, {data.n_future} predicted"
+    sequences = f"{len(training)} training, {_validation_sequences(config, validation)}"
     if validation is None:
-        sequences, scores = (
-            "no validation sequences",
-            "none, as nothing is validated; *: the newest weights, kept as the best",
-        )
+        scores = "none, as nothing is validated; *: the newest weights, kept as the best"
     else:
-        scored = evaluated(validation, train.validate_sequences)
-        sequences = (
-            f"{'' if scored == len(validation) else f'{scored} of '}{len(validation)} validation sequences"
+        scores = (
+            "PSNR in dB in validation: rec has seen the true frames, pred has not; "
+            "*: the best pred so far, which is kept"
         )
-        scores = "PSNR in dB in validation: rec has seen the true frames, pred has not; *: the best pred so far, which is kept"
-        if data.n_eval - data.n_past != data.n_future:
-            as_many = f"{data.n_past + data.n_future} would predict {data.n_future}"
-            lengths += f"; {data.n_eval - data.n_past} in validation: --n_eval {data.n_eval} counts the given ones, {as_many}"
-    length = (
-        f"{train.niter} epochs of {train.epoch_size} steps of {train.batch_size * train.accumulate} clips"
-    )
-    length += f", {train.max_minutes:g} minutes at most" * bool(train.max_minutes)
-    length += f"; {step} steps are done" * bool(step)
     return [
-        f"data      {training.root}: {len(training)} training, {sequences}; {lengths}",
+        f"data      {training.root}: {sequences}; {_clip_lengths(config, training, validation)}",
         f"model     {weights:,} weights on {device}",
-        f"training  {length}",
-        f"schedule  {_annealing(train)}; {_forcing(train)}",
+        f"training  {_training_length(config.train, step)}",
+        f"schedule  {_annealing(config.train)}; {_forcing(config.train)}",
         f"scores    {scores}",
     ]
 
 
+def _validation_sequences(config: Config, validation: SequenceDataset | None) -> str:
+    """Return how many sequences are scored, in words."""
+    if validation is None:
+        return "no validation sequences"
+    scored = evaluated(validation, config.train.validate_sequences)
+    part = "" if scored == len(validation) else f"{scored} of "
+    return f"{part}{len(validation)} validation sequences"
+
+
+def _clip_lengths(config: Config, training: SequenceDataset, validation: SequenceDataset | None) -> str:
+    """Return how many frames are given and predicted, in words."""
+    data = config.data
+    conditions = f" with {training.given}" if training.condition_dim else ""
+    lengths = f"{data.n_past} frames given{conditions}, {data.n_future} predicted"
+    scored = data.n_eval - data.n_past
+    if validation is not None and scored != data.n_future:
+        as_many = f"{data.n_past + data.n_future} would predict {data.n_future}"
+        lengths += f"; {scored} in validation: --n_eval {data.n_eval} counts the given ones, {as_many}"
+    return lengths
+
+
+def _training_length(train: TrainConfig, step: int) -> str:
+    """Return how long the training is at most, in words."""
+    clips = train.batch_size * train.accumulate
+    length = f"{train.niter} epochs of {train.epoch_size} steps of {clips} clips"
+    if train.max_minutes:
+        length += f", {train.max_minutes:g} minutes at most"
+    if step:
+        length += f"; {step} steps are done"
+    return length
+
+
 def _annealing(train: TrainConfig) -> str:
-    """Return which course the KL weight takes, in words."""
+    """Return the schedule of the KL weight, in words."""
     if train.kl_anneal == "none":
         return f"beta {train.beta:g} throughout (no KL annealing)"
     cycles = train.kl_anneal_cycle if train.kl_anneal == "cyclical" else 1
@@ -80,25 +126,28 @@ def _annealing(train: TrainConfig) -> str:
 
 
 def _forcing(train: TrainConfig) -> str:
-    """Return which course the probability of teacher forcing takes, in words."""
+    """Return the schedule of teacher forcing, in words."""
     if not train.tfr:
         return "no teacher forcing"
     if not train.tfr_decay_step or train.tfr == train.tfr_lower_bound:
         return f"teacher forcing {train.tfr:g} throughout"
     until = f"to epoch {train.tfr_start_decay_epoch + 1}"
-    return f"teacher forcing {train.tfr:g} {until}, then {train.tfr_decay_step:g} less each epoch, down to {train.tfr_lower_bound:g}"
+    fall = f"then {train.tfr_decay_step:g} less each epoch, down to {train.tfr_lower_bound:g}"
+    return f"teacher forcing {train.tfr:g} {until}, {fall}"
 
 
 class Forecast:
-    """How long a training of `steps` steps will take, measured on its own first steps and again where that has changed.
+    """The time that a training of `steps` steps will take, measured on its own steps.
 
-    The first step is not measured: it compiles, allocates and reads what later ones find ready.
+    It is printed after the first steps, and again where scoring changes it. The first step is not measured:
+    it compiles, allocates and reads what later ones find ready.
     """
 
     def __init__(self, steps: int, max_minutes: float):
-        self.steps, self.max_minutes = steps, max_minutes
+        self.steps = steps
+        self.max_minutes = max_minutes
         self._first: tuple[int, float] | None = None
-        self._told: float | None = None
+        self._forecast: float | None = None
 
     def after_step(self, done: int, minutes: float) -> list[str]:
         """Return the lines to print after so many steps and minutes in all; most often none."""
@@ -107,31 +156,35 @@ class Forecast:
             self._first = done, now
             return []
         first, since = self._first
-        measured, seconds = done - first, now - since
-        if self._told is None and (measured >= MEASURED_STEPS or seconds >= MEASURED_SECONDS):
-            return self._tell(minutes + (self.steps - done) * seconds / measured / 60, seconds / measured)
-        return []
+        measured = done - first
+        seconds = now - since
+        is_enough = measured >= MEASURED_STEPS or seconds >= MEASURED_SECONDS
+        if self._forecast is not None or not is_enough:
+            return []
+        total = minutes + (self.steps - done) * seconds / measured / 60
+        return self._lines(total, seconds / measured)
 
     def after_epoch(self, done: int, minutes: float) -> list[str]:
-        """As `after_step`, after an epoch was scored: what that takes counts, too."""
-        if self._told is None or self._first is None or done >= self.steps:
+        """Return the lines to print after an epoch was scored, which takes time, too; most often none."""
+        if self._forecast is None or self._first is None or done >= self.steps:
             return []
         first, since = self._first
         seconds = (time.monotonic() - since) / (done - first)
         total = minutes + (self.steps - done) * seconds / 60
-        return self._tell(total, seconds) if abs(total / self._told - 1) > 0.25 else []
+        is_other = abs(total / self._forecast - 1) > 0.25
+        return self._lines(total, seconds) if is_other else []
 
-    def _tell(self, total: float, seconds: float) -> list[str]:
-        self._told = total
+    def _lines(self, total: float, seconds: float) -> list[str]:
+        self._forecast = total
         if self.max_minutes and total > self.max_minutes:
-            return [
-                f"expected  {self.max_minutes:g} minutes (--max_minutes), about {60 * self.max_minutes / seconds:.0f} steps"
-            ]
+            steps = 60 * self.max_minutes / seconds
+            return [f"expected  {self.max_minutes:g} minutes (--max_minutes), about {steps:.0f} steps"]
         lines = [f"expected  {in_words(total)} in all, {seconds:.2g} seconds a step"]
-        if total > LONG:
+        if total > LONG_TRAINING:
             lines.append(
-                f"note: {in_words(total)} is long. --max_minutes 600 ends after ten hours; a smaller --width, a smaller --niter or "
-                "--epoch_size take less; @quickstart.args trains a small model in some minutes"
+                f"note: {in_words(total)} is long. --max_minutes 600 ends after ten hours; "
+                "a smaller --width, --niter or --epoch_size takes less; "
+                "@quickstart.args trains a small model in some minutes"
             )
         return lines
 
@@ -145,39 +198,68 @@ def in_words(minutes: float) -> str:
 
 
 def unlike_conditions(dataset: SequenceDataset, origin: str, model: Predictor) -> str | None:
-    """Return a note on the columns of `dataset` that are unlike those that a `model` taken over from `origin` standardises.
+    """Return a note on the columns of `dataset` that differ much from those with which a `model` was trained.
 
-    Unlike is a spread four times as large or as small, or a mean more than three standard deviations away. None if all are alike.
+    A column differs if its spread is four times as large or as small, or its mean more than three standard
+    deviations away. None if no column does. `origin` is the run whose weights `model` took over.
     """
-    if dataset.info.pose_channels:
+    buffers = dict(model.named_buffers())
+    if "condition_mean" not in buffers:  # its conditions are poses
         return None
-    unlike = []
-    statistics = (
+    statistics = zip(
+        dataset.condition_names,
         dataset.condition_mean,
         dataset.condition_std,
-        model.condition_mean.tolist(),
-        model.condition_std.tolist(),
+        buffers["condition_mean"].tolist(),
+        buffers["condition_std"].tolist(),
+        strict=True,
     )
-    for name, mean, std, its_mean, its_std in zip(dataset.condition_names, *statistics, strict=True):
-        if std > 4 * its_std or 0 < std < its_std / 4 or abs(mean - its_mean) > 3 * its_std:
-            unlike.append(f"{name} ({mean:.3g} ± {std:.3g}, there {its_mean:.3g} ± {its_std:.3g})")
+    unlike = []
+    for name, mean, std, model_mean, model_std in statistics:
+        if std > 4 * model_std or 0 < std < model_std / 4 or abs(mean - model_mean) > 3 * model_std:
+            unlike.append(f"{name} ({mean:.3g} ± {std:.3g}, there {model_mean:.3g} ± {model_std:.3g})")
     if not unlike:
         return None
     return (
-        f"note: {dataset.root} differs from the data of {origin} in {', '.join(unlike)}: are the units the same? "
-        "If not, convert these columns: the model takes them as there"
+        f"note: {dataset.root} differs from the data of {origin} in {', '.join(unlike)}: "
+        "are the units the same? If not, convert these columns to the units there, which the model expects"
     )
 
 
-def epoch_line(epoch: int, step: int, minutes: float, values: dict[str, Any], best: bool) -> str:
-    """Return the line of an epoch; `values` are its metrics and times by name, `best` says that it has the best score so far."""
-    shown = " ".join(f"{label} {values[name]:{form}}" for label, name, form in COLUMNS if name in values)
-    skipped = f"  {values['skipped']} steps skipped, not finite" if values.get("skipped") else ""
-    return f"epoch {epoch:3d} step {step:6d} {minutes:6.1f} min  {shown}{' *' if best else ''}{skipped}"
+def postfix(losses: dict[str, float], settings: EpochSettings) -> dict[str, Any]:
+    """Return the figures of the progress bar by label."""
+    means = {name: f"{value:.4g}" for name, value in losses.items()}
+    speed = f"{settings.frames_per_second:.0f}"
+    return {**means, "beta": settings.beta, "tfr": settings.tfr, "frames/s": speed}
+
+
+def epoch_line(epoch: int, step: int, minutes: float, values: dict[str, Any], is_best: bool) -> str:
+    """Return the line of an epoch; `values` are its metrics and times by name."""
+    figures = [f"{label} {values[name]:{form}}" for label, name, form in COLUMNS if name in values]
+    line = f"epoch {epoch:3d} step {step:6d} {minutes:6.1f} min  {' '.join(figures)}"
+    if is_best:
+        line += " *"
+    if values.get("skipped"):
+        line += f"  {values['skipped']} steps skipped, not finite"
+    return line
+
+
+def nothing_left(run: Path, progress: Progress) -> str:
+    """Return the line of a run that is at its end already."""
+    done = f"{progress.step} steps and {progress.minutes:.1f} minutes"
+    return f"{run}: nothing left to do after {done}; raise --niter or --max_minutes"
+
+
+def stopped(run: Path, step: int) -> str:
+    """Return the line of a run that a signal has stopped after so many steps."""
+    command = f"`svg-train --log_dir {run} --resume`"
+    if not step:
+        return f"stopped before the first step; {command} begins again"
+    return f"stopped after step {step}, all is saved; {command} goes on from there"
 
 
 def worse_than_start(run: Path, metrics: list[dict[str, Any]], lr: float) -> str | None:
-    """Return what to say of a run whose epochs are all no better than what it began with; None if one is or it began afresh."""
+    """Return a line about a run none of whose epochs improved on the weights that it took over; else None."""
     scores = {line["epoch"]: line["val_pred_psnr"] for line in metrics if "val_pred_psnr" in line}
     start = scores.pop(0, None)
     if start is None or max(scores.values(), default=-1e9) > start:
@@ -187,6 +269,6 @@ def worse_than_start(run: Path, metrics: list[dict[str, Any]], lr: float) -> str
         epoch = max(scores, key=scores.__getitem__)
         trained = f"the best epoch, {epoch}, has pred {scores[epoch]:.2f} dB"
     return (
-        f"{run}: training did not improve on the start: {trained}, the start {start:.2f} dB, which stays the best checkpoint; "
-        f"try a lower --lr (found {lr:g}), more training data or more --weight_decay"
+        f"{run}: training did not improve on the start: {trained}, the start {start:.2f} dB, which stays "
+        f"the best checkpoint; try a lower --lr (found {lr:g}), more training data or more --weight_decay"
     )

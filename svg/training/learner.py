@@ -1,10 +1,13 @@
-"""A model that learns: one optimiser step, whichever model, device and number of processes."""
+"""A model that learns: one optimiser step, for any model, device and number of processes."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from data_tools.errors import InputError
@@ -15,7 +18,7 @@ from ..models.build import make_model
 from ..models.layers import BatchNorm
 from ..models.predictor import as_images
 from ..runs import checkpoint
-from ..runs.progress import Progress
+from ..runs.progress import LOSSES, Progress
 from ..sequences import Batch
 from . import distributed
 from .augmentation import shift_and_scale
@@ -23,8 +26,37 @@ from .losses import kl_divergence, mean_squared_error
 from .optimizers import load_state, make_optimizer, state_tensors, step_unless
 
 
+@dataclass(frozen=True)
+class StepReport:
+    """The outcome of a training step. On a GPU, reading it waits for this step, not for later ones."""
+
+    step: int
+    lr: float
+    beta: float
+    read: Callable[[], list[float]]
+
+    @cached_property
+    def _values(self) -> list[float]:
+        return self.read()
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """Loss, mse, kl and gradient norm by name, means over the step's batches and all processes."""
+        return dict(zip(LOSSES, self._values, strict=False))
+
+    @property
+    def is_skipped(self) -> bool:
+        """Whether loss or gradients were not finite, so that the weights stayed as they were."""
+        return bool(self._values[len(LOSSES)])
+
+    @property
+    def is_stop_requested(self) -> bool:
+        """Whether any process was asked to stop."""
+        return self._values[len(LOSSES) + 1] > 0
+
+
 class Learner:
-    """The model of `config` with its optimiser. Under torchrun each process takes its `share` of every batch."""
+    """The model of `config` with its optimiser. Each process takes its `shard` of every batch."""
 
     def __init__(
         self,
@@ -33,91 +65,85 @@ class Learner:
         condition_std: list[float],
         device: torch.device,
         world: distributed.World,
-        share: slice,
+        shard: slice,
     ):
         train = config.train
-        self.config, self.device, self.world, self.share = config, device, world, share
+        self.config = config
+        self.device = device
+        self.world = world
+        self.shard = shard
         torch.manual_seed(train.seed)
-        self.model = make_model(config.model, condition_mean, condition_std).to(
-            device, memory_format=torch.channels_last
-        )
+        self.model = make_model(config.model, condition_mean, condition_std)
+        self.model.to(device).to(memory_format=torch.channels_last)
         if world.size > 1:
-            self.model = distributed.synchronise_norms(self.model, device)
-        self.predictor = self.parallel = distributed.wrap(self.model, world, device)
+            distributed.synchronise_norms(self.model, device)
+        self.parallel = distributed.wrap(self.model, world, device)
+        self.predictor = self.parallel
         if train.compile:
-            # CUDA graphs write the gradients of each batch where those of the batch before still lie
+            # CUDA graphs would write the gradients of a batch over those of the batch before
             graphs = device.type == "cuda" and train.accumulate == 1
             self.predictor = torch.compile(self.parallel, mode="reduce-overhead" if graphs else "default")
         self.optimizer = make_optimizer(train, self.model.parameters())
-        norms = (module for module in self.model.modules() if isinstance(module, BatchNorm))
+        norms = [module for module in self.model.modules() if isinstance(module, BatchNorm)]
         self._statistics = [values for norm in norms for values in norm.buffers()]
 
     def start_from(self, run: Path) -> tuple[str, float, list[str]]:
-        """Takes over the best weights of `run`, as `Predictor.adopt` does, and returns their SHA-256 before what that returns.
+        """Take over the best weights of `run`; return their SHA-256 and what `Predictor.adopt` returns.
 
         Raises `InputError` for files that cannot be used, and if next to nothing fits.
         """
-        config, found = checkpoint.load_config(run), checkpoint.find(run, "best")
-        share, afresh = self.model.adopt(checkpoint.read_weights(found, config.model), config.model)
+        config = checkpoint.load_config(run)
+        source = checkpoint.find(run, "best")
+        share, new = self.model.adopt(checkpoint.read_weights(source, config.model), config.model)
         if share < 0.01:
-            raise InputError(
-                f"{run}: found next to no weights that fit this model; leave out the flags that make it another"
-            )
-        return found.digests["weights"], share, afresh
+            advice = "leave out the flags that change the model"
+            raise InputError(f"{run}: found next to no weights that fit this model; {advice}")
+        return source.digests["weights"], share, new
 
-    def load(self, found: checkpoint.Checkpoint) -> None:
-        """Weights and the optimiser's state of a checkpoint; its settings stay those of the flags."""
-        self.model.load_state_dict(checkpoint.read_weights(found, self.config.model))
-        load_state(found, self.model, self.optimizer)
+    def load(self, source: checkpoint.Checkpoint) -> None:
+        """Load weights and the optimiser's state; the optimiser's settings stay those of the flags."""
+        self.model.load_state_dict(checkpoint.read_weights(source, self.config.model))
+        load_state(source, self.model, self.optimizer)
 
     def save(self, run: Path, progress: Progress) -> None:
-        """Writes the last checkpoint."""
+        """Write the last checkpoint."""
         weights = checkpoint.stored(self.model.state_dict())
         optimizer = state_tensors(self.model, self.optimizer)
         checkpoint.save_last(run, weights, optimizer, progress, self.config.train.keep_checkpoints)
 
+    def save_best(self, run: Path, progress: Progress) -> None:
+        """Write the weights as the best ones so far."""
+        checkpoint.save_best(run, checkpoint.stored(self.model.state_dict()), progress)
+
     def is_finite(self) -> bool:
-        """Whether all weights are: the last step can ruin them though its own loss was finite."""
+        """Return whether all weights are finite: a step can ruin them though its loss was finite."""
         return all(bool(parameter.isfinite().all()) for parameter in self.model.parameters())
 
     def step(
-        self, step: int, batches: list[Batch], lr: float, beta: float, tfr: float, stop: bool = False
-    ) -> Callable[[], list[float]]:
-        """One optimiser step over `batches`, whose gradients are averaged; left out if its loss or its gradients are not finite.
+        self,
+        step: int,
+        batches: list[Batch],
+        lr: float,
+        beta: float,
+        tfr: float,
+        is_stop_requested: bool = False,
+    ) -> StepReport:
+        """Take an optimiser step with the mean gradients of `batches`, if they and the loss are finite.
 
-        Returns what waits for its loss, mse, kl and norm of the gradients, then 1 if it was left out, and a number above 0 if a
-        process called with `stop`.
+        Randomness is a function of the seed and `step`. `tfr` is the probability of teacher forcing.
         """
-        config = self.config
-        teacher_forcing = bool(np.random.default_rng((config.train.seed, step, 2)).random() < tfr)
-        random = runtime.generator(self.device, config.train.seed, step)
-        sums = torch.zeros(4, device=self.device)
+        train = self.config.train
+        teacher_forcing = bool(np.random.default_rng((train.seed, step, 2)).random() < tfr)
+        random = runtime.generator(self.device, train.seed, step)
         statistics = [values.clone() for values in self._statistics]
+        sums = torch.zeros(4, device=self.device)
         for number, batch in enumerate(batches, start=1):
-            frames, conditions = self._to_device(batch)
-            if config.data.augment:
-                amounts = (
-                    torch.rand(config.train.batch_size, 2, 2, generator=random, device=self.device) * 2 - 1
-                )
-                frames, conditions = shift_and_scale(
-                    frames, conditions, config.data.augment * amounts[self.share]
-                )
-            # drawn for the whole batch, so that it does not depend on the number of processes
-            shape = config.train.batch_size, frames.shape[1] - 1, *self.model.latent_shape
-            noise = torch.randn(shape, generator=random, device=self.device)[self.share]
-            with distributed.without_exchange(self.parallel, number == len(batches)):
-                with runtime.autocast(self.device, config.train.precision):
-                    rollout = self.predictor(frames, conditions, config.data.n_past, teacher_forcing, noise)
-                mse = mean_squared_error(rollout.frames, as_images(frames[:, 1:]))
-                kl = kl_divergence(rollout.posterior, rollout.prior)
-                loss = (mse + beta * kl) / len(batches)
-                loss.backward()
-            sums[:3] += torch.stack([loss.detach(), mse.detach() / len(batches), kl.detach() / len(batches)])
-        sums[3] = float(stop)
-        sums, norm = (
-            self.world.mean(sums),
-            self._gradient_norm(),
-        )  # alike in all processes, and so what follows from them
+            with distributed.exchange_if(number == len(batches), self.parallel):
+                sums[:3] += self._backward(batch, beta, teacher_forcing, random, len(batches))
+        sums[3] = float(is_stop_requested)
+        # equal in all processes, and so is what follows from them
+        sums = self.world.mean(sums)
+        norm = self._gradient_norm()
         unusable = ~(sums.isfinite().all() & norm.isfinite())
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -125,17 +151,34 @@ class Learner:
         for values, before in zip(self._statistics, statistics, strict=True):
             values.copy_(torch.where(unusable, before, values))
         self.optimizer.zero_grad()
-        return runtime.fetch(torch.stack([*sums[:3], norm, unusable.float(), sums[3]]))
+        report = torch.stack([*sums[:3], norm, unusable.float(), sums[3]])
+        return StepReport(step, lr, beta, runtime.fetch(report))
 
-    def _gradient_norm(self) -> torch.Tensor:
-        """The norm of all gradients, which are clipped if the flags say so."""
+    def _backward(
+        self, batch: Batch, beta: float, teacher_forcing: bool, random: torch.Generator, count: int
+    ) -> Tensor:
+        """Add the gradients of one of `count` batches; return its part of loss, mse and kl [3]."""
+        data = self.config.data
+        batch_size = self.config.train.batch_size
+        frames = batch["frames"].to(self.device, non_blocking=True)
+        conditions = batch["conditions"].to(self.device, non_blocking=True)
+        # random numbers are drawn for the whole batch, so that they do not depend on the number of processes
+        if data.augment:
+            amounts = torch.rand(batch_size, 2, 2, generator=random, device=self.device) * 2 - 1
+            frames, conditions = shift_and_scale(frames, conditions, data.augment * amounts[self.shard])
+        shape = batch_size, frames.shape[1] - 1, *self.model.latent_shape
+        noise = torch.randn(shape, generator=random, device=self.device)[self.shard]
+        with runtime.autocast(self.device, self.config.train.precision):
+            rollout = self.predictor(frames, conditions, data.n_past, teacher_forcing, noise)
+        mse = mean_squared_error(rollout.frames, as_images(frames[:, 1:]))
+        kl = kl_divergence(rollout.posterior, rollout.prior)
+        loss = (mse + beta * kl) / count
+        loss.backward()
+        return torch.stack([loss.detach(), mse.detach() / count, kl.detach() / count])
+
+    def _gradient_norm(self) -> Tensor:
+        """Return the norm of all gradients, and clip them if the flags say so."""
         if self.config.train.max_grad_norm:
             return clip_grad_norm_(self.model.parameters(), self.config.train.max_grad_norm)
-        return get_total_norm(
-            [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        )
-
-    def _to_device(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return batch["frames"].to(self.device, non_blocking=True), batch["conditions"].to(
-            self.device, non_blocking=True
-        )
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        return get_total_norm(gradients)

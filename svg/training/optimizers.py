@@ -1,6 +1,6 @@
 """The optimisers of training, PyTorch's and Muon, and their saved state."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -20,15 +20,19 @@ STATES_PER_WEIGHT = 4
 
 def make_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Return the optimiser that the flags name, fused where PyTorch offers that."""
-    options = {"lr": config.lr, "weight_decay": config.weight_decay}
+    lr = config.lr
+    decay = config.weight_decay
+    momentum = config.beta1
+    betas = (config.beta1, 0.999)
     if config.optimizer == "muon":
-        return Muon(parameters, betas=(config.beta1, 0.999), **options)
-    if config.optimizer in ("adam", "adamw"):
-        kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-        return kind(parameters, betas=(config.beta1, 0.999), fused=True, **options)
+        return Muon(parameters, lr, betas, decay)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr, betas, weight_decay=decay, fused=True)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr, betas, weight_decay=decay, fused=True)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=config.beta1, fused=True, **options)
-    return torch.optim.RMSprop(parameters, momentum=config.beta1, **options)
+        return torch.optim.SGD(parameters, lr, momentum, weight_decay=decay, fused=True)
+    return torch.optim.RMSprop(parameters, lr, momentum=momentum, weight_decay=decay)
 
 
 def step_unless(unusable: Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -37,7 +41,7 @@ def step_unless(unusable: Tensor, optimizer: torch.optim.Optimizer) -> None:
     PyTorch's fused Adam checks it on the device, as with a gradient scaler; the others wait for its value.
     """
     if isinstance(optimizer, torch.optim.Adam):  # and AdamW, its subclass
-        optimizer.found_inf = unusable.float()
+        optimizer.found_inf = unusable.float()  # ty: ignore[missing-attribute] where fused Adam looks for it
         optimizer.step()
     elif not unusable:
         optimizer.step()
@@ -75,7 +79,7 @@ class Muon(torch.optim.Optimizer):
         return parameter.dim() >= 2 and min(parameter.shape[0], parameter[0].numel()) >= 16
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Any = None) -> Any:
         """Take an optimiser step and return the loss of `closure`, if there is one."""
         loss = None
         if closure is not None:
@@ -83,14 +87,17 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    (self._muon if group["matrix"] else self._adam)(parameter, group)
+                if parameter.grad is None:
+                    continue
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                if group["matrix"]:
+                    self._muon(parameter, parameter.grad, group)
+                else:
+                    self._adam(parameter, parameter.grad, group)
         return loss
 
-    def _muon(self, parameter: Tensor, group: dict) -> None:
+    def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
-        gradient = parameter.grad
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"].lerp_(gradient, 1 - self.MOMENTUM)
@@ -98,10 +105,9 @@ class Muon(torch.optim.Optimizer):
         tall = max(1.0, parameter.shape[0] / parameter[0].numel()) ** 0.5
         parameter.add_(update, alpha=-group["lr"] * self.MATRIX_RATE * tall)
 
-    def _adam(self, parameter: Tensor, group: dict) -> None:
+    def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         """Take a step of Adam (Kingma & Ba 2015, algorithm 1)."""
         state = self.state[parameter]
-        gradient = parameter.grad
         if not state:
             state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
         state["step"] += 1
@@ -115,9 +121,9 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrix: Tensor) -> Tensor:
     """Return a matrix [M,N] with its singular vectors kept and all singular values near 1 (0.7 to 1.2).
 
-    Five steps of the quintic Newton-Schulz iteration X <- aX + b(XX')X + c(XX')^2 X with Jordan's coefficients.
-    Precision does not matter here: in bfloat16 where the hardware supports it, in float32 elsewhere, as emulated
-    bfloat16 takes ten times as long.
+    Five steps of the quintic Newton-Schulz iteration X <- aX + b(XX')X + c(XX')^2 X with Jordan's
+    coefficients. Precision does not matter here: in bfloat16 where the hardware supports it, in float32
+    elsewhere, as emulated bfloat16 takes ten times as long.
     """
     a, b, c = 3.4445, -4.7750, 2.0315  # Jordan's coefficients
     x = matrix / (matrix.norm() + 1e-12)
@@ -130,7 +136,8 @@ def orthogonalise(matrix: Tensor) -> Tensor:
     return (wide if x.shape[0] <= x.shape[1] else wide.T).to(matrix.dtype)
 
 
-# ------------------------------------------------------------------------------------------------------- saved state
+# -------------------------------------------------------------------------------------------------------
+# saved state
 
 
 def state_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:

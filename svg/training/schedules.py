@@ -1,23 +1,42 @@
 """Values that change over training: teacher forcing, KL weight, learning rate."""
 
 import math
+from dataclasses import dataclass
 
 from ..config import TrainConfig
 
 
-def teacher_forcing_ratio(config: TrainConfig, epoch: int) -> float:
-    """The probability of teacher forcing: `tfr` up to epoch `tfr_start_decay_epoch`, then `tfr_decay_step` less each epoch.
+@dataclass
+class EpochSettings:
+    """The values of an epoch's schedules, the learning rate being that of its latest step, and its speed."""
 
-    It never falls below `tfr_lower_bound`. Epochs count from 0.
+    beta: float
+    tfr: float
+    lr: float
+    frames_per_second: float = 0.0
+
+
+def settings_of(config: TrainConfig, epoch: int, lr: float) -> EpochSettings:
+    """Return the settings of an epoch, counted from 0, that begins with the learning rate `lr`."""
+    beta = config.beta * kl_annealing(config, epoch)
+    return EpochSettings(beta, teacher_forcing_ratio(config, epoch), lr)
+
+
+def teacher_forcing_ratio(config: TrainConfig, epoch: int) -> float:
+    """Return the probability of teacher forcing in an epoch, counted from 0.
+
+    It is `tfr` up to epoch `tfr_start_decay_epoch`, then falls by `tfr_decay_step` each epoch down to
+    `tfr_lower_bound`.
     """
     decayed = config.tfr - config.tfr_decay_step * max(0, epoch - config.tfr_start_decay_epoch)
     return max(config.tfr_lower_bound, decayed)
 
 
 def kl_annealing(config: TrainConfig, epoch: int) -> float:
-    """The factor in [0,1] on `beta` (Fu et al. 2019): a linear ramp over the first 1/ratio of a period, then 1.
+    """Return the factor in [0,1] on `beta` (Fu et al. 2019).
 
-    The period is ``niter / kl_anneal_cycle`` epochs (cyclical) or `niter` (monotonic: one ramp).
+    It rises linearly over the first 1/ratio of a period and is 1 for the rest. The period is ``niter /
+    kl_anneal_cycle`` epochs (cyclical) or `niter` (monotonic: one ramp).
     """
     if config.kl_anneal == "none":
         return 1.0
@@ -27,9 +46,10 @@ def kl_annealing(config: TrainConfig, epoch: int) -> float:
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:
-    """The learning rate at `progress` in [0,1] of the training: constant, or falling to 0 along a half cosine or a line.
+    """Return the learning rate at `progress` in [0,1] of the training.
 
-    It rises from 0 over the first `warmup` of the training.
+    It rises from 0 over the first `warmup` of the training, then is constant, or falls to 0 along a half
+    cosine or a line.
     """
     if progress < config.warmup:
         return config.lr * progress / config.warmup
@@ -40,3 +60,11 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
         "linear": max(0.0, 1 - rest),
     }
     return config.lr * factor[config.lr_schedule]
+
+
+def learning_rate_of_step(config: TrainConfig, step: int, minutes: float) -> float:
+    """Return the learning rate of a step; with `max_minutes` it also falls with the `minutes` of training."""
+    progress = (step + 0.5) / (config.niter * config.epoch_size)
+    if config.max_minutes:
+        progress = min(1.0, max(progress, minutes / config.max_minutes))
+    return learning_rate(config, progress)

@@ -1,87 +1,101 @@
-"""Signals as requests to stop: the work at hand is ended and saved first. A second Ctrl-C leaves at once."""
+"""Requests to stop, by signals: the current step is finished and saved. A second Ctrl-C exits at once."""
 
 import contextlib
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from data_tools.command import tell
 
-HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
-ASKING = {signal.SIGINT, signal.SIGTERM, HANGUP} - {None}
-"""Ctrl-C; a queue or a machine that shuts down; a terminal that is closed."""
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""Ctrl-C; a queue or a machine that shuts down; a terminal that is closed, which Windows lacks."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A request to stop was followed; what is to be saved is saved."""
+    """A training that a signal has stopped; None stands for a signal to another of its processes."""
 
-    def __init__(self, asked: signal.Signals, message: str = ""):
-        super().__init__(message)
-        self.asked, self.exit_code = asked, 128 + asked
+    def __init__(self, number: signal.Signals | None, message: str = ""):
+        number = number or signal.SIGTERM
+        super().__init__(f"{number.name}: {message}")
+        self.exit_code = 128 + number
 
 
-class Stopping:
-    """Within its ``with``, note the first signal that asks to stop in `asked`.
+class StopRequest:
+    """The first signal that asked this process to stop: `signal`, None so far.
 
-    The answer to the terminal comes at once, from a thread: the main one may be within an operation that takes seconds. In
-    another thread than the main one nothing is noted. What ``nohup`` has set to be ignored stays so.
+    `agreed` is True once all processes of the training know of a request, their own or another's.
     """
 
     def __init__(self) -> None:
-        self.asked: signal.Signals | None = None
-        self._interruptible = False
+        self.signal: signal.Signals | None = None
+        self.agreed = False
+        self._raises = False
 
-    def __enter__(self) -> "Stopping":
-        self._in_main = threading.current_thread() is threading.main_thread()
-        if self._in_main:
-            noted = ASKING - ({HANGUP} if HANGUP and signal.getsignal(HANGUP) is signal.SIG_IGN else set())
-            self._reader, self._writer = socket.socketpair()
-            self._writer.setblocking(False)
-            self._before = {number: signal.signal(number, self._note) for number in noted}
-            self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-            self._answering = threading.Thread(target=self._answer, daemon=True)
-            self._answering.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._in_main:
-            signal.set_wakeup_fd(self._wakeup_before)
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
-            self._writer.close()  # which ends the thread
-            self._answering.join()
-            self._reader.close()
-
-    def _note(self, number: int, _: object) -> None:
-        self.asked = self.asked or signal.Signals(number)
-        if self._interruptible:
-            self._interruptible = False  # once is enough: what follows is saving
-            raise Stopped(self.asked)
-
-    def _answer(self) -> None:
-        """Read the numbers of the signals as they come in."""
-        interrupts, told = 0, False
-        while number := self._reader.recv(1):
-            if ord(number) not in ASKING:
-                continue
-            asked = signal.Signals(ord(number))
-            interrupts += asked == signal.SIGINT
-            if interrupts > 1:
-                os._exit(128 + signal.SIGINT)
-            if not told:
-                more = "; once more to leave at once" if interrupts else ""
-                tell(f"{asked.name}: finishing what is at hand, then saving{more}", error=True)
-                told = True
+    def is_made(self) -> bool:
+        """Return whether this process was asked to stop."""
+        return self.signal is not None
 
     @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Work without a state that could be lost: a request to stop raises `Stopped` within it."""
-        self._interruptible = True
+    def listening(self) -> Generator[None]:
+        """Note signals instead of obeying them; what ``nohup`` ignores stays ignored.
+
+        Does nothing in another thread than the main one, where Python handles signals.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        answering = threading.Thread(target=_answer, args=[reader], daemon=True)
+        answering.start()
+        handlers = {}
+        for number in SIGNALS:
+            if number.name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
+                handlers[number] = signal.signal(number, self._note)
+        wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
-            if self.asked:
-                raise Stopped(self.asked)
             yield
         finally:
-            self._interruptible = False
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            writer.close()  # which ends the thread
+            answering.join()
+            reader.close()
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Generator[None]:
+        """Let a request to stop raise `Stopped` at once, within work that can be repeated."""
+        self._raises = True
+        try:
+            if self.signal:
+                raise Stopped(self.signal)
+            yield
+        finally:
+            self._raises = False
+
+    def _note(self, number: int, _: object) -> None:
+        self.signal = self.signal or signal.Signals(number)
+        if self._raises:
+            self._raises = False  # only once: saving follows
+            raise Stopped(self.signal)
+
+
+def _answer(reader: socket.socket) -> None:
+    """Answer signals on the terminal, from a thread: the main one may be in an operation for seconds."""
+    interrupts = 0
+    is_answered = False
+    while data := reader.recv(1):
+        if data[0] not in SIGNALS:
+            continue
+        interrupts += data[0] == signal.SIGINT
+        if interrupts > 1:
+            os._exit(128 + signal.SIGINT)
+        if not is_answered:
+            again = "; press Ctrl-C again to exit at once" if interrupts else ""
+            tell(
+                f"{signal.Signals(data[0]).name}: finishing the current step, then saving{again}", error=True
+            )
+            is_answered = True

@@ -329,7 +329,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
             training.learner.load(checkpoint.find(training.run, "last"))
             value = value_of(state_tensors(training.learner.model, training.learner.optimizer))
             training.learner.model.train()
-            training.learner.step(0, [training.batches[0]], 0.0, 1e-4, 1.0)()
+            training.learner.step(0, [training.batches.from_disk[0]], 0.0, 1e-4, 1.0)
             return value
 
         return read

@@ -25,7 +25,7 @@ from svg.runs.metrics_log import read_metrics
 from svg.training.loop import Training
 from svg.training.signals import Stopped
 from tests.support.places import ROOT
-from tests.support.runs import assert_same, assert_same_run, changed, weights
+from tests.support.runs import assert_same, assert_same_run, changed, interrupt_scoring, weights
 from tests.support.samples import small_model
 
 
@@ -168,7 +168,7 @@ def test_same_data_same_weights(small_config, trained, capsys):
     expected, found = weights(trained, "best"), begun(small_config, trained)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=0, rtol=0)
-    assert f"begins with 100.0% of its weights from {trained}; afresh: none" in capsys.readouterr().out
+    assert f"begins with 100.0% of its weights from {trained}; new: none" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("recurrence", ["spatial", "vector"])
@@ -183,7 +183,7 @@ def test_conditions_of_another_width_leave_the_rest(small_config, tmp_path, caps
         for part in ("predictor", "posterior", "prior")
     }
     printed = capsys.readouterr().out
-    assert f"afresh: {', '.join(f'{name} (conditions)' for name in names)}\n" in printed
+    assert f"new: {', '.join(f'{name} (conditions)' for name in names)}\n" in printed
     for name in found.keys() - names.keys() - {"condition_mean", "condition_std"}:
         torch.testing.assert_close(found[name], expected[name], atol=0, rtol=0)
     for name, before in names.items():
@@ -263,7 +263,7 @@ def test_columns_of_other_units_are_named(small_config, data_root, trained, tmp_
 def test_what_does_not_fit_is_named(small_config, trained, capsys):
     found, expected = begun(small_config, trained, z_dim=5, prior="fixed"), weights(trained, "best")
     assert found.keys() < expected.keys()
-    told = "afresh: predictor.core.embed.weight (latent), posterior.output.weight, posterior.output.bias\n"
+    told = "new: predictor.core.embed.weight (latent), posterior.output.weight, posterior.output.bias\n"
     assert told in capsys.readouterr().out
 
 
@@ -354,7 +354,7 @@ def test_a_run_killed_after_its_start_goes_on_without_the_origin(
             with pytest.raises(Killed):
                 Training(config, resume=True).fit()
     training = Training(config, resume=True)
-    monkeypatch.setattr(training, "_epoch", kill)
+    monkeypatch.setattr(training, "_train_epoch", kill)
     with pytest.raises(Killed):
         training.fit()
     assert checkpoint.find(training.run, "last").step == checkpoint.find(training.run, "best").step == 0
@@ -366,13 +366,7 @@ def test_stopped_while_the_start_is_scored(small_config, trained, tmp_path):
     whole = Training(tuning(small_config, trained, log_dir=str(tmp_path / "whole"))).fit()
     config = tuning(small_config, trained, log_dir=str(tmp_path / "parts"))
     training = Training(config)
-    score = training.score
-
-    def interrupted():
-        os.kill(os.getpid(), signal.SIGTERM)
-        return score()
-
-    training.score = interrupted
+    interrupt_scoring(training)
     with pytest.raises(
         Stopped, match=r"SIGTERM: stopped before the first step; `svg-train .* --resume` begins again"
     ):
@@ -384,7 +378,7 @@ def test_a_run_of_its_start_alone_is_drawn_and_reported(
     small_config, trained, data_root, tmp_path, monkeypatch
 ):
     training = Training(tuning(small_config, trained))
-    monkeypatch.setattr(training, "_epoch", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(training, "_train_epoch", lambda batches: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped):
         training.fit()
     assert [line["epoch"] for line in read_metrics(training.run)] == [0]

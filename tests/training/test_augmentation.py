@@ -86,5 +86,6 @@ def test_training_augments_and_is_repeatable(pose_root, tmp_path):
         training = Training(
             dataclasses.replace(config, data=dataclasses.replace(config.data, augment=strength), train=run)
         )
-        losses.append(training.learner.step(0, [training.batches[0]], 0.001, 1e-4, 1.0)())
+        batch = training.batches.from_disk[0]
+        losses.append(training.learner.step(0, [batch], 0.001, 1e-4, 1.0).losses)
     assert losses[0] == losses[1] != losses[2]

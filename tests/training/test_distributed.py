@@ -83,7 +83,7 @@ def test_the_failure_of_one_process_ends_all(small_config, data_root, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(data_root, root)
     dataset = SequenceDataset(root, "train", 6)
-    share = World(1, 2).share(4)  # the second process finds this in its first batch
+    share = World(1, 2).shard(4)  # the second process finds this in its first batch
     sequence, start, _ = TrainingBatches(dataset, 4, small_config.train.seed, "random", share).clips(0)[0]
     broken = root / dataset.index["path"].iloc[sequence] / f"{start}.png"
     broken.write_bytes(b"x")
@@ -136,14 +136,9 @@ def test_one_of_two_is_killed_and_both_are_resumed(small_config, tmp_path, kille
     processes[killed].kill()
     began = time.monotonic()
     errors = processes[1 - killed].communicate(timeout=60)[1]
-    assert processes[1 - killed].returncode in (1, 2) and time.monotonic() - began < 60
-    found = (
-        "the connection to the other processes is lost",
-        "cannot be reached",
-        "nothing was heard of process",
-    )
-    assert any(words in errors for words in found), errors
-    assert "Traceback" not in errors
+    assert processes[1 - killed].returncode == 2 and time.monotonic() - began < 60
+    assert len(errors.strip().splitlines()) == 1, errors
+    assert "svg-train: the connection to the other processes is lost" in errors
     processes[killed].communicate()
     step = checkpoint.find(run, "last").step
     assert 4 <= step < 12
@@ -155,20 +150,20 @@ def test_one_of_two_is_killed_and_both_are_resumed(small_config, tmp_path, kille
 
 @pytest.mark.parametrize("hung", [0, 1])
 def test_one_that_hangs_is_noticed(small_config, tmp_path, hung):
-    """It neither ends nor closes its connections, and the first one also keeps what is said; with the patience of a test."""
+    """It neither ends nor closes its connections; with a timeout of seconds instead of minutes."""
     config, run, port = changed(small_config, niter=10**6, save_minutes=1e-9), tmp_path / "run", free_port()
-    prelude = "import svg.training.distributed as distributed\ndistributed.BEAT, distributed.MISSES = 0.2, 15"
+    prelude = (
+        "import datetime, svg.training.distributed as distributed\n"
+        "distributed.TIMEOUT = datetime.timedelta(seconds=15)"
+    )
     processes = [start(config, run, rank, port, prelude) for rank in range(2)]
     try:
         wait_for_step(run, 2)
         processes[hung].send_signal(signal.SIGSTOP)
         errors = processes[1 - hung].communicate(timeout=60)[1]
-        assert processes[1 - hung].returncode == 1
-        kept_by, other = (
-            "the process that keeps this training together cannot",
-            "nothing was heard of process 1 for 3 sec",
-        )
-        assert f"process {1 - hung}: {(kept_by, other)[hung]}" in errors
+        assert processes[1 - hung].returncode == 2
+        assert "svg-train: the connection to the other processes is lost" in errors
+        assert "keeps its last checkpoint" in errors
     finally:
         processes[hung].kill()
         processes[hung].communicate()

@@ -28,7 +28,7 @@ from svg.training.loop import Training
 from svg.training.optimizers import state_tensors
 from svg.training.signals import Stopped
 from tests.support.places import ROOT
-from tests.support.runs import assert_same, assert_same_run, changed, weights
+from tests.support.runs import assert_same, assert_same_run, changed, interrupt_scoring, make_config, weights
 from tests.training.test_distributed import arguments
 
 
@@ -57,24 +57,7 @@ def flip(path: Path, place: int = 500) -> None:
 @pytest.fixture(scope="module")
 def whole(data_root, tmp_path_factory):
     """(configuration, run that never stopped): two epochs of three steps, some of them free running."""
-    from svg.config import Config, DataConfig, ModelConfig, TrainConfig
-
-    folder = tmp_path_factory.mktemp("whole")
-    config = Config(
-        DataConfig(data_root=str(data_root), n_past=2, n_future=4, n_eval=6),
-        ModelConfig(
-            recurrence="spatial", model="dcgan", width=0.1, norm="batch", g_dim=16, z_dim=3, rnn_size=16
-        ),
-        TrainConfig(
-            log_dir=str(folder),
-            batch_size=4,
-            niter=2,
-            epoch_size=3,
-            precision="float32",
-            device="cpu",
-            tfr=0.5,
-        ),
-    )
+    config = make_config(data_root, tmp_path_factory.mktemp("whole"), norm="batch", tfr=0.5)
     return config, Training(config).fit()
 
 
@@ -88,23 +71,17 @@ def test_stopped_at_any_step_it_ends_as_if_it_never_had(whole, tmp_path, step, a
     ) as stop:
         at_step(Training(config), step, lambda: os.kill(os.getpid(), asking)).fit()
     assert stop.value.exit_code == 128 + asking
-    assert f"{asking.name}: finishing what is at hand" in capfd.readouterr().err
+    assert f"{asking.name}: finishing the current step" in capfd.readouterr().err
     assert checkpoint.find(tmp_path / "run", "last").step == step + 1
     assert_same_run(Training(config, resume=True).fit(), whole[1])
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_stopped_while_it_scores(whole, tmp_path, monkeypatch):
+def test_stopped_while_it_scores(whole, tmp_path):
     """The steps of the epoch are saved, and the scores are taken when it is resumed."""
     config = changed(whole[0], log_dir=str(tmp_path / "run"))
     training = Training(config)
-    score = training.score
-
-    def interrupted():
-        os.kill(os.getpid(), signal.SIGTERM)
-        return score()
-
-    training.score = interrupted
+    interrupt_scoring(training)
     with pytest.raises(Stopped, match="after step 3"):
         training.fit()
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
@@ -131,8 +108,8 @@ def test_saved_within_an_epoch(whole, tmp_path):
 
 BUSY = """
 import hashlib, sys
-from svg.training.signals import Stopping
-with Stopping():
+from svg.training.signals import StopRequest
+with StopRequest().listening():
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes within one operation
 """
@@ -145,7 +122,7 @@ def test_a_second_interrupt_leaves_at_once():
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline().startswith(
-        "SIGINT: finishing what is at hand, then saving; once more to leave at once"
+        "SIGINT: finishing the current step, then saving; press Ctrl-C again to exit at once"
     )
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
@@ -339,20 +316,23 @@ def test_a_step_that_is_not_finite_is_skipped(small_config, monkeypatch, optimiz
                 )
             else:
                 handles.append(parameter.register_hook(lambda gradient: gradient * float("inf")))
-        losses = step(number, *rest)
-        calls.append(losses())
+        report = step(number, *rest)
+        calls.append(report)
+        report.read()
         if number == 2:
             kept["after"] = state()
             monkeypatch.setattr(learner_module, "mean_squared_error", true_error)
             for handle in handles:
                 handle.remove()
-        return losses
+        return report
 
     learner.step = spoiled
     (line,) = read_metrics(training.fit())
     assert_same(kept["after"], kept["before"])
-    assert [call[4] for call in calls] == [0, 0, 1, 0]
-    assert line["skipped"] == 1 and line["loss"] == pytest.approx(np.mean([calls[n][0] for n in (0, 1, 3)]))
+    assert [report.is_skipped for report in calls] == [False, False, True, False]
+    assert line["skipped"] == 1 and line["loss"] == pytest.approx(
+        np.mean([calls[number].losses["loss"] for number in (0, 1, 3)])
+    )
     assert not all(
         torch.equal(value, kept["after"][name]) for name, value in learner.model.state_dict().items()
     )

@@ -13,12 +13,11 @@ from data_tools.errors import InputError
 from svg import runtime
 from svg.config import Config
 from svg.evaluation.metrics import psnr
-from svg.runs import checkpoint
+from svg.runs import checkpoint, metrics_log
 from svg.runs.checkpoint import load_model
-from svg.runs import metrics_log
 from svg.runs.metrics_log import read_metrics
 from svg.sequences import SequenceDataset
-from svg.training import loop as training_module
+from svg.training import clock as clock_module
 from svg.training.loop import Training
 from svg.training.losses import mean_squared_error
 from svg.training.optimizers import Muon, make_optimizer, orthogonalise
@@ -118,7 +117,9 @@ def test_an_epoch_cut_by_time_goes_on_where_it_was(small_config, tmp_path, monke
     for stop in (2, 6):
         training = Training(config, resume=stop > 2)
         monkeypatch.setattr(
-            training, "_out_of_time", lambda training=training, stop=stop: training.progress.step >= stop
+            training.clock,
+            "is_time_over",
+            lambda training=training, stop=stop: training.progress.step >= stop,
         )
         training.fit()
     resumed = Training(config, resume=True).fit()
@@ -136,7 +137,7 @@ def test_an_epoch_cut_by_time_goes_on_where_it_was(small_config, tmp_path, monke
 def test_time_that_scoring_takes_counts(small_config, monkeypatch):
     """Ten minutes; an epoch of three steps takes nine, scoring two more: there is no second epoch."""
     clock = [0.0]
-    monkeypatch.setattr(training_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(clock_module.time, "monotonic", lambda: clock[0])
     training = Training(changed(small_config, max_minutes=10.0))
 
     def slower(work, minutes):
@@ -179,7 +180,7 @@ def test_killed_before_or_between_checkpoints(small_config, tmp_path, monkeypatc
 def test_flags_given_anew_on_resume_count(small_config, capsys):
     run = Training(changed(small_config, optimizer="adamw", niter=1)).fit()
     changes = {"optimizer": "adamw", "weight_decay": 0.5, "beta1": 0.6}
-    expected = f"--beta1: found 0.6, expected 0.9, with which {run} was begun: .* add --take_over to go on so knowingly"
+    expected = f"--beta1: found 0.6, expected 0.9, with which {run} was begun: .* add --take_over to go on all the same"
     with pytest.raises(InputError, match=expected):
         Training(changed(small_config, **changes), resume=True)
     training = Training(changed(small_config, **changes), resume=True, take_over=True)

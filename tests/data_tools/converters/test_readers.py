@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from svg.config import Config, DataConfig, ModelConfig, TrainConfig
+from svg.config import Config
 from svg.runs import checkpoint
 from tests.support.mounts import under
 from tests.support.places import ROOT
-from tests.support.runs import assert_same_run, changed
+from tests.support.runs import assert_same_run, changed, make_config
 from tests.training.test_distributed import arguments, train
 
 PATIENCE = 300  # seconds that nothing may take, however busy the machine is
@@ -23,21 +23,7 @@ PATIENCE = 300  # seconds that nothing may take, however busy the machine is
 def whole(data_root, tmp_path_factory):
     """(configuration, run that never stopped): three epochs of three steps."""
     folder = tmp_path_factory.mktemp("whole")
-    config = Config(
-        DataConfig(data_root=str(data_root), n_past=2, n_future=4, n_eval=6),
-        ModelConfig(
-            recurrence="spatial", model="dcgan", width=0.1, norm="batch", g_dim=16, z_dim=3, rnn_size=16
-        ),
-        TrainConfig(
-            log_dir=str(folder),
-            batch_size=4,
-            niter=3,
-            epoch_size=3,
-            precision="float32",
-            device="cpu",
-            tfr=0.5,
-        ),
-    )
+    config = make_config(data_root, folder, niter=3, norm="batch", tfr=0.5)
     done = ended([sys.executable, "-m", "experiments.train", *arguments(config, folder)])
     assert done.returncode == 0, done.stderr
     return config, folder
