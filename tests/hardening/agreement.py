@@ -1,6 +1,7 @@
-"""Prints two tables: every metric beside an independent implementation, and predictors whose scores are known.
+"""Two tables: every metric beside an independent implementation, and predictors whose scores are known.
 
-``python -m tests.hardening.agreement``; what it prints stands in docs/evaluation.md. The tests hold the same comparisons.
+``python -m tests.hardening.agreement`` prints them; docs/evaluation.md shows them. The tests make the same
+comparisons.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ IMAGES, SIZE = 60, 64
 
 
 def images() -> tuple[np.ndarray, np.ndarray]:
-    """Pictures with edges and textures, and worse and worse copies of them, [N,3,H,W] in [0,1]."""
+    """Return pictures with edges and textures, and worse and worse copies of them, [N,3,H,W] in [0,1]."""
     random = np.random.default_rng(0)
     truth = random.random((IMAGES, 3, SIZE, SIZE)) ** 2
     truth[:, :, :, SIZE // 2 :] = truth[:, :, :, :1] * 0.5 + 0.2 * truth[:, :, :, SIZE // 2 :]
@@ -42,6 +43,7 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 
 
 def frame_metrics() -> list[list[str]]:
+    """Return rows that compare PSNR, MSE and SSIM of each protocol."""
     truth, other = images()
     rows = []
     for name, metrics in references.PROTOCOLS.items():
@@ -65,6 +67,7 @@ def frame_metrics() -> list[list[str]]:
 
 
 def perceptual_metrics() -> list[list[str]]:
+    """Return rows that compare LPIPS, Frechet and kernel distances."""
     truth, other = (torch.tensor(frames) for frames in images())
     rows = []
     for net in ("alex", "vgg"):
@@ -99,11 +102,12 @@ def perceptual_metrics() -> list[list[str]]:
 
 
 def closed_form(x: np.ndarray) -> float:
-    """Of x and 2 x + 3."""
+    """Return the Frechet distance of x and 2 x + 3."""
     return (x.mean() + 3) ** 2 + x.std(ddof=1) ** 2
 
 
 def sample_statistics() -> list[list[str]]:
+    """Return rows that compare statistics of sampled futures, intervals and tests."""
     random = np.random.default_rng(2)
     middle = random.random((2, 3, 3, SIZE, SIZE))
     truth, futures = (
@@ -154,7 +158,7 @@ def sample_statistics() -> list[list[str]]:
 
 
 def known_predictors() -> list[list[str]]:
-    """The true frames, the last frame and a constant grey, through the evaluation of any model."""
+    """Return scores of the true frames, the last frame and a constant grey, evaluated like models."""
     random, rows = np.random.default_rng(0), []
     with tempfile.TemporaryDirectory() as folder:
         for split in ("train", "test"):
@@ -190,6 +194,7 @@ def known_predictors() -> list[list[str]]:
 
 
 def main() -> None:
+    """Print both tables."""
     rows = [*frame_metrics(), *perceptual_metrics(), *sample_statistics()]
     print(Table(["metric", "beside", "values", "largest difference"], rows).markdown())
     print(

@@ -1,12 +1,12 @@
-"""A fault drill: every command is killed at random moments and started again, and ends with the bytes of one that never was.
+"""A fault drill: every command is killed at random moments and restarted, and must end with the same bytes.
 
     python -m tests.hardening.drill                      120 kills over all commands: some ten minutes
     python -m tests.hardening.drill --kills 20 train     20 of svg-train alone
 
-Each command is run once in peace. Then it is run again and again into another folder, each time stopped at a moment drawn from
-the time that it took in peace, by SIGKILL mostly, by SIGINT or SIGTERM at times, until it has ended by itself: what it leaves is
-compared with what the first one left, and the folder is emptied for the next round. After each stop, whatever stands under a
-final name has to be what stands there in the end, or what stood there before. Exits with 1 if anything differs.
+Each command runs once without interruption. Then it runs again and again in another folder, each time stopped
+at a random moment, by SIGKILL mostly, by SIGINT or SIGTERM at times, until it has ended by itself: its
+results are compared with those of the first run, and the folder is emptied for the next round. After each
+stop, every file with a final name must be as in the end or as before. Exits with 1 if anything differs.
 """
 
 import argparse
@@ -35,17 +35,12 @@ from tests.support.recordings import contents, write_pictures, write_version
 
 SIGNALS = (signal.SIGKILL,) * 8 + (signal.SIGINT, signal.SIGTERM)
 JOBS = ("simulate", "simulate_dance", "bair", "rlds", "frames", "index", "pack", "train", "evaluate")
-ENDS = (
-    0,
-    130,
-    143,
-    -signal.SIGKILL,
-    -signal.SIGINT,
-    -signal.SIGTERM,
-)  # the latter two before or after Python handles signals
+EXIT_CODES = (0, 130, 143, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM)
+"""The last two occur before or after Python handles signals."""
 MODEL = (  # noqa: SIM905
-    "--model dcgan --recurrence spatial --width 0.1 --g_dim 16 --z_dim 3 --rnn_size 16 --n_past 2 --n_future 4 --n_eval 6 "
-    "--batch_size 4 --niter 4 --epoch_size 20 --tfr 0.5 --lr_schedule cosine --optimizer muon --precision float32 --device cpu"
+    "--model dcgan --recurrence spatial --width 0.1 --g_dim 16 --z_dim 3 --rnn_size 16 --n_past 2 "
+    "--n_future 4 --n_eval 6 --batch_size 4 --niter 4 --epoch_size 20 --tfr 0.5 --lr_schedule cosine --optimizer muon "
+    "--precision float32 --device cpu"
 ).split()
 
 
@@ -53,8 +48,8 @@ MODEL = (  # noqa: SIM905
 class Job:
     """A command that runs in a folder of its own and works on ``out`` there.
 
-    before   what is in ``out`` when it begins, or None
-    results  of ``out``, what has to be the same in the end: {name: content}
+    before   a folder that is copied to ``out`` before it begins, or None
+    results  returns the contents of ``out`` that must be the same in the end: {name: content}
     """
 
     words: list[str]
@@ -63,15 +58,17 @@ class Job:
 
 
 def visible(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the files that are not hidden."""
     return {name: data for name, data in files.items() if "/." not in f"/{name}"}
 
 
 def data_job(command: str, *words: object, before: Path | None = None) -> Job:
+    """Return a job of svg-data."""
     return Job([sys.executable, "-m", "data_tools", command, *map(str, words)], before)
 
 
 def training_results(out: Path) -> dict[str, object]:
-    """All but the time that it took and the checkpoint before the last, which was written when a time had passed."""
+    """Return all files without times, and without the checkpoint before the last, which is saved by time."""
     files = {name: data for name, data in visible(contents(out)).items() if name != "timing.jsonl"}
     last = max(name.split(".")[0] for name in files if name.startswith("checkpoints/step-"))
     files = {
@@ -88,7 +85,7 @@ def training_results(out: Path) -> dict[str, object]:
 
 
 def make_jobs(folder: Path) -> dict[str, Job]:
-    """The commands, with enough to do for some seconds each."""
+    """Return the commands, each with work for some seconds."""
     generator = np.random.default_rng(0)
     shape = (30, 64, 64, 3)
     for shard in range(4):
@@ -142,7 +139,7 @@ def make_jobs(folder: Path) -> dict[str, Job]:
 
 
 def run_whole(job: Job, folder: Path) -> float:
-    """Runs the job to its end in a new folder and returns how many seconds it took."""
+    """Run the job to its end in a new folder and return how many seconds it took."""
     folder.mkdir(parents=True)
     put_before(job, folder)
     began = time.monotonic()
@@ -152,11 +149,13 @@ def run_whole(job: Job, folder: Path) -> float:
 
 
 def put_before(job: Job, folder: Path) -> None:
+    """Copy the files that the job finds when it begins."""
     if job.before is not None:
         shutil.copytree(job.before, folder / "out", copy_function=os.link)
 
 
 def environment() -> dict[str, str]:
+    """Return the environment of the commands."""
     return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
@@ -174,7 +173,7 @@ class Tally:
 
 
 def drill(name: str, job: Job, folder: Path, kills: int, chance: random.Random) -> Tally:
-    """Stops the job until it was stopped `kills` times, and lets the last round come to its end."""
+    """Stop the job `kills` times, and let the last round come to its end."""
     seconds = run_whole(job, folder / "whole")
     expected, tally = job.results(folder / "whole" / "out"), Tally()
     before = {} if job.before is None else visible(contents(job.before))
@@ -185,9 +184,14 @@ def drill(name: str, job: Job, folder: Path, kills: int, chance: random.Random) 
             put_before(job, killed)
         how = chance.choice(SIGNALS) if tally.stopped < kills else None
         process = subprocess.Popen(
-            job.words, cwd=killed, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            job.words,
+            cwd=killed,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
             start_new_session=True,
-        )  # fmt: skip
+        )
         ended = False
         try:
             process.wait(None if how is None else chance.uniform(0, seconds))
@@ -201,7 +205,7 @@ def drill(name: str, job: Job, folder: Path, kills: int, chance: random.Random) 
         raw = (
             "Traceback" in errors and process.returncode != -signal.SIGKILL
         )  # after which workers that just start say what they like
-        if process.returncode not in ENDS or (ended and process.returncode) or raw:
+        if process.returncode not in EXIT_CODES or (ended and process.returncode) or raw:
             tally.wrong.append(f"{name}: ended with {process.returncode}: {errors[-2000:]}")
             break
         if process.returncode:
@@ -216,15 +220,14 @@ def drill(name: str, job: Job, folder: Path, kills: int, chance: random.Random) 
             key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)
         )
         if different:
-            tally.wrong.append(
-                f"{name}: {len(different)} of {len(expected)} files differ in the end: {', '.join(different[:5])}"
-            )
+            count = f"{len(different)} of {len(expected)} files differ in the end"
+            tally.wrong.append(f"{name}: {count}: {', '.join(different[:5])}")
         shutil.rmtree(killed)
     return tally
 
 
 def unsound(job: Job, out: Path, expected: dict[str, object], before: dict[str, bytes]) -> list[str]:
-    """What is neither as in the end nor as before; of a training, what cannot be read."""
+    """Return the files that are neither as in the end nor as before; of a training, read what is there."""
     if job.results is training_results:
         if (out / "metrics.jsonl").exists():
             read_metrics(out)
@@ -244,6 +247,7 @@ def unsound(job: Job, out: Path, expected: dict[str, object], before: dict[str, 
 
 
 def main() -> int:
+    """Run the drill and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("jobs", nargs="*", choices=[[], *JOBS], help=f"some of {', '.join(JOBS)}")
     parser.add_argument("--kills", type=int, default=120, help="in all (default: %(default)s)")
@@ -262,11 +266,9 @@ def main() -> int:
             began = time.monotonic()
             tally = drill(job, jobs[job], folder / "drill" / job, kills, random.Random(f"{args.seed} {job}"))
             stops = ", ".join(f"{count} by {how}" for how, count in sorted(tally.stops.items()))
-            print(
-                f"{job:15s} stopped {tally.stopped:3d} times ({stops}), {tally.rounds} rounds compared, {len(tally.wrong)} wrong, "
-                f"{time.monotonic() - began:.0f} s",
-                flush=True,
-            )
+            stopped = f"stopped {tally.stopped:3d} times ({stops})"
+            compared = f"{tally.rounds} rounds compared, {len(tally.wrong)} wrong"
+            print(f"{job:15s} {stopped}, {compared}, {time.monotonic() - began:.0f} s", flush=True)
             for what in tally.wrong:
                 print(f"  {what}")
             totals.append(tally.stopped)

@@ -3,13 +3,14 @@
     python -m tests.hardening.fuzz                       12,000 bad files: some minutes
     python -m tests.hardening.fuzz --inputs 500 png      500 for one reader
 
-Besides, each file is once replaced by each of `KINDS`: a pipe, a device, a folder, links, files with huge holes.
+Each file is also replaced once by each of `KINDS`: a pipe, a device, a folder, links, files with huge holes.
 
-Each reader has a sound file and two ways to spoil it. `random` damage (flipped bits, cut ends, numbers set to their extremes, other
-files' parts) is bad wherever a checksum covers the file. `knowing` damage is bad by construction and, where there are checksums,
-signed anew as a stranger would. The reader must refuse with the one line that a user sees, or read what it would have read before
-(a space in JSON harms nobody). Where no checksum covers a file and random damage may give another sound one (a digit of a table),
-only crashes count, and such files are not counted as bad. Memory is limited: a size that is believed crashes.
+Each reader has a valid file and two ways to damage it. `random` damage (flipped bits, cut ends, extreme
+numbers, parts of other files) is bad wherever a checksum covers the file. `knowing` damage is bad by
+construction and, where there are checksums, signed again as a stranger would. The reader must refuse with the
+one line that a user sees, or read the same as before (a space in JSON does no harm). Where no checksum covers
+a file and random damage may make another valid one (a digit of a table), only crashes count, and such files
+are not counted as bad. Memory is limited: a reader that trusts a huge size crashes.
 """
 
 import argparse
@@ -74,10 +75,10 @@ Spoil = Callable[[bytes, random.Random], bytes]
 
 @dataclass(frozen=True)
 class Reader:
-    """A file, how it is read (a value that can be compared), and how it is spoiled.
+    """A file, a function that reads it (a value that can be compared), and how it is damaged.
 
     covered     a checksum covers the file: random damage is bad
-    signed      knowing damage is random, too, but for a checksum that is right: another sound file can come of it
+    signed      knowing damage is random, too, but with a right checksum: it can make another valid file
     """
 
     path: Path
@@ -88,11 +89,11 @@ class Reader:
     signed: bool = False
 
 
-# ----------------------------------------------------------------------------------------------------------- damage
+# ----------------------------------------------------------------------------------------------------- damage
 
 
 def spoil_bytes(data: bytes, chance: random.Random) -> bytes:
-    """Random damage of any file."""
+    """Return a file with random damage."""
     spoiled = bytearray(data)
     place = chance.randrange(len(spoiled)) if spoiled else 0
     kind = chance.randrange(9)
@@ -146,7 +147,7 @@ OF_ANOTHER_TYPE = {
 
 
 def spoil_json(required: bool = True) -> Spoil:
-    """A value of another type, a number beyond all numbers, or, where all keys are `required`, a missing one."""
+    """Return damage of JSON: another type, a huge number or, if all keys are `required`, a missing key."""
 
     def spoil(data: bytes, chance: random.Random) -> bytes:
         values = json.loads(data)
@@ -164,7 +165,7 @@ def spoil_json(required: bool = True) -> Spoil:
 
 
 def places(values: Any) -> Any:
-    """All (holder, key) of a JSON document."""
+    """Yield all (holder, key) of a JSON document."""
     keys = (
         values.keys() if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ()
     )
@@ -174,7 +175,7 @@ def places(values: Any) -> Any:
 
 
 def spoil_index(data: bytes, chance: random.Random) -> bytes:
-    """A row that says what cannot be, a path out of the root, or a column too few."""
+    """Return an index with an impossible value, a path out of the root, or a missing column."""
     lines = [line.split(",") for line in data.decode().splitlines()]
     row, names = chance.randrange(1, len(lines)), lines[0]
     column = chance.choice(names)
@@ -222,7 +223,7 @@ def spoil_index(data: bytes, chance: random.Random) -> bytes:
 
 
 def spoil_table(data: bytes, chance: random.Random) -> bytes:
-    """A cell that is no finite number, a row too few, a column too many or too few."""
+    """Return a table with a cell that is no finite number, a missing row, or a column too many or too few."""
     lines = [line.split(",") for line in data.decode().splitlines()]
     row = chance.randrange(len(lines))
     cell = chance.randrange(len(lines[row]))
@@ -258,7 +259,7 @@ def spoil_table(data: bytes, chance: random.Random) -> bytes:
 
 
 def spoil_head(head: Callable[[bytes], int]) -> Spoil:
-    """Random damage of the first bytes alone: what follows is any numbers."""
+    """Return a random damage of the first bytes alone, as any numbers may follow."""
 
     def spoil(data: bytes, chance: random.Random) -> bytes:
         size = head(data)
@@ -268,7 +269,7 @@ def spoil_head(head: Callable[[bytes], int]) -> Spoil:
 
 
 def spoil_length(data: bytes, chance: random.Random) -> bytes:
-    """Cut or grown."""
+    """Return a file that is cut or longer."""
     return (
         data[: chance.randrange(len(data))]
         if chance.random() < 0.7
@@ -277,7 +278,7 @@ def spoil_length(data: bytes, chance: random.Random) -> bytes:
 
 
 def spoil_flags(data: bytes, chance: random.Random) -> bytes:
-    """A flag that there is not, without its value, or with one that cannot be."""
+    """Return flags with an unknown one, one without its value, or one with an impossible value."""
     flag, values = chance.choice(
         [
             ("n_past", ("0", "-1", "x", "1.5", "nan", "", "9999999999", "'")),
@@ -295,11 +296,11 @@ def spoil_flags(data: bytes, chance: random.Random) -> bytes:
     return data + f"\n--{flag} {chance.choice(values)}\n".encode()
 
 
-# ---------------------------------------------------------------------------------------------------------- readers
+# ---------------------------------------------------------------------------------------------------- readers
 
 
 def make_readers(folder: Path) -> dict[str, Reader]:
-    """A sound file of every kind below `folder`, and what reads it."""
+    """Write a valid file of every kind below `folder`, and return their readers by name."""
     generator = np.random.default_rng(0)
     data, run = folder / "data", folder / "run"
     for split, count in (("train", 3), ("validate", 2), ("test", 2)):
@@ -308,8 +309,9 @@ def make_readers(folder: Path) -> dict[str, Reader]:
     build_index(data, "squares")
     pack(data, folder / "packed", workers=1)
     flags = (
-        f"--data_root {data} --log_dir {run} --model dcgan --recurrence spatial --width 0.05 --norm group --g_dim 8 --z_dim 1 "
-        "--rnn_size 4 --n_past 2 --n_future 4 --n_eval 6 --batch_size 2 --niter 1 --epoch_size 2 --precision float32 --device cpu"
+        f"--data_root {data} --log_dir {run} --model dcgan --recurrence spatial --width 0.05 --norm group "
+        "--g_dim 8 --z_dim 1 --rnn_size 4 --n_past 2 --n_future 4 --n_eval 6 --batch_size 2 --niter 1 "
+        "--epoch_size 2 --precision float32 --device cpu"
     )
     assert train_command.main(flags.split()) == 0
     assert evaluate_command.main([str(run), "--n_sample", "2", "--device", "cpu"]) == 0
@@ -323,7 +325,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         return value_of(checkpoint.load_model(run, "last")[0].state_dict())
 
     def resume(training: Training) -> Callable[[], Any]:
-        """The optimiser's state, of which also a step has to be possible."""
+        """Return a function that loads the optimiser's state, with which a step must be possible."""
 
         def read() -> Any:
             training.learner.load(checkpoint.find(training.run, "last"))
@@ -335,14 +337,14 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         return read
 
     def resumed() -> Any:
-        """All that a run goes on from, and what it does with it: it is at its end already."""
+        """Return the progress and weights of a run that is resumed at its end."""
         training = Training(config, resume=True)
         with contextlib.redirect_stdout(io.StringIO()):
             training.fit()
         return training.progress, load_weights()
 
     def signed(part: str, spoil: Spoil) -> Spoil:
-        """Signs the checkpoint anew after its part was spoiled."""
+        """Return a damage of one part of a checkpoint that is then signed again."""
 
         def spoil_and_sign(content: bytes, chance: random.Random) -> bytes:
             spoiled = spoil(content, chance)
@@ -393,7 +395,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         return report.written, {file.name: file.read_bytes() for file in sorted(out.glob("0/*"))}
 
     def spoil_example(_: bytes, chance: random.Random) -> bytes:
-        """A record whose checksums match and whose features cannot be."""
+        """Return a record with right checksums and impossible features."""
         spoiled = dict(features)
         name = chance.choice(
             sorted(name for name in spoiled if not name.startswith("0/") or chance.random() < 0.5)
@@ -421,7 +423,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         return tfrecords.record(tfrecords.example(spoiled))
 
     def spoil_framing(content: bytes, chance: random.Random) -> bytes:
-        """Random damage of the message within intact framing, so that the checksums match."""
+        """Return a record with a damaged message in intact framing, so that the checksums match."""
         return tfrecords.record(spoil_bytes(content[12:-4], chance))
 
     version = folder / "rlds"
@@ -555,7 +557,7 @@ def value_of(tensors: dict[str, Any]) -> str:
     ).hexdigest()
 
 
-# ------------------------------------------------------------------------------------------------------------ trial
+# ------------------------------------------------------------------------------------------------------ trial
 
 
 class Hung(BaseException):
@@ -601,7 +603,7 @@ KINDS: dict[str, Callable[[Path, bytes], None]] = {
 def try_reader(
     reader: Reader, spoil: Spoil, bad: bool, sound: Any, chance: random.Random, kind: str = ""
 ) -> tuple[str, str]:
-    """(outcome, what to tell of it) of one spoiled file, or of a `kind` in its place, which is put right again."""
+    """Return (outcome, description) of a damaged file, or of a `kind` in its place; then restore the file."""
     kept = {path: path.read_bytes() for path in reader.path.parent.iterdir() if path.is_file()}
     data = kept[reader.path]
     spoiled = kind.encode() if kind else spoil(data, chance)
@@ -639,7 +641,7 @@ def try_reader(
 
 
 def what_differs(data: bytes, spoiled: bytes) -> str:
-    """Where the two begin to differ, apart from the spaces of JSON."""
+    """Return where two files begin to differ, apart from the spaces of JSON."""
     with contextlib.suppress(ValueError):
         data = json.dumps(json.loads(data)).encode()
     alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(data, spoiled, strict=False))
@@ -648,7 +650,7 @@ def what_differs(data: bytes, spoiled: bytes) -> str:
 
 
 def fuzz(readers: dict[str, Reader], inputs: int, seed: int = 0) -> dict[str, Counter]:
-    """Outcomes of so many spoiled files for each reader; what should not be is printed."""
+    """Return the outcomes of so many damaged files for each reader; print those that are wrong."""
 
     def hang(*_: object) -> None:
         raise Hung
@@ -678,6 +680,7 @@ def fuzz(readers: dict[str, Reader], inputs: int, seed: int = 0) -> dict[str, Co
 
 
 def main() -> int:
+    """Fuzz the readers and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("readers", nargs="*", help="some of them (default: all)")
     parser.add_argument("--inputs", type=int, default=500, help="for each reader (default: %(default)s)")
@@ -694,9 +697,8 @@ def main() -> int:
     total = sum(counts.values(), Counter())
     print(f"{'all':16s}" + "".join(f"{total[outcome]:17d}" for outcome in OUTCOMES))
     wrong = total["accepted"] + total["crashed"] + total["hung"]
-    print(
-        f"{total.total() - total['other sound file']} bad inputs, {wrong} wrong, {time.monotonic() - began:.0f} s"
-    )
+    bad = total.total() - total["other sound file"]
+    print(f"{bad} bad inputs, {wrong} wrong, {time.monotonic() - began:.0f} s")
     return bool(wrong)
 
 

@@ -1,10 +1,10 @@
-"""A soak: trains, scores and evaluates without end at small size, and watches memory, open files, threads and the run's folder.
+"""A soak: train, score and evaluate for long, and watch memory, open files, threads and the run folder.
 
     python -m tests.hardening.soak                30 minutes
     python -m tests.hardening.soak --minutes 5
 
-Each turn resumes the run for some epochs, with a process that reads its data, then evaluates it, all within this one process. Exits
-with 1 if open files or threads grow, or memory by more than 2 % over the second half.
+Each turn resumes the run for some epochs, with a process that reads its data, then evaluates it, all within
+this one process. Exits with 1 if open files or threads grow, or memory by more than 2 % over the second half.
 """
 
 import argparse
@@ -32,7 +32,7 @@ GROWTH = 0.02
 
 @dataclass(frozen=True)
 class Reading:
-    """What a turn leaves in use."""
+    """The resources that are in use after a turn."""
 
     turn: int
     steps: int
@@ -44,22 +44,22 @@ class Reading:
 
 
 def prepare(folder: Path) -> list[str]:
-    """Writes a small data set and returns the flags of the run."""
+    """Write a small data set and return the flags of the run."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 24), ("validate", 8), ("test", 8)):
         for number in range(count):
             write_sequence(folder / "data" / split / str(number), *moving_square(generator, 15))
     build_index(folder / "data", "squares")
     flags = (
-        f"--data_root {folder / 'data'} --log_dir {folder / 'run'} --model dcgan --recurrence spatial --width 0.1 --g_dim 16 "
-        "--z_dim 3 --rnn_size 16 --n_past 2 --n_future 6 --n_eval 8 --batch_size 4 "
+        f"--data_root {folder / 'data'} --log_dir {folder / 'run'} --model dcgan --recurrence spatial "
+        "--width 0.1 --g_dim 16 --z_dim 3 --rnn_size 16 --n_past 2 --n_future 6 --n_eval 8 --batch_size 4 "
         f"--epoch_size {STEPS} --tfr 0.5 --workers 1 --device cpu"
     )
     return flags.split()
 
 
 def turn(flags: list[str], number: int) -> None:
-    """Goes on with the run for some epochs and evaluates it."""
+    """Continue the run for some epochs and evaluate it."""
     run = flags[flags.index("--log_dir") + 1]
     with contextlib.redirect_stdout(io.StringIO()):
         assert train.main([*flags, "--niter", str(EPOCHS * (number + 1)), "--resume"]) == 0
@@ -67,15 +67,22 @@ def turn(flags: list[str], number: int) -> None:
 
 
 def read(folder: Path, number: int, began: float) -> Reading:
+    """Return the resources in use after a turn; `began` is the monotonic time of the start."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     size = sum(path.stat().st_size for path in (folder / "run").rglob("*") if path.is_file())
     return Reading(
-        number, last_step(folder / "run"), (time.monotonic() - began) / 60, pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
-        len(os.listdir("/proc/self/fd")), threading.active_count(), size / 1e6,
-    )  # fmt: skip
+        turn=number,
+        steps=last_step(folder / "run"),
+        minutes=(time.monotonic() - began) / 60,
+        memory_mb=pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
+        files=len(os.listdir("/proc/self/fd")),
+        threads=threading.active_count(),
+        run_mb=size / 1e6,
+    )
 
 
 def main() -> int:
+    """Run the soak and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30.0)
     args = parser.parse_args()

@@ -26,7 +26,7 @@ def test_bad_files_are_refused_in_one_line(readers, capfd):
 
 
 def test_the_harness_notices(readers):
-    """A reader that believes its file is found out, be it by another value, by an error of its own or by never ending."""
+    """It tells a reader that accepts a bad file from one that crashes, hangs or reads the same."""
     path = readers["table"].path
 
     def spoil(data: bytes, _: object) -> bytes:

@@ -27,17 +27,17 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}"}
 
 @pytest.fixture(scope="module")
 def finished(data_root, tmp_path_factory) -> Path:
-    """A run of one epoch."""
+    """Train a run of one epoch."""
     run = tmp_path_factory.mktemp("finished") / "run"
-    flags = "--model dcgan --recurrence spatial --width 0.1 --g_dim 16 --z_dim 3 --rnn_size 16 --n_past 2 --n_future 4 --n_eval 6"
-    flags += " --batch_size 4 --niter 1 --epoch_size 3 --device cpu"
+    flags = "--model dcgan --recurrence spatial --width 0.1 --g_dim 16 --z_dim 3 --rnn_size 16"
+    flags += " --n_past 2 --n_future 4 --n_eval 6 --batch_size 4 --niter 1 --epoch_size 3 --device cpu"
     assert train.main([*flags.split(), "--data_root", str(data_root), "--log_dir", str(run)]) == 0
     return run
 
 
 @pytest.fixture
 def trained(finished, tmp_path) -> Path:
-    """A copy of it."""
+    """Copy it."""
     return shutil.copytree(finished, tmp_path / "run")
 
 
@@ -54,12 +54,12 @@ def ended(words: list, **options) -> subprocess.CompletedProcess:
 
 
 def the_line(errors: str) -> str:
-    """All that stands on stderr, which is one line."""
+    """Return the only line of stderr."""
     (line,) = errors.splitlines()
     return line
 
 
-# ------------------------------------------------------------------------------------------------------- before the work
+# -------------------------------------------------------------------------------------------- before the work
 
 
 def fail(*_: object, **__: object) -> None:
@@ -69,25 +69,33 @@ def fail(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("name", "first"),
     [
-        ("evaluate", (scoring, "evaluate")), ("render", (render, "choose_sequences")), ("report", (report, "evaluate_run")),
-        ("rollout", (rollout, "roll_out_sequence")), ("show", (show, "sample_split")), ("pack", (pack, "read_tables")),
-        ("benchmark", (model, "measure")), ("compare", (compare, "train_run")),
+        ("evaluate", (scoring, "evaluate")),
+        ("render", (render, "choose_sequences")),
+        ("report", (report, "evaluate_run")),
+        ("rollout", (rollout, "roll_out_sequence")),
+        ("show", (show, "sample_split")),
+        ("pack", (pack, "read_tables")),
+        ("benchmark", (model, "measure")),
+        ("compare", (compare, "train_run")),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_written_is_said_before_hours_of_work(
     trained, data_root, tmp_path, monkeypatch, capsys, name, first
 ):
     monkeypatch.setattr(*first, fail)
     (tmp_path / "file").write_text("mine")
     out = tmp_path / "file" / "below"
+    small = ["--data_root", data_root, "--device", "cpu", "--n_eval", "6", "--n_future", "4"]
     main, words = {
-        "evaluate": (evaluate.main, [trained, "--out", out]), "render": (render.main, [trained, "--out", out]),
-        "report": (report.main, [trained, "--out", out / "page.html"]), "rollout": (rollout.main, [trained, "--out", out]),
+        "evaluate": (evaluate.main, [trained, "--out", out]),
+        "render": (render.main, [trained, "--out", out]),
+        "report": (report.main, [trained, "--out", out / "page.html"]),
+        "rollout": (rollout.main, [trained, "--out", out]),
         "show": (svg_data.main, ["show", data_root, "--out", out / "sheet.png"]),
         "pack": (svg_data.main, ["pack", data_root, out]),
         "benchmark": (benchmark.main, ["--json", out / "rows.json", "--device", "cpu"]),
-        "compare": (compare.main, [out, "--data_root", data_root, "--device", "cpu", "--n_eval", "6", "--n_future", "4"]),
-    }[name]  # fmt: skip
+        "compare": (compare.main, [out, *small]),
+    }[name]
     assert main([str(word) for word in words]) == 2
     assert f"{out}: no file can be written there (Not a directory); make it writable" in the_line(
         capsys.readouterr().err
@@ -131,8 +139,8 @@ def test_a_run_that_cannot_be_written(trained, tmp_path):
     words = python("experiments.evaluate", trained, "--n_sample", "0")
     done = ended(under([f"--bind {trained} {trained}", f"-o remount,ro,bind {trained}"], words))
     assert done.returncode == 2
-    told = f"svg-evaluate: {trained}/evaluation: no file can be written there (Read-only file system); make it writable, or copy"
-    assert the_line(done.stderr).startswith(told)
+    reason = "no file can be written there (Read-only file system); make it writable, or copy"
+    assert the_line(done.stderr).startswith(f"svg-evaluate: {trained}/evaluation: {reason}")
 
 
 def test_a_log_dir_that_cannot_be_written(trained, data_root, tmp_path):
@@ -158,7 +166,7 @@ def test_data_that_cannot_be_written_are_trained_and_scored_on(trained, data_roo
     assert contents(data_root) == before
 
 
-# ------------------------------------------------------------------------------------------------------- after the work
+# --------------------------------------------------------------------------------------------- after the work
 
 
 def test_scores_that_cannot_be_written_are_printed(trained, monkeypatch, capsys):
@@ -186,7 +194,7 @@ def test_scores_are_written_though_nobody_reads_them(trained, tmp_path):
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == ["test_n0.md", "test_n0.tex"]
 
 
-# ------------------------------------------------------------------------------------------------------- released models
+# -------------------------------------------------------------------------------------------- released models
 
 
 def test_two_commands_that_take_a_released_model_at_once(tmp_path, monkeypatch, capsys):
@@ -230,7 +238,7 @@ def test_no_room_for_a_released_model(tmp_path):
     assert the_line(done.stderr) == "svg-evaluate: push-sim: No space left on device; make room"
 
 
-# ------------------------------------------------------------------------------------------------------- leftovers
+# -------------------------------------------------------------------------------------------------- leftovers
 
 
 @pytest.fixture
@@ -247,7 +255,7 @@ def busy(monkeypatch):
 
 
 def leave_things(folder: Path, elsewhere: Path) -> Path:
-    """What a killed writer may leave and what else may be called so; returns what cannot be removed."""
+    """Write leftovers of a killed writer, and links of such names; return the one that cannot be removed."""
     (folder / f".file.1{files.TEMPORARY}").write_text("part")
     (folder / f".folder.1{files.TEMPORARY}" / "deep").mkdir(parents=True)
     (folder / f".link.1{files.TEMPORARY}").symlink_to(elsewhere)

@@ -47,7 +47,7 @@ def test_each_released_model_is_whole_and_light_and_has_a_card():
 
 @pytest.fixture(scope="module")
 def pushing() -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames uint8 [4,30,3,64,64] and conditions [4,30,7] of the first sequences that released models are tested on."""
+    """Simulate the first test sequences: frames uint8 [4,30,3,64,64] and conditions [4,30,7]."""
     pytest.importorskip("mujoco")
     from data_tools.simulators.push import simulate_sequence
 
@@ -150,7 +150,7 @@ def test_quickstart_with_a_released_model(tmp_path):
         assert (tmp_path / "push-sim" / "report.html").exists()
 
 
-# ------------------------------------------------------------------------------------------------------- --init_from
+# ------------------------------------------------------------------------------------------------ --init_from
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def trained(small_config) -> Path:
 
 
 def begun(config, trained: Path, **values) -> dict[str, torch.Tensor]:
-    """The weights with which a training that begins from `trained` would begin."""
+    """Return the weights with which a training that begins from `trained` would begin."""
     config = changed(config, init_from=str(trained), log_dir=f"{trained}-2", **values)
     return Training(config).learner.model.state_dict()
 
@@ -197,7 +197,7 @@ def test_conditions_of_another_width_leave_the_rest(small_config, tmp_path, caps
 
 @pytest.mark.parametrize("recurrence", ["spatial", "vector"])
 def test_a_model_taken_over_predicts_what_the_origin_predicts(recurrence):
-    """The same raw actions and positions give the same frames, whatever the statistics of the new data are."""
+    """The same raw actions and positions give the same frames, whatever the new data's statistics."""
     config = dataclasses.replace(small_model().config, recurrence=recurrence)
     origin, other = (
         make_model(config, [mean] * 4, [std] * 4).eval() for mean, std in ((0.3, 0.2), (-1.0, 5.0))
@@ -223,7 +223,7 @@ def test_a_model_taken_over_predicts_what_the_origin_predicts(recurrence):
 
 
 def test_statistics_stay_where_no_columns_are_taken_over():
-    """Of another hidden size no layer that takes in conditions fits: what is new sees new data standardised."""
+    """With another hidden size no layer for conditions fits, and new layers see standardised data."""
     config = small_model().config
     origin = make_model(config, [0.3] * 4, [0.2] * 4)
     for changes, kept in (
@@ -283,14 +283,14 @@ def test_flags_of_the_model_are_as_there_and_a_resumed_run_stays_its_own(
 
 
 def tuning(config, trained: Path, **values):
-    """The configuration of a training that begins from `trained`."""
+    """Return the configuration of a training that begins from `trained`."""
     return changed(config, init_from=str(trained), **{"log_dir": f"{trained}-2"} | values)
 
 
 def test_the_start_is_scored_and_is_the_best_until_an_epoch_beats_it(
     small_config, trained, monkeypatch, capsys
 ):
-    """Epoch 0 has the origin's scores; after it epochs that are 2 and 1 dB worse, and at the end a word about it."""
+    """Epoch 0 has the origin's scores; epochs that are 2 and 1 dB worse follow, and a verdict at the end."""
     capsys.readouterr()
     training = Training(tuning(small_config, trained))
     score = training.score
@@ -317,10 +317,8 @@ def test_the_start_is_scored_and_is_the_best_until_an_epoch_beats_it(
     best = checkpoint.find(run, "best")
     assert best.step == 0 and best.progress.best_psnr == first
     assert_same(weights(run, "best"), weights(trained, "best"))
-    assert (
-        f"did not improve on the start: the best epoch, 2, has pred {first - 1:.2f} dB, the start {first:.2f} dB"
-        in printed[-1]
-    )
+    verdict = f"the best epoch, 2, has pred {first - 1:.2f} dB, the start {first:.2f} dB"
+    assert f"did not improve on the start: {verdict}" in printed[-1]
     assert "stays the best checkpoint; try a lower --lr (found 0.002)" in printed[-1]
 
 
@@ -406,7 +404,8 @@ def test_fine_tuning_a_released_model_begins_at_its_score_and_stays_there(tmp_pa
     simulate(tmp_path / "data", sequences=16, seed=7, splits=(0.75, 0.25, 0), frames=6, workers=1)
     index.build_index(tmp_path / "data")
     recipe = Path(train.__file__).parent / "recipes" / "fine_tune.args"
-    flags = "--init_from push-sim --data_root data --log_dir tuned --device cpu --n_future 4 --n_eval 6 --niter 2 --epoch_size 3"
+    flags = "--init_from push-sim --data_root data --log_dir tuned --device cpu --n_future 4 --n_eval 6"
+    flags += " --niter 2 --epoch_size 3"
     assert train.main([f"@{recipe}", *flags.split()]) == 0
     start, *epochs = read_metrics(tmp_path / "tuned")
     assert min(line["val_pred_psnr"] for line in epochs) > start["val_pred_psnr"] - 0.3

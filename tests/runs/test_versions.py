@@ -1,4 +1,4 @@
-"""Files that earlier versions of this project wrote can be read: ``versions/<schema>/``, as they were written then."""
+"""Files that earlier versions of this project wrote can be read: ``versions/<schema>/``."""
 
 import dataclasses
 import shutil
@@ -22,7 +22,7 @@ from tests.support.runs import changed
 
 
 def test_every_version_has_its_files():
-    """Whoever raises a version keeps files of the one before, and a test of them here."""
+    """A new version needs files of the one before, and a test of them here."""
     kept = {int(folder.name) for folder in VERSIONS.iterdir()}
     assert kept == set(range(1, checkpoint.SCHEMA_VERSION))
     assert (layout.SCHEMA_VERSION, config_module.SCHEMA_VERSION) == (1, 1)

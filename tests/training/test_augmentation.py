@@ -25,7 +25,7 @@ def test_nothing_changes_without_an_amount():
 
 
 def test_a_shift_by_whole_pixels():
-    """5 of 32 columns are 10/32 of half a frame: what comes to the middle lies 5 pixels to the right and 2 of 16 rows below."""
+    """The point that moves to the middle lies 5 of 32 columns to the right and 2 of 16 rows below."""
     frames, poses = clip()
     amounts = torch.tensor([[[0.0, 0.0], [2 * 10 / 32, 2 * 4 / 16]]])
     moved, skeleton = shift_and_scale(frames, poses, amounts)

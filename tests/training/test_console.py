@@ -12,7 +12,7 @@ GIVEN = "actions and true positions of the future"
 
 
 def said(config: Config, step: int = 0) -> dict[str, str]:
-    """The lines of the start by their first words."""
+    """Return the first lines by their first words."""
     root, data = config.data.data_root, config.data
     training = SequenceDataset(root, "train", data.n_past + data.n_future, data.conditions)
     validation = SequenceDataset(root, "validate", data.n_eval, data.conditions)
@@ -23,11 +23,13 @@ def said(config: Config, step: int = 0) -> dict[str, str]:
 def test_the_start_says_with_what_it_trains(small_config):
     config = changed(small_config, niter=300, epoch_size=600, batch_size=12)
     assert said(config) == {
-        "data": f"{config.data.data_root}: 12 training, 5 validation sequences; 2 frames given with {GIVEN}, 4 predicted",
+        "data": f"{config.data.data_root}: 12 training, 5 validation sequences; "
+        f"2 frames given with {GIVEN}, 4 predicted",
         "model": "1,234,567 weights on cpu (2 threads, bfloat16)",
         "training": "300 epochs of 600 steps of 12 clips",
         "schedule": "beta 0.0001 throughout (no KL annealing); teacher forcing 1 throughout",
-        "scores": "PSNR in dB in validation: rec has seen the true frames, pred has not; *: the best pred so far, which is kept",
+        "scores": "PSNR in dB in validation: rec has seen the true frames, pred has not; "
+        "*: the best pred so far, which is kept",
     }
     config = changed(config, accumulate=3, max_minutes=6.0, validate_sequences=3)
     assert (
@@ -40,7 +42,8 @@ def test_the_start_says_with_what_it_trains(small_config):
 def test_validation_of_other_lengths_is_told(small_config):
     """`--n_eval 10` validates on 8 frames."""
     config = changed(small_config, n_future=10, n_eval=10)
-    expected = f"; 2 frames given with {GIVEN}, 10 predicted; 8 in validation: --n_eval 10 counts the given ones, 12 would predict 10"
+    expected = f"; 2 frames given with {GIVEN}, 10 predicted; 8 in validation: "
+    expected += "--n_eval 10 counts the given ones, 12 would predict 10"
     assert said(config)["data"].endswith(expected)
     assert said(changed(config, n_eval=12))["data"].endswith(f"; 2 frames given with {GIVEN}, 10 predicted")
     assert "; 2 frames given, 10 predicted" in said(changed(config, conditions="none"))["data"]
@@ -107,7 +110,7 @@ class Clock:
         monkeypatch.setattr(console.time, "monotonic", lambda: self.now)
 
     def steps(self, forecast: Forecast, numbers: range, seconds: float) -> list[str]:
-        """What is said during these steps, which begin with the first after `numbers.start`."""
+        """Return the lines printed during these steps, the first being `numbers.start` + 1."""
         lines = []
         for number in numbers:
             self.now += seconds
@@ -145,12 +148,12 @@ def test_a_training_of_more_than_a_day_is_warned_of_after_half_a_minute(monkeypa
 
 def test_a_line_of_an_epoch():
     values = {
-        "loss": 0.010854, "mse": 0.010734, "kl": 1.14, "beta": 1e-4, "tfr": 0.5, "val_rec_psnr": 22.957, "val_pred_psnr": 21.594,
-        "frames_per_second": 622.4, "skipped": 0, "lr": 0.1,
+        "loss": 0.010854, "mse": 0.010734, "kl": 1.14, "beta": 1e-4, "tfr": 0.5, "val_rec_psnr": 22.957,
+        "val_pred_psnr": 21.594, "frames_per_second": 622.4, "skipped": 0, "lr": 0.1,
     }  # fmt: skip
     assert epoch_line(3, 100, 0.52, values, is_best=True) == (
-        "epoch   3 step    100    0.5 min  loss 0.01085 mse 0.01073 kl 1.14 beta 1.0e-04 tfr 0.50 rec 22.96 pred 21.59 "
-        "frames/s 622 *"
+        "epoch   3 step    100    0.5 min  loss 0.01085 mse 0.01073 kl 1.14 beta 1.0e-04 tfr 0.50 rec 22.96 "
+        "pred 21.59 frames/s 622 *"
     )
     line = epoch_line(3, 100, 0.52, values | {"skipped": 2}, is_best=False)
     assert line.endswith("frames/s 622  2 steps skipped, not finite")
@@ -165,8 +168,8 @@ def test_the_verdict_on_a_training_that_made_it_worse(tmp_path):
         ]
         return worse_than_start(tmp_path, lines, 0.01)
 
-    assert verdict(28.0, 27.0, 27.5, 27.2).startswith(
-        f"{tmp_path}: training did not improve on the start: the best epoch, 2, has pred 27.50 dB, the start 28.00 dB"
-    )
+    worse = "the best epoch, 2, has pred 27.50 dB, the start 28.00 dB"
+    expected = f"{tmp_path}: training did not improve on the start: {worse}"
+    assert verdict(28.0, 27.0, 27.5, 27.2).startswith(expected)
     assert verdict(28.0, 27.0, 28.1) is None and verdict(None, 27.0) is None
     assert "no epoch was trained, the start 28.00 dB" in verdict(28.0)

@@ -45,7 +45,7 @@ def train(config: Config, run: Path, processes: int, **changes) -> subprocess.Co
     "changes",
     [
         {"norm": "group", "tfr": 0.5, "accumulate": 2, "max_grad_norm": 1.0},
-        # SGD: Adam's first steps turn the rounding in gradients that are zero, of biases before batch norm, into whole steps
+        # SGD: biases before batch norm have zero gradients, whose rounding Adam's first steps would blow up
         {
             "norm": "batch",
             "recurrence": "vector",
@@ -93,7 +93,7 @@ def test_the_failure_of_one_process_ends_all(small_config, data_root, tmp_path):
 
 
 def start(config: Config, run: Path, rank: int, port: int, prelude: str = "", **changes) -> subprocess.Popen:
-    """One of two processes, without a launcher that would look after them."""
+    """Start one of two processes, without a launcher that would end the other."""
     code = f"import sys\n{prelude}\nfrom experiments.train import main\nsys.exit(main(sys.argv[1:]))"
     places = {
         "RANK": rank,

@@ -1,4 +1,4 @@
-"""Trainings that are stopped, starved, lied to or ill: nothing is lost, and one line says what to do."""
+"""Trainings that are stopped, run out of memory or disk, or read damaged files: one line says what to do."""
 
 import errno
 import hashlib
@@ -33,7 +33,7 @@ from tests.training.test_distributed import arguments
 
 
 def at_step(training: Training, number: int, act) -> Training:
-    """Lets `act` happen in the step."""
+    """Let `act` happen in the step."""
     step = training.learner.step
 
     def with_act(given, *rest):
@@ -51,12 +51,12 @@ def flip(path: Path, place: int = 500) -> None:
     path.write_bytes(data)
 
 
-# ---------------------------------------------------------------------------------------------------------- stopping
+# --------------------------------------------------------------------------------------------------- stopping
 
 
 @pytest.fixture(scope="module")
 def whole(data_root, tmp_path_factory):
-    """(configuration, run that never stopped): two epochs of three steps, some of them free running."""
+    """Return (configuration, run that never stopped): two epochs of three steps, some free running."""
     config = make_config(data_root, tmp_path_factory.mktemp("whole"), norm="batch", tfr=0.5)
     return config, Training(config).fit()
 
@@ -78,7 +78,7 @@ def test_stopped_at_any_step_it_ends_as_if_it_never_had(whole, tmp_path, step, a
 
 
 def test_stopped_while_it_scores(whole, tmp_path):
-    """The steps of the epoch are saved, and the scores are taken when it is resumed."""
+    """The epoch's steps are saved, and the scores are taken when it is resumed."""
     config = changed(whole[0], log_dir=str(tmp_path / "run"))
     training = Training(config)
     interrupt_scoring(training)
@@ -153,7 +153,7 @@ def test_the_command_line(whole, tmp_path):
     assert checkpoint.load_config(run).train.niter == 10**6  # as it was trained
 
 
-# ------------------------------------------------------------------------------------------------- damaged checkpoints
+# ---------------------------------------------------------------------------------------- damaged checkpoints
 
 
 def test_the_checkpoint_before_a_damaged_one(whole, tmp_path, capsys):
@@ -289,13 +289,13 @@ def test_sizes_in_a_configuration_are_not_believed(small_config):
         load_model(run)
 
 
-# ---------------------------------------------------------------------------------------------------------- numbers
+# ---------------------------------------------------------------------------------------------------- numbers
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd", "muon"])
 @pytest.mark.parametrize("of", ["loss", "gradients"])
 def test_a_step_that_is_not_finite_is_skipped(small_config, monkeypatch, optimizer, of):
-    """Weights, statistics of batch norm and the optimiser's state are what they were; the next step is as usual."""
+    """Weights, statistics of batch norm and the optimiser's state stay; the next step is as usual."""
     training = Training(changed(small_config, optimizer=optimizer, norm="batch", niter=1, epoch_size=4))
     learner, kept = training.learner, {}
     parameter = learner.model.posterior.output.weight
@@ -373,7 +373,7 @@ def test_the_likely_cure():
     )
 
 
-# ------------------------------------------------------------------------------------------------------ means that fail
+# -------------------------------------------------------------------------------------------- means that fail
 
 
 @pytest.mark.parametrize("fault", ["memory", "numbers", "disk", "ours"])
@@ -417,7 +417,7 @@ def test_a_reader_that_is_killed(small_config):
     began = time.monotonic()
     with pytest.raises(
         InputError,
-        match=r"a process that reads data ended, with -9 \(Killed\).*lower --workers.* keeps its last checkpoint",
+        match=r"a process that reads data ended, with -9 \(Killed\).*lower --workers.* keeps its last check",
     ):
         training.fit()
     step = checkpoint.find(run, "last").step  # of what was read before there are some steps more
@@ -442,8 +442,11 @@ def test_no_room_for_a_checkpoint(small_config):
     done = subprocess.run(
         [sys.executable, "-m", "experiments.train", "--log_dir", str(run), "--resume", "--niter", "2"],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2)),
-        cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": f"{torch.get_num_threads()}"},
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": f"{torch.get_num_threads()}"},
+    )
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr, done.stderr
     assert f"svg-train: {run}/checkpoints/step-00000006" in done.stderr
