@@ -70,7 +70,7 @@ def test_a_file_that_is_changed_is_named(squares, name, change):
     change(path)
     with pytest.raises(
         InputError,
-        match=f"^{path}: not as when {run} was begun: .*; restore what was changed, or add --take_over",
+        match=f"^{path}: not as when {run} was begun, .*; restore what was changed, or add --take_over",
     ):
         Training(changed(squares, niter=2), resume=True)
 

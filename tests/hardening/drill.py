@@ -37,11 +37,12 @@ SIGNALS = (signal.SIGKILL,) * 8 + (signal.SIGINT, signal.SIGTERM)
 JOBS = ("simulate", "simulate_dance", "bair", "rlds", "frames", "index", "pack", "train", "evaluate")
 EXIT_CODES = (0, 130, 143, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM)
 """The last two occur before or after Python handles signals."""
-MODEL = (  # noqa: SIM905
-    "--model dcgan --recurrence spatial --width 0.1 --g_dim 16 --z_dim 3 --rnn_size 16 --n_past 2 "
-    "--n_future 4 --n_eval 6 --batch_size 4 --niter 4 --epoch_size 20 --tfr 0.5 --lr_schedule cosine --optimizer muon "
-    "--precision float32 --device cpu"
-).split()
+MODEL = (
+    *("--model", "dcgan", "--recurrence", "spatial", "--width", "0.1", "--g_dim", "16", "--z_dim", "3"),
+    *("--rnn_size", "16", "--n_past", "2", "--n_future", "4", "--n_eval", "6", "--batch_size", "4"),
+    *("--niter", "4", "--epoch_size", "20", "--tfr", "0.5", "--lr_schedule", "cosine"),
+    *("--optimizer", "muon", "--precision", "float32", "--device", "cpu"),
+)
 
 
 @dataclass(frozen=True)
