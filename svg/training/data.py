@@ -1,4 +1,4 @@
-"""The data of a training: its splits, which must fit the flags, and its batches."""
+"""The data of a training: splits that fit the flags, the device, and the batches."""
 
 import dataclasses
 from collections.abc import Callable, Generator
@@ -9,6 +9,7 @@ import torch
 from data_tools import layout
 from data_tools.errors import InputError
 
+from .. import runtime
 from ..config import Config
 from ..models.registry import MODELS
 from ..sequences import Batch, ResidentBatches, SequenceDataset, TrainingBatches
@@ -57,6 +58,15 @@ def open_data(config: Config) -> tuple[Config, SequenceDataset, SequenceDataset 
     if (layout.read_index(Path(data.data_root))["split"] == "validate").any():
         validation = SequenceDataset(data.data_root, "validate", data.n_eval, data.conditions)
     return config, training, validation
+
+
+def prepare_device(config: Config) -> torch.device:
+    """Return the device to train on, after settings of the process for it. Raises `InputError`."""
+    device = runtime.choose_device(config.train.device)
+    if config.data.data_device == "cuda" and device.type != "cuda":
+        raise InputError(f"--data_device cuda: the training runs on the {device.type}; use --data_device cpu")
+    runtime.prepare(device)
+    return device
 
 
 class Batches:

@@ -15,14 +15,14 @@ from data_tools.command import tell
 from data_tools.errors import InputError
 from data_tools.lock import locked
 
-from .. import fingerprint, runtime
+from .. import fingerprint
 from ..config import Config
 from ..runs import checkpoint, metrics_log
 from ..runs.progress import EpochSums, Progress
 from ..sequences import Batch
 from . import console, distributed, faults, resumption, schedules
 from .clock import Clock
-from .data import Batches, open_data
+from .data import Batches, open_data, prepare_device
 from .learner import Learner, StepReport
 from .schedules import EpochSettings
 from .signals import Stopped, StopRequest
@@ -48,12 +48,7 @@ class Training:
         self.run = Path(config.train.log_dir)
         self.config, self.training_data, self.validation_data = open_data(config)
         train = self.config.train
-        self.device = runtime.choose_device(train.device)
-        if self.config.data.data_device == "cuda" and self.device.type != "cuda":
-            raise InputError(
-                f"--data_device cuda: the training runs on the {self.device.type}; use --data_device cpu"
-            )
-        runtime.prepare(self.device)
+        self.device = prepare_device(self.config)
         self.world = distributed.join(self.device)
         self.circumstances = resumption.circumstances(
             self.config, self.training_data, self.device, self.world
@@ -256,14 +251,9 @@ class Training:
         raise Stopped(self.stop.signal, console.stopped(self.run, step))
 
     def _finish_epoch(self, settings: EpochSettings | None, scores: dict[str, float]) -> None:
-        """Log and save an epoch; without `settings`, the start of a run that took over weights.
-
-        The metrics come first and the last checkpoint at the end: a resumed run repeats whatever was cut off
-        between.
-        """
-        faults.check_weights(self.learner, self.progress.step)
+        """Log and save an epoch; without `settings`, the start of a run that took over weights."""
         progress = self.progress
-        step = progress.step
+        faults.check_weights(self.learner, progress.step)
         metrics = dict(scores)
         timing = {"minutes": round(progress.minutes, 3)}
         if settings is not None:
@@ -271,12 +261,20 @@ class Training:
             metrics = progress.sums.means() | {"skipped": progress.sums.skipped} | schedule | scores
             timing["frames_per_second"] = round(settings.frames_per_second, 1)
         if not np.isfinite(list(metrics.values())).all():
-            advice = "lower --lr or set --max_grad_norm 1"
-            raise InputError(f"scores are not finite after step {step - 1}; {advice}{faults.kept(self.run)}")
+            fault = f"scores are not finite after step {progress.step - 1}"
+            raise InputError(f"{fault}; lower --lr or set --max_grad_norm 1{faults.kept(self.run)}")
         progress.sums = EpochSums()
-        if not self.world.is_main:
-            return
-        numbers = {"epoch": math.ceil(step / self.config.train.epoch_size), "step": step}
+        if self.world.is_main:
+            self._log_and_save(metrics, timing)
+
+    def _log_and_save(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
+        """Write the epoch's metrics, the best weights and, at the end, the last checkpoint.
+
+        A resumed run repeats whatever was cut off in between.
+        """
+        progress = self.progress
+        epoch = math.ceil(progress.step / self.config.train.epoch_size)
+        numbers = {"epoch": epoch, "step": progress.step}
         score = metrics.get("val_pred_psnr")
         is_best = score is None or progress.best_psnr is None or score > progress.best_psnr
         if is_best:
@@ -285,10 +283,8 @@ class Training:
         if is_best:
             self.learner.save_best(self.run, progress)
         self._save()
-        tell(
-            console.epoch_line(**numbers, minutes=progress.minutes, values=metrics | timing, is_best=is_best)
-        )
-        console.tell_all(self._forecast.after_epoch(step, progress.minutes))
+        tell(console.epoch_line(epoch, progress.step, progress.minutes, metrics | timing, is_best))
+        console.tell_all(self._forecast.after_epoch(progress.step, progress.minutes))
 
     def _save(self) -> None:
         """Write the last checkpoint. Raises `InputError` for weights that are not finite."""
