@@ -16,8 +16,8 @@ from data_tools.index import build_index
 from experiments import compare, evaluate, plot, quickstart, render, report, train
 from tests.support.places import ROOT
 
-TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --feedback feature --tfr 0
---n_past 2 --n_future 4 --n_eval 6 --batch_size 4 --niter 1 --epoch_size 2 --device cpu"""
+TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8
+--feedback feature --tfr 0 --n_past 2 --n_future 4 --n_eval 6 --batch_size 4 --niter 1 --epoch_size 2 --device cpu"""
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +175,10 @@ def test_studies_of_another_base():
     }
     written = {name: compare.as_flags(changes) for name, changes in runs["blend"].items()}
     assert written == {
-        "no_blend": "--no-blend --warp none", "warp_observed": "--blend --warp observed", "warp_before": "--blend --warp before"
-    }  # fmt: skip
+        "no_blend": "--no-blend --warp none",
+        "warp_observed": "--blend --warp observed",
+        "warp_before": "--blend --warp before",
+    }
     assert runs["grid"] == {"grid_16": {"grid": 16}}
     assert list(compare.changed_runs(compare.parse(["out"]), compare.studies(args)["tfr"])) == [
         "tfr_falling",
