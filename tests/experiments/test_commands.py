@@ -17,7 +17,8 @@ from experiments import compare, evaluate, plot, quickstart, render, report, tra
 from tests.support.places import ROOT
 
 TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8
---feedback feature --tfr 0 --n_past 2 --n_future 4 --n_eval 6 --batch_size 4 --niter 1 --epoch_size 2 --device cpu"""
+--feedback feature --tfr 0 --n_past 2 --n_future 4 --n_eval 6 --batch_size 4 --niter 1 --epoch_size 2
+--device cpu"""
 
 
 @pytest.fixture(scope="module")
