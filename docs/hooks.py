@@ -80,9 +80,10 @@ def site_path(path: str) -> str:
         return "recipes.md#" + posixpath.basename(path).replace(".", "").lower()
     if path == "docs" or path.startswith("docs/"):
         return posixpath.relpath(path, "docs")
-    if path.endswith(".py") and path.startswith(PACKAGES):
-        module = path.removesuffix(".py").replace("/", ".")
-        return f"api/{module.rpartition('.')[0]}.md#{module}"
+    module = path.removesuffix(".py").replace("/", ".")
+    package = module.rpartition(".")[0]
+    if module in api_modules().get(package, []):
+        return f"api/{package}.md#{module}"
     if (ROOT / path).is_dir():
         return (
             posixpath.join(path, "README.md")
