@@ -24,11 +24,13 @@ SPLIT_NAMES = {*SPLITS, *SPLIT_FOLDERS.values()}  # of folders that hold sequenc
 
 
 @contextlib.contextmanager
-def claimed(root: Path, recipe_file: str, recipe: dict[str, Any]) -> Generator[None]:
+def claimed(root: Path, recipe_file: str, recipe: dict[str, Any], shared: bool = False) -> Generator[None]:
     """Take `root` for one run of one recipe.
 
     Meanwhile nobody else writes there, and all that is there was made by the same recipe. The recipe is kept
-    in ``<root>/<recipe_file>``; leftovers of an interrupted run of it are removed.
+    in ``<root>/<recipe_file>``; leftovers of an interrupted run of it are removed. With `shared`, other runs
+    of the recipe that share the root may write there at the same time, and leftovers stay: they may be
+        theirs.
 
     Raises `InputError` if the root was made by another recipe, holds sequences of unknown origin, or is being
     written by another process; nothing is lost then.
@@ -36,8 +38,11 @@ def claimed(root: Path, recipe_file: str, recipe: dict[str, Any]) -> Generator[N
     if root.exists() and not root.is_dir():
         raise InputError(f"{root}: is a file, expected a folder; name another root")
     root.mkdir(parents=True, exist_ok=True)
-    with locked(root):
+    with locked(root, shared):
         _compare_recipes(root, recipe_file, recipe)
+        if shared:
+            yield
+            return
         folders = [root, *(Path(folder) for name in SPLIT_NAMES for folder, _ in walk(root / name, root))]
         for folder in folders:
             for line in remove_leftovers(folder):
@@ -50,10 +55,11 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict[str, Any]) -> No
     path = root / recipe_file
     text = json.dumps(recipe, indent=2) + "\n"
     recipe = json.loads(text)
+    holds_splits = _holds_splits(root)  # first: another shard writes its recipe before its sequences
     if path.exists():
         earlier = read_json(path, "restore it or write into another root")
         different = [name for name in recipe | earlier if earlier.get(name) != recipe.get(name)]
-        if different and _holds_splits(root):
+        if different and holds_splits:
             name = different[0]
             found = f"found {name} {_short(earlier.get(name))}"
             expected = f"expected {_short(recipe.get(name))} as now asked for"
@@ -61,7 +67,7 @@ def _compare_recipes(root: Path, recipe_file: str, recipe: dict[str, Any]) -> No
             raise InputError(f"{path}: {found}, {expected}; {advice}")
         if not different:
             return
-    elif _holds_splits(root):
+    elif holds_splits:
         raise InputError(
             f"{root}: holds sequences of another origin (no {recipe_file}); write into another root"
         )

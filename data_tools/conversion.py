@@ -33,6 +33,30 @@ Shares = tuple[float, float, float]
 Job = TypeVar("Job")
 
 
+@dataclass(frozen=True)
+class WorkShard:
+    """One of several runs of the same command that fill a data root together, on one machine or on many.
+
+    Args:
+        number: of this run, from 1.
+        count: of the runs.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this run does all the work alone."""
+        return self.count == 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+WHOLE = WorkShard()
+
+
 @dataclass
 class Report:
     """The result of a conversion, or of one job of it.
@@ -42,17 +66,20 @@ class Report:
         present: number of sequences that were there already.
         left_out: a line for each thing that was left out.
         notes: a line for each doubt and each choice.
+        shard: the part of the work that this run did.
     """
 
     written: int = 0
     present: int = 0
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    shard: WorkShard = WHOLE
 
     def add(self, other: Self) -> None:
         """Add the counts and lines of another report."""
         for entry in fields(self):
-            setattr(self, entry.name, getattr(self, entry.name) + getattr(other, entry.name))
+            if entry.name != "shard":
+                setattr(self, entry.name, getattr(self, entry.name) + getattr(other, entry.name))
 
 
 @dataclass(frozen=True)
@@ -82,8 +109,12 @@ def fill_root(
     target: Callable[[Job], Path] | None = None,
     report: Report | None = None,
     out: Path | None = None,
+    shard: WorkShard = WHOLE,
 ) -> Report:
     """Fill a data root by doing all jobs, and index it.
+
+    One shard of several does every so many-th job and indexes nothing: the same command without a shard, when
+    all are through, finds every sequence there and writes the index.
 
     Args:
         root: the data root, or several that the same jobs write into.
@@ -95,15 +126,19 @@ def fill_root(
             count as present and are not started.
         report: what is known before the jobs start, such as missing files. Their reports are added to it.
         out: the folder for the list of what was left out; that of the root by default.
+        shard: the part of the jobs that is done.
 
     Returns the report. Raises `InputError` if there is no sequence in the end, and whatever the jobs raise.
     """
     roots = [root] if isinstance(root, DataRoot) else list(root)
     report = Report() if report is None else report
     folder = roots[0].folder
+    report.shard = shard
+    jobs = jobs[shard.number - 1 :: shard.count]
     with ExitStack() as claims:
         for data_root in roots:
-            claims.enter_context(claimed(data_root.folder, data_root.recipe_file, data_root.recipe))
+            claim = claimed(data_root.folder, data_root.recipe_file, data_root.recipe, not shard.is_whole)
+            claims.enter_context(claim)
         open_jobs = [job for job in jobs if target is None or not target(job).is_dir()]
         present = len(jobs) - len(open_jobs)
         report.present += present
@@ -117,6 +152,8 @@ def fill_root(
             for part in in_order(work, open_jobs, workers, folder):
                 report.add(part)
                 bar.update()
+        if not shard.is_whole:
+            return report
         _list_left_out(folder if out is None else out, report.left_out)
         if not report.written + report.present:
             reason = next(iter(report.left_out + report.notes), "there are none")
@@ -143,8 +180,12 @@ def print_report(out: Path, roots: Iterable[Path], report: Report, verb: str = "
         tell(f"note: {line}")
     left_out = ""
     if report.left_out:
-        left_out = f", {len(report.left_out)} left out as damaged (see {LEFT_OUT_FILE})"
+        listed = f" (see {LEFT_OUT_FILE})" if report.shard.is_whole else ""
+        left_out = f", {len(report.left_out)} left out as damaged{listed}"
     tell(f"{out}: {report.written} sequences {verb}, {report.present} were there already{left_out}")
+    if not report.shard.is_whole:
+        tell(f"shard {report.shard}: when all are through, the same command without --shard writes the index")
+        return
     for root in roots:
         tell(describe_index(root, layout.read_index(root)))
 
@@ -160,6 +201,25 @@ def add_splits_argument(parser: argparse.ArgumentParser, default: str = "") -> N
         metavar=("TRAIN", "VALIDATE", "TEST"),
         help=f"their shares, adding up to 1 (default: {default or usual})",
     )
+
+
+def add_shard_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --shard."""
+    parser.add_argument(
+        "--shard",
+        type=_parse_shard,
+        default=WHOLE,
+        metavar="I/N",
+        help="do the I-th of N parts of the work, as one of N jobs of a queue; when all are done, the same "
+        "command without it writes the index",
+    )
+
+
+def _parse_shard(text: str) -> WorkShard:
+    number, _, count = text.partition("/")
+    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) < 10**6:
+        return WorkShard(int(number), int(count))
+    raise argparse.ArgumentTypeError(f"found {text}, expected I/N like 3/8, from 1/8 to 8/8")
 
 
 def check_shares(shares: Sequence[float]) -> None:

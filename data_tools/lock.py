@@ -17,10 +17,11 @@ PATIENCE = 5.0  # seconds: the last worker of a killed run may need some to noti
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Generator[None]:
+def locked(folder: Path, shared: bool = False) -> Generator[None]:
     """Hold the lock on a folder for this process and, through `share_lock`, for its workers.
 
-    The workers keep it even if this process is killed. Raises `InputError` if another process holds it.
+    The workers keep it even if this process is killed. With `shared` other processes may hold it, too, if
+    they all share it. Raises `InputError` if another process holds it.
     """
     if fcntl is None:
         yield
@@ -30,7 +31,7 @@ def locked(folder: Path) -> Generator[None]:
     try:
         while True:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:

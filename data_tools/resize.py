@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from . import layout
-from .conversion import DataRoot, Report, fill_root, print_report
+from .conversion import WHOLE, DataRoot, Report, WorkShard, add_shard_argument, fill_root, print_report
 from .converters.images import add_fit_arguments, check_image_width, fit_picture
 from .errors import InputError
 from .files import open_regular, whole_folder
@@ -37,7 +37,12 @@ class Job:
 
 
 def resize(
-    root: Path, out: Path, image_width: int = 64, fit: str = "crop", workers: int | None = None
+    root: Path,
+    out: Path,
+    image_width: int = 64,
+    fit: str = "crop",
+    workers: int | None = None,
+    shard: WorkShard = WHOLE,
 ) -> Report:
     """Copy the data set `root` into the data root `out`, with frames of ``image_width`` pixels square.
 
@@ -46,6 +51,7 @@ def resize(
         out: another folder.
         image_width, fit: see `images.fit_picture`.
         workers: number of processes; as many as there are processors if None.
+        shard: the part of the work that is done.
 
     Raises `InputError` for data with poses, whose frames may have any size, and for a sequence that cannot be
     read.
@@ -69,7 +75,7 @@ def resize(
     recipe["data set"] = f"{info.name}, {len(index)} sequences, {digest}"
     work = partial(_copy, root, image_width, fit)
     target = DataRoot(out, recipe, info.name, info.source)
-    return fill_root(target, jobs, work, workers, target=lambda job: job.folder)
+    return fill_root(target, jobs, work, workers, target=lambda job: job.folder, shard=shard)
 
 
 def _folder(out: Path, split: str, name: str) -> Path:
@@ -126,9 +132,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="data root to write")
     add_fit_arguments(parser)
     add_workers_argument(parser)
+    add_shard_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Copy a data set and print what was done."""
-    report = resize(args.root, args.out, args.image_width, args.fit, args.workers)
+    report = resize(args.root, args.out, args.image_width, args.fit, args.workers, shard=args.shard)
     print_report(args.out, [args.out], report)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..conversion import DataRoot, Report, fill_root, print_report
+from ..conversion import WHOLE, DataRoot, Report, WorkShard, add_shard_argument, fill_root, print_report
 from ..errors import InputError
 from ..files import natural_key, walk
 from ..layout import SPLITS
@@ -156,6 +156,7 @@ def convert(
     validate_shards: int | None = None,
     workers: int | None = None,
     skip_damaged: bool = False,
+    shard: WorkShard = WHOLE,
 ) -> Report:
     """Convert the shards under `source` into the data root `out`, index included.
 
@@ -165,6 +166,7 @@ def convert(
         camera: "aux1" (which papers on prediction use), "main" or "both".
         validate_shards: number of the last training shards that are for validation; see `find_shards`.
         workers: number of processes; as many as there are processors if None.
+        shard: the part of the work that is done.
         skip_damaged: leave damaged records out instead of raising.
 
     Raises `InputError` naming shard, record and byte offset for a record that is damaged or not of BAIR's
@@ -181,7 +183,7 @@ def convert(
         name = f"bair {folder.name}" if camera == "both" else "bair"
         roots.append(DataRoot(folder, recipe, name, "BAIR robot pushing, softmotion30_44k"))
     work = partial(_convert_shard, roots=folders, skip_damaged=skip_damaged)
-    return fill_root(roots, jobs, work, workers, report=Report(notes=notes), out=out)
+    return fill_root(roots, jobs, work, workers, report=Report(notes=notes), out=out, shard=shard)
 
 
 def _convert_shard(job: tuple[str, Path], roots: dict[str, Path], skip_damaged: bool) -> Report:
@@ -223,11 +225,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--skip_damaged", action="store_true", help="leave damaged records out and name them")
     add_workers_argument(parser)
+    add_shard_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Convert a data set and print what was done."""
     report = convert(
-        args.source, args.out, args.camera, args.validate_shards, args.workers, args.skip_damaged
+        args.source,
+        args.out,
+        args.camera,
+        args.validate_shards,
+        args.workers,
+        args.skip_damaged,
+        shard=args.shard,
     )
     print_report(args.out, data_roots(args.out, args.camera).values(), report)

@@ -18,8 +18,11 @@ from PIL import Image
 from ..command import tell
 from ..conversion import (
     DEFAULT_SHARES,
+    WHOLE,
     DataRoot,
     Report,
+    WorkShard,
+    add_shard_argument,
     add_splits_argument,
     assign_splits,
     check_shares,
@@ -155,6 +158,7 @@ def convert(
     shares: tuple[float, float, float] | None = None,
     workers: int | None = None,
     skip_damaged: bool = False,
+    shard: WorkShard = WHOLE,
 ) -> tuple[Selection, Report]:
     """Convert the episodes of a LeRobot data set into the data root `out`, index included.
 
@@ -169,6 +173,7 @@ def convert(
         shares: deal all episodes out in these shares; if None, the source's own splits are kept, unless
             training is all it has.
         workers: processes; as many as there are processors if None.
+        shard: the part of the work that is done.
         skip_damaged: leave damaged episodes out instead of raising.
 
     Raises `InputError` naming flag or file.
@@ -200,7 +205,7 @@ def convert(
     root = DataRoot(
         Path(out), recipe, Path(source).resolve().name, f"LeRobot {info.version}, {selection.camera}"
     )
-    fill_root(root, jobs, work, workers, target=lambda job: job[1], report=report)
+    fill_root(root, jobs, work, workers, target=lambda job: job[1], report=report, shard=shard)
     return selection, report
 
 
@@ -267,6 +272,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip_damaged", action="store_true", help="leave damaged episodes out and name them"
     )
     add_workers_argument(parser)
+    add_shard_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -284,6 +290,7 @@ def run(args: argparse.Namespace) -> None:
         shares,
         args.workers,
         args.skip_damaged,
+        shard=args.shard,
     )
     tell(
         f"camera {selection.camera}, actions {' '.join(selection.actions) or 'none'}, "

@@ -22,8 +22,11 @@ from PIL import Image
 from ..command import tell
 from ..conversion import (
     DEFAULT_SHARES,
+    WHOLE,
     DataRoot,
     Report,
+    WorkShard,
+    add_shard_argument,
     add_splits_argument,
     assign_splits,
     check_shares,
@@ -201,6 +204,7 @@ def convert(
     shares: tuple[float, float, float] | None = None,
     workers: int | None = None,
     skip_damaged: bool = False,
+    shard: WorkShard = WHOLE,
 ) -> tuple[Selection, Report]:
     """Convert the episodes under `source` into the data root `out`, index included.
 
@@ -212,6 +216,7 @@ def convert(
         shares: assign all episodes to train, validate and test in these shares. If None, the splits of the
             source are kept; if training is all it has, its episodes are assigned 8 : 1 : 1.
         workers: number of processes; as many as there are processors if None.
+        shard: the part of the work that is done.
         skip_damaged: leave damaged episodes out instead of raising.
 
     Raises `InputError` naming shard, record and byte offset for an episode that is damaged or lacks what was
@@ -237,7 +242,7 @@ def convert(
     work = partial(_convert_episodes, out=out, steps=steps, selection=selection, skip_damaged=skip_damaged)
     root = DataRoot(out, recipe, found.dataset, f"RLDS, {selection.camera}")
     report = Report(left_out=absent, notes=found.notes)
-    fill_root(root, jobs, work, workers, report=report)
+    fill_root(root, jobs, work, workers, report=report, shard=shard)
     files = [folder / FEATURES_FILE, folder / INFO_FILE, *(shard.path for shard in shards)]
     report.notes += itertools.chain(*list_unread(folder, among(files)))
     return selection, report
@@ -315,6 +320,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip_damaged", action="store_true", help="leave damaged episodes out and name them"
     )
     add_workers_argument(parser)
+    add_shard_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -331,6 +337,7 @@ def run(args: argparse.Namespace) -> None:
         shares,
         args.workers,
         args.skip_damaged,
+        shard=args.shard,
     )
     tell(
         f"camera {selection.camera}, actions {' '.join(selection.actions) or 'none'}, "

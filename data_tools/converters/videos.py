@@ -26,9 +26,12 @@ from PIL import Image
 
 from ..conversion import (
     DEFAULT_SHARES,
+    WHOLE,
     DataRoot,
     Report,
     Shares,
+    WorkShard,
+    add_shard_argument,
     add_splits_argument,
     assign_splits,
     check_shares,
@@ -137,6 +140,7 @@ def convert(
     workers: int | None = None,
     skip_damaged: bool = False,
     camera: str | None = None,
+    shard: WorkShard = WHOLE,
 ) -> Report:
     """Convert recordings into the data root `out`, index included.
 
@@ -148,6 +152,7 @@ def convert(
         image_width, fit: see `images.fit_picture`.
         shares: of train, validate and test.
         workers: number of processes; as many as there are processors if None.
+        shard: the part of the work that is done.
         skip_damaged: leave a recording out from the damaged place on instead of raising.
         camera: see `recordings.plan_recordings`.
 
@@ -180,7 +185,7 @@ def convert(
     }
     work = partial(_convert_recording, out, length, every, image_width, fit, shares, skip_damaged)
     root = DataRoot(out, recipe, source.resolve().stem, "videos and pictures")
-    return fill_root(root, recordings, work, workers, report=Report(notes=notes))
+    return fill_root(root, recordings, work, workers, report=Report(notes=notes), shard=shard)
 
 
 def _convert_recording(
@@ -283,6 +288,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip_damaged", action="store_true", help="leave recordings out from the damaged place on"
     )
     add_workers_argument(parser)
+    add_shard_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -298,5 +304,6 @@ def run(args: argparse.Namespace) -> None:
         args.workers,
         args.skip_damaged,
         args.camera,
+        shard=args.shard,
     )
     print_report(args.out, [args.out], report)

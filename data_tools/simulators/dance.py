@@ -17,7 +17,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..conversion import DEFAULT_SHARES, DataRoot, Report, Shares, assign_splits, fill_root, print_report
+from ..conversion import (
+    DEFAULT_SHARES,
+    WHOLE,
+    DataRoot,
+    Report,
+    Shares,
+    WorkShard,
+    assign_splits,
+    fill_root,
+    print_report,
+)
 from ..errors import InputError
 from ..pool import check_workers
 from ..poses import frames_root, write_sequence
@@ -63,6 +73,7 @@ def simulate(
     image_width: int = 64,
     frames: int = 630,
     workers: int | None = None,
+    shard: WorkShard = WHOLE,
 ) -> Report:
     """Simulate those of `sequences` sequences that `root` does not have yet, and index it.
 
@@ -74,6 +85,7 @@ def simulate(
         image_width: width of the frames in pixels, a multiple of 8 from 32 to 512; they are half as high.
         frames: of each sequence, 2 or more.
         workers: number of processes; as many as there are processors if None.
+        shard: the part of the work that is done.
 
     Raises `InputError` if a value is out of range, MuJoCo is not installed, or `root` holds another
     simulation or foreign sequences; nothing is lost then.
@@ -97,7 +109,12 @@ def simulate(
     work = partial(_simulate_to, root, seed, frames, image_width)
     # Frames are written after the poses: where they are the sequence is complete.
     return fill_root(
-        data_root, jobs, work, workers, target=lambda job: frames_root(root, job.split) / str(job.number)
+        data_root,
+        jobs,
+        work,
+        workers,
+        target=lambda job: frames_root(root, job.split) / str(job.number),
+        shard=shard,
     )
 
 
@@ -115,6 +132,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Simulate, write the index and print what was done."""
     report = simulate(
-        args.root, args.sequences, args.seed, tuple(args.splits), args.image_width, args.frames, args.workers
+        args.root,
+        args.sequences,
+        args.seed,
+        tuple(args.splits),
+        args.image_width,
+        args.frames,
+        args.workers,
+        shard=args.shard,
     )
     print_report(args.root, [args.root], report, verb="simulated")

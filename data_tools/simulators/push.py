@@ -26,9 +26,12 @@ from .. import folders
 from ..command import tell
 from ..conversion import (
     DEFAULT_SHARES,
+    WHOLE,
     DataRoot,
     Report,
     Shares,
+    WorkShard,
+    add_shard_argument,
     add_splits_argument,
     assign_splits,
     check_shares,
@@ -127,6 +130,7 @@ def simulate(
     frames: int = 30,
     workers: int | None = None,
     truth: bool = False,
+    shard: WorkShard = WHOLE,
 ) -> PushReport:
     """Simulate those of `sequences` sequences that `root` does not have yet, and index it.
 
@@ -138,6 +142,7 @@ def simulate(
         image_width: width and height of the frames in pixels, a multiple of 4 from 16 to 512.
         frames: of each sequence, 2 or more.
         workers: number of processes; as many as there are processors if None.
+        shard: the part of the work that is done.
         truth: also write what each pixel shows and where the objects are; see `data_tools.truth`.
 
     Raises `InputError` if a value is out of range, MuJoCo is not installed, or `root` holds another
@@ -167,7 +172,7 @@ def simulate(
         _simulate_to, root=root, seed=seed, frames=frames, image_width=image_width, with_truth=truth
     )
     report = PushReport()
-    fill_root(data_root, jobs, work, workers, target=lambda job: job.folder, report=report)
+    fill_root(data_root, jobs, work, workers, target=lambda job: job.folder, report=report, shard=shard)
     return report
 
 
@@ -232,6 +237,7 @@ def add_simulation_arguments(
         "--seed", type=int, default=0, help="another one gives other sequences (default: %(default)s)"
     )
     add_workers_argument(parser)
+    add_shard_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -245,6 +251,7 @@ def run(args: argparse.Namespace) -> None:
         args.frames,
         args.workers,
         args.truth,
+        shard=args.shard,
     )
     print_report(args.root, [], report, verb="simulated")
     if report.written:

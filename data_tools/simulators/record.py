@@ -22,8 +22,11 @@ from PIL import Image
 
 from ..command import tell
 from ..conversion import (
+    WHOLE,
     DataRoot,
     Report,
+    WorkShard,
+    add_shard_argument,
     add_splits_argument,
     assign_splits,
     check_shares,
@@ -181,6 +184,7 @@ def record(
     episodes: int,
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1),
     workers: int | None = None,
+    shard: WorkShard = WHOLE,
 ) -> Report:
     """Record those of `episodes` episodes that `root` does not have yet, index included.
 
@@ -206,7 +210,7 @@ def record(
     name = recording.env.rpartition(":")[2]
     data_root = DataRoot(Path(root), recipe, name, f"Gymnasium, {name}", RECIPE_FILE)
     work = partial(_record_to, recording=recording)
-    return fill_root(data_root, jobs, work, workers, target=lambda job: job[1])
+    return fill_root(data_root, jobs, work, workers, target=lambda job: job[1], shard=shard)
 
 
 def _record_to(job: tuple[int, Path], recording: Recording) -> Report:
@@ -246,6 +250,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_fit_arguments(parser)
     add_splits_argument(parser)
     add_workers_argument(parser)
+    add_shard_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -266,6 +271,6 @@ def run(args: argparse.Namespace) -> None:
         args.image_width,
         args.fit,
     )
-    report = record(args.root, recording, args.episodes, tuple(args.splits), args.workers)
+    report = record(args.root, recording, args.episodes, tuple(args.splits), args.workers, shard=args.shard)
     tell(f"{args.env}: {args.policy or 'random actions'}")
     print_report(args.root, [args.root], report)
