@@ -12,8 +12,7 @@ from pathlib import Path
 from data_tools.command import run_command, tell
 from data_tools.errors import InputError
 from data_tools.files import check_writable
-from svg.config import add_config_arguments
-from svg.flags import FlagParser
+from svg.flags import FlagParser, add_config_arguments, config_from_arguments, flag_values
 from svg.models.registry import MODELS
 
 from . import RECIPES, evaluate, train
@@ -113,7 +112,6 @@ def as_flags(changes: dict[str, str | int | float]) -> str:
 
 def train_run(wanted: argparse.Namespace) -> None:
     """Trains one run to its end, from where it is. Raises `InputError` if its folder holds another."""
-    from svg.config import config_from_arguments, flag_values
     from svg.runs.checkpoint import exists, load_config
     from svg.runs.metrics_log import last_step
     from svg.training.resumption import WITHOUT_EFFECT
@@ -135,7 +133,6 @@ def train_run(wanted: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    from svg.config import config_from_arguments
     from svg.figures.plotting import plot_frames, plot_training
     from svg.runs.checkpoint import FIGURES
     from svg.runs.metrics_log import read_metrics

@@ -110,10 +110,10 @@ def report(args: argparse.Namespace) -> None:
         raise InputError("--fps: expected a number from 0.1 to 50")
 
     from data_tools.files import check_file_writable, write_text
-    from svg.config import flag_values
     from svg.evaluation.tables import Table
     from svg.figures.plotting import frame_curves, training_curves
     from svg.figures.report import build_report, figure_svg
+    from svg.flags import flag_values
     from svg.runs.metrics_log import read_metrics
 
     check(args)

@@ -11,8 +11,8 @@ from data_tools import layout
 from data_tools.command import run_command, tell
 from data_tools.errors import InputError
 from data_tools.pool import check_workers
-from svg.config import Config, TrainConfig, add_config_arguments, config_from_arguments, flag_values
-from svg.flags import FlagParser
+from svg.config import Config, TrainConfig
+from svg.flags import FlagParser, add_config_arguments, config_from_arguments, flag_values
 
 from . import RECIPES
 from .command import report_left_out

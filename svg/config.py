@@ -1,21 +1,21 @@
-"""The configuration of a run: frozen dataclasses, whose fields are the command-line flags and the keys of ``config.json``.
+"""The configuration of a run: frozen dataclasses.
 
-A field says all that there is to a flag (`_flag`): default, help text, choices, bounds and family. Every dataclass checks
-itself when it is made, so that no invalid configuration exists.
+Their fields are the command-line flags and the keys of ``config.json``. A field says all that there is to a
+flag (`_flag`): default, help text, choices, bounds and family. Every dataclass checks itself when it is made,
+so that no invalid configuration exists.
 """
 
-import argparse
 import dataclasses
 import json
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from data_tools.errors import InputError
+from data_tools.json_files import read_dataclass
 
-from .flags import OldSpellings, add_foreign_flags, names_of
 from .models.registry import BACKBONES, MODELS, ModelEntry
 
 SCHEMA_VERSION = 1
@@ -37,15 +37,15 @@ def _flag(
 ) -> Any:
     """Return a dataclass field that is a flag.
 
-    `family` names the models that use it (`ModelEntry.families`), "" for all. `old` are old spellings of its values.
-    `bounds` are those of a number, which is never negative: above, below, most.
+    `family` names the models that use it (`ModelEntry.families`), "" for all. `old` are old spellings of its
+    values. `bounds` are those of a number, which is never negative: above, below, most.
     """
     metadata = {"help": help, "choices": choices, "family": family, "old": old or {}, **bounds}
     return field(default=default, metadata=metadata)
 
 
 def _check_fields(section: Any, most: int = MAX_NUMBER) -> None:
-    """Raise `InputError` for values out of their choices or bounds; `most` is for integers without their own."""
+    """Raise `InputError` for a value out of its choices or bounds; `most` holds for integers without one."""
     for item in fields(section):
         value = getattr(section, item.name)
         choices = item.metadata.get("choices")
@@ -80,13 +80,14 @@ class DataConfig:
     n_eval: int = _flag(12, "frames of a clip in validation, observed ones included")
     clip_start: str = _flag(
         "random",
-        "training clips: one of each sequence in every pass, from a random or its first frame on, or all that there are, "
-        "overlapping (sliding) or one after the other (disjoint)",
+        "training clips: one of each sequence in every pass, from a random or its first frame on, or all "
+        "that there are, overlapping (sliding) or one after the other (disjoint)",
         ("random", "first", "sliding", "disjoint"),
     )
     far_start: float = _flag(
         0.0,
-        "share of the training clips whose given frame is any of the sequence instead of the one before the second frame",
+        "share of the training clips whose given frame is any of the sequence instead of the one before the "
+        "second frame",
         most=1,
     )
     augment: float = _flag(
@@ -113,14 +114,14 @@ class DataConfig:
 class ModelConfig:
     """The model: which one it is, and the sizes of its parts.
 
-    One class holds the flags of all models, since ``config.json`` and ``--help`` list them side by side. A flag with a
-    `family` is refused for models that do not use it.
+    One class holds the flags of all models, since ``config.json`` and ``--help`` list them side by side. A
+    flag with a `family` is refused for models that do not use it.
     """
 
     model: str = _flag(
         "svg",
-        "predictor: svg, of robots from actions and positions, or pose_cvae, of a person from poses; vgg and dcgan mean svg "
-        "with that --backbone",
+        "predictor: svg, of robots from actions and positions, or pose_cvae, of a person from poses; vgg and "
+        "dcgan mean svg with that --backbone",
         MODELS,
         old=OLD_MODELS,
     )
@@ -163,7 +164,8 @@ class ModelConfig:
     )
     feedback: str = _flag(
         "frame",
-        "what free running feeds back: the predicted frame, encoded again (as published), or the predicted features",
+        "fed back in free running: the predicted frame, encoded again (as published), or the predicted "
+        "features",
         ("frame", "feature"),
         "svg",
     )
@@ -172,8 +174,8 @@ class ModelConfig:
     )
     warp: str = _flag(
         "none",
-        "with --blend: the decoder also draws from where each pixel comes, for what is moved along: in the last observed "
-        "frame, or in the frame before the drawn one, seen or predicted",
+        "with --blend: the decoder also draws from where each pixel comes, for what is moved along: in the "
+        "last observed frame, or in the frame before the drawn one, seen or predicted",
         ("none", "observed", "before"),
         "svg",
     )
@@ -190,7 +192,7 @@ class ModelConfig:
     )
     anchor: bool = _flag(
         False,
-        "pose_cvae: every frame is also drawn with the features of the last given one, so that nothing drifts",
+        "pose_cvae: draw every frame also with the features of the last given one, so that nothing drifts",
         family="pose_cvae",
     )
     keep_given: bool = _flag(
@@ -240,7 +242,7 @@ class ModelConfig:
 
     @property
     def feature_grid(self) -> int:
-        """Height and width of the features of the spatial form; 0: those of the vector form are one vector."""
+        """Height and width of the features of the spatial form; 0 for the vector form."""
         return self.grid if self.spatial else 0
 
     @property
@@ -254,7 +256,10 @@ class ModelConfig:
         return self.image_height or self.image_width, self.image_width
 
     def stored(self) -> dict[str, Any]:
-        """Return the values as ``config.json`` has them: the backbone under the name ``model``, as version 0.1 reads it."""
+        """Return the values as ``config.json`` has them.
+
+        Version 0.1 reads them, too: the backbone has the name ``model`` there.
+        """
         values = dataclasses.asdict(self)
         backbone = values.pop("backbone")
         if self.model == "svg":
@@ -267,7 +272,8 @@ class TrainConfig:
     log_dir: str = _flag("runs/latest", "run folder: config.json, metrics.jsonl, checkpoints, figures")
     init_from: str = _flag(
         "",
-        "begin with the best weights of this run or released model; flags of the model are then as there, unless given",
+        "begin with the best weights of this run or released model; flags of the model that are not given "
+        "are then as there",
     )
     batch_size: int = _flag(20, "clips a step", above=0, most=10**6)
     accumulate: int = _flag(
@@ -359,89 +365,23 @@ class Config:
 
     @staticmethod
     def from_values(values: dict[str, Any], origin: str) -> "Config":
-        """Return the configuration of a ``config.json`` of this or an earlier release, which anybody may have written.
+        """Return the configuration of a ``config.json`` of this or an earlier release.
 
-        Raises `InputError`; `origin` is the file that it names.
+        Anybody may have written the file: every value is checked. Raises `InputError` that names `origin`.
         """
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
             expected = f"expected {SCHEMA_VERSION}; use a matching release"
             raise InputError(f"{origin}: found schema version {version!r}, {expected}")
-        for name, kind in SECTIONS.items():
-            _check_section(name, kind, values.get(name), origin)
+        sections = {name: values.get(name) for name in SECTIONS}
+        model = sections["model"]
+        if isinstance(model, dict):
+            sections["model"] = model | OLD_MODELS.get(str(model.get("model")), {})
         try:
-            return Config(**{name: kind(**values[name]) for name, kind in SECTIONS.items()})
+            return read_dataclass(Config, sections, origin, "restore this file or use a newer release")
         except InputError as error:
             names = re.sub(r"(?<!\S)--(?=\w)", "", str(error))  # as they stand in the file
-            raise InputError(f"{origin}: {names}") from None
+            raise InputError(names) from None
 
 
 SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
-
-
-def _check_section(name: str, kind: type, values: Any, origin: str) -> None:
-    """Raise `InputError` unless `values` are an object of known keys with values of the right types."""
-    if not isinstance(values, dict):
-        raise InputError(f"{origin}: found no section {name}; restore this file")
-    types = {item.name: item.type for item in fields(kind)}
-    for key, value in values.items():
-        if key not in types:
-            unknown = f"found {key!r} in {name}, which this release does not know"
-            raise InputError(f"{origin}: {unknown}; use a newer one")
-        accepted = (int, float) if types[key] is float else types[key]
-        if not isinstance(value, accepted) or (isinstance(value, bool) and types[key] is not bool):
-            expected = f"expected {types[key].__name__}; restore this file"
-            raise InputError(f"{origin}: {key} is {repr(value)[:40]}, {expected}")
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add one flag for each field that is a flag, and the flags of other programs that are known."""
-    for section in SECTIONS.values():
-        group = parser.add_argument_group(section.__name__.removesuffix("Config").lower())
-        for item in fields(section):
-            if "help" in item.metadata:
-                group.add_argument(*names_of(item.name), **_argument_options(item))
-    add_foreign_flags(parser)
-
-
-def _argument_options(item: dataclasses.Field) -> dict[str, Any]:
-    """Return the options with which argparse takes the flag of a field."""
-    options: dict[str, Any] = {"default": item.default, "help": item.metadata["help"]}
-    if item.type is bool:
-        return options | {"action": argparse.BooleanOptionalAction}
-    if not item.metadata["choices"]:
-        metavar = {int: "N", float: "X", str: "NAME"}[item.type]
-        return options | {"type": item.type, "metavar": metavar}
-    options |= {"type": str.lower if item.type is str else item.type, "choices": item.metadata["choices"]}
-    if item.metadata["old"]:
-        options |= {"action": OldSpellings, "old": item.metadata["old"]}
-    return options
-
-
-def flag_values(config: Config, names: Iterable[str] = SECTIONS) -> dict[str, Any]:
-    """Return the configuration, or the sections `names` of it, as flags: {flag: value}."""
-    sections = (getattr(config, name) for name in names)
-    return {
-        item.name: getattr(section, item.name)
-        for section in sections
-        for item in fields(section)
-        if "help" in item.metadata
-    }
-
-
-def stored_flags(config: Config) -> dict[str, Any]:
-    """Return the flags as files of a run have them (`ModelConfig.stored`): {flag: value}."""
-    flags = flag_values(config)
-    del flags["backbone"]
-    return flags | {"model": config.model.stored()["model"]}
-
-
-def config_from_arguments(args: argparse.Namespace) -> Config:
-    """Return the configuration of parsed flags. Raises `InputError` naming a flag."""
-    values = vars(args)
-    return Config(
-        **{
-            name: section(**{item.name: values[item.name] for item in fields(section) if item.name in values})
-            for name, section in SECTIONS.items()
-        }
-    )

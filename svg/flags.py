@@ -1,20 +1,27 @@
-"""How training flags are read: from commands and files, in our spelling and in that of other programs."""
+"""Read training flags from commands and files, in this project's spelling and in that of other programs."""
 
 import argparse
+import dataclasses
 import shlex
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_tools.command import OneLineParser, suggestion
 from data_tools.files import read_bytes
 
-MOST_FILES, MOST_BYTES = 100, 2**20
-"""Flags files of one command, and bytes of each."""
+from .config import SECTIONS, Config, DataConfig, ModelConfig, TrainConfig
+
+MAX_FILES = 100
+"""Most flags files of one command."""
+MAX_BYTES = 2**20
+"""Most bytes of a flags file."""
 RECIPES_IN_DOCS = "experiments/recipes"
+METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME"}
+Section = TypeVar("Section", bound=DataConfig | ModelConfig | TrainConfig)
 
 ALIASES = {
     # edenton/svg and courses that build on it
@@ -32,15 +39,15 @@ ALIASES = {
 
 @dataclass(frozen=True)
 class Foreign:
-    """A flag of another program that no flag here is the same as.
+    """A flag of another program that is not simply another name of a flag here.
 
     Args:
-        note: what the user is told of it.
-        help: what --help says of it; the note by default.
+        note: a message to the user who gives it.
+        help: its text in --help; the note by default.
         sets: the flags here that stand for a value of it, as {name: value}.
-        usual: values of which there is nothing to say.
-        refused: whether the note is an error.
-        switch: whether it is on or off instead of having a value.
+        usual: values that need no message.
+        refused: the note is an error.
+        switch: it is on or off and has no value.
     """
 
     note: str = ""
@@ -108,15 +115,69 @@ FOREIGN = {
 }  # fmt: skip
 
 
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add one flag for each field that is a flag, and the flags of other programs that are known."""
+    for section in SECTIONS.values():
+        group = parser.add_argument_group(section.__name__.removesuffix("Config").lower())
+        for item in fields(section):
+            if "help" in item.metadata:
+                group.add_argument(*names_of(item.name), **_argument_options(item))
+    add_foreign_flags(parser)
+
+
+def _argument_options(item: dataclasses.Field) -> dict[str, Any]:
+    """Return the options with which argparse takes the flag of a field."""
+    options: dict[str, Any] = {"default": item.default, "help": item.metadata["help"]}
+    if item.type is bool:
+        return options | {"action": argparse.BooleanOptionalAction}
+    if not item.metadata["choices"]:
+        metavar = METAVARS[item.type]
+        return options | {"type": item.type, "metavar": metavar}
+    options |= {"type": str.lower if item.type is str else item.type, "choices": item.metadata["choices"]}
+    if item.metadata["old"]:
+        options |= {"action": OldSpellings, "old": item.metadata["old"]}
+    return options
+
+
+def flag_values(config: Config, names: Iterable[str] = SECTIONS) -> dict[str, Any]:
+    """Return the configuration, or the sections `names` of it, as flags: {flag: value}."""
+    sections = (getattr(config, name) for name in names)
+    return {
+        item.name: getattr(section, item.name)
+        for section in sections
+        for item in fields(section)
+        if "help" in item.metadata
+    }
+
+
+def stored_flags(config: Config) -> dict[str, Any]:
+    """Return the flags as files of a run have them (`ModelConfig.stored`): {flag: value}."""
+    flags = flag_values(config)
+    del flags["backbone"]
+    return flags | {"model": config.model.stored()["model"]}
+
+
+def config_from_arguments(args: argparse.Namespace) -> Config:
+    """Return the configuration of parsed flags. Raises `InputError` naming a flag."""
+    values = vars(args)
+    return Config(_pick(DataConfig, values), _pick(ModelConfig, values), _pick(TrainConfig, values))
+
+
+def _pick(section: type[Section], values: dict[str, Any]) -> Section:
+    """Return a section with those of the values that are fields of it."""
+    return section(**{item.name: values[item.name] for item in fields(section) if item.name in values})
+
+
 def names_of(flag: str) -> list[str]:
     """Return the option strings of a flag: its own first, then those of other programs."""
-    return [f"--{name}" for name in (flag, *(other for other, here in ALIASES.items() if here == flag))]
+    return [f"--{name}" for name in (flag, *(other for other, own in ALIASES.items() if own == flag))]
 
 
 def add_foreign_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of other programs.
 
-    Parsed arguments then also have ``name`` and ``cuda``, as given, and ``notes``, {flag: what to say of it}.
+    Parsed arguments then also have ``name`` and ``cuda``, as given, and ``notes``, {flag: message to the
+    user}.
     """
     parser.set_defaults(notes={}, name="", cuda=False)
     group = parser.add_argument_group("flags of other programs")
@@ -129,7 +190,7 @@ def add_foreign_flags(parser: argparse.ArgumentParser) -> None:
 
 
 class ForeignFlag(argparse.Action):
-    """Set the flags that a foreign one stands for, and note or refuse the rest."""
+    """An option that sets the flags which a foreign one stands for, and notes or refuses the rest."""
 
     def __init__(self, option_strings: list[str], dest: str, foreign: Foreign, **options: Any):
         values = 0 if foreign.switch else None
@@ -137,12 +198,15 @@ class ForeignFlag(argparse.Action):
         self.foreign = foreign
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option_string: str
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
     ) -> None:
         foreign = self.foreign
         flag = self.option_strings[0]
-        if foreign.switch:
-            value = not option_string.startswith("--no-")
+        value = not str(option_string).startswith("--no-") if foreign.switch else values
         try:
             flags = foreign.sets(value)
         except ValueError:
@@ -156,7 +220,7 @@ class ForeignFlag(argparse.Action):
 
 
 class OldSpellings(argparse.Action):
-    """Set a flag, or the flags that an `old` spelling of its value means."""
+    """An option that sets its flag, or the flags that an `old` spelling of its value means."""
 
     def __init__(
         self,
@@ -172,14 +236,18 @@ class OldSpellings(argparse.Action):
         self.old = old
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option_string: str
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
     ) -> None:
-        for name, meant in self.old.get(value, {self.dest: value}).items():
+        for name, meant in self.old.get(values, {self.dest: values}).items():
             setattr(namespace, name, meant)
 
 
 class FlagHelp(argparse.HelpFormatter):
-    """Show the default of a flag that has one."""
+    """A formatter of --help that shows the default of a flag that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is False or action.default in (None, "", argparse.SUPPRESS):
@@ -188,9 +256,9 @@ class FlagHelp(argparse.HelpFormatter):
 
 
 class FlagParser(OneLineParser):
-    """Take ``@file`` arguments: flags as in a shell, over any number of lines, with # comments.
+    """A parser that takes ``@file`` arguments: flags as in a shell, over several lines, with # comments.
 
-    A file that is not there is looked for among the `recipes`, a folder of such files that are known by name:
+    A missing file is looked for among the `recipes`, a folder of such files that are known by name:
     ``@quickstart.args``, ``@quickstart`` and ``@experiments/recipes/quickstart.args`` are the same one.
     """
 
@@ -199,8 +267,9 @@ class FlagParser(OneLineParser):
         self.recipes = recipes
 
     def expand(self, words: list[str]) -> list[str]:
-        """Return the words with the contents of flags files in their places."""
-        expanded, files = [], 0
+        """Return the words with each flags file replaced by its contents."""
+        expanded = []
+        files = 0
         rest = deque(words)
         while rest:
             word = rest.popleft()
@@ -208,9 +277,9 @@ class FlagParser(OneLineParser):
                 expanded.append(word)
                 continue
             files += 1
-            if files > MOST_FILES:
+            if files > MAX_FILES:
                 self.error(
-                    f"flags file: found more than {MOST_FILES}, up to {word[1:]}; does one name itself?"
+                    f"flags file: found more than {MAX_FILES}, up to {word[1:]}; does one name itself?"
                 )
             rest.extendleft(reversed(self._read(self._find(word[1:]))))
         return expanded
@@ -235,7 +304,7 @@ class FlagParser(OneLineParser):
     def _read(self, path: Path | Traversable) -> list[str]:
         """Return the words of a flags file."""
         try:
-            content = read_bytes(path, MOST_BYTES) if isinstance(path, Path) else path.read_bytes()
+            content = read_bytes(path, MAX_BYTES) if isinstance(path, Path) else path.read_bytes()
             text = content.decode("utf-8-sig")
         except OSError as error:
             self.error(f"flags file: {path} cannot be read ({error.strerror})")
@@ -252,5 +321,5 @@ class FlagParser(OneLineParser):
     def _get_option_tuples(self, option_string: str) -> list[tuple]:
         """Let an abbreviation stand for a flag of this project alone."""
         others = ALIASES.keys() | FOREIGN.keys()
-        found = super()._get_option_tuples(option_string)
-        return [match for match in found if match[1].removeprefix("--").removeprefix("no-") not in others]
+        matches = super()._get_option_tuples(option_string)
+        return [match for match in matches if match[1].removeprefix("--").removeprefix("no-") not in others]

@@ -1,4 +1,4 @@
-"""Device, precision, memory and seeds."""
+"""Choose device and precision; memory, seeds, and a description of the machine."""
 
 import ctypes
 import os
@@ -14,9 +14,10 @@ from data_tools.errors import InputError
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes the GPU if there is one, and of several processes that torchrun has started each its own.
+    """Return the device of a name; ``auto`` is the GPU if there is one.
 
-    Raises `InputError` for a device that is not there.
+    Of several processes that torchrun has started each gets its own GPU. Raises `InputError` for an unknown
+    or missing device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,7 +35,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def prepare(device: torch.device) -> None:
-    """Settings of the process for long work on `device` at constant sizes."""
+    """Set the process up for long work on `device` at constant sizes."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
@@ -44,10 +45,10 @@ def prepare(device: torch.device) -> None:
 
 @cache
 def keep_freed_memory() -> None:
-    """Tells glibc to use freed memory again instead of handing it back to the system.
+    """Tell glibc to use freed memory again instead of returning it to the system.
 
-    The system clears every page that it hands out, and a training step allocates and frees some hundred megabytes: a tenth of
-    its time. Elsewhere than on Linux with glibc nothing happens.
+    The system clears every page that it hands out, and a training step allocates and frees some hundred
+    megabytes: a tenth of its time. Does nothing elsewhere than on Linux with glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -60,7 +61,10 @@ def keep_freed_memory() -> None:
 
 
 def uses_bfloat16(device: torch.device, precision: str) -> bool:
-    """Whether `precision` (auto, bfloat16, float32) means bfloat16 here: with ``auto`` where the hardware computes in it."""
+    """Return whether `precision` (auto, bfloat16, float32) means bfloat16 on `device`.
+
+    With ``auto`` it does where the hardware computes in it.
+    """
     if precision != "auto":
         return precision == "bfloat16"
     if device.type == "cuda":  # PyTorch's own test also counts emulation
@@ -69,25 +73,27 @@ def uses_bfloat16(device: torch.device, precision: str) -> bool:
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """What figures taken on `device` depend on: processor, cores, GPU, system and versions."""
-    processor, cpu_info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    """Return what timings on `device` depend on: processor, cores, GPU, system and versions."""
+    processor = platform.processor() or platform.machine()
+    cpu_info = Path("/proc/cpuinfo")
     if cpu_info.exists():
-        names = [
-            line.split(":")[1].strip()
-            for line in cpu_info.read_text().splitlines()
-            if line.startswith("model name")
-        ]
+        lines = cpu_info.read_text().splitlines()
+        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
         processor = names[0] if names else processor
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else "none"
     return {
-        "processor": processor, "cores": str(cores), "gpu": gpu, "system": platform.system(), "python": platform.python_version(),
+        "processor": processor,
+        "cores": str(cores),
+        "gpu": gpu,
+        "system": platform.system(),
+        "python": platform.python_version(),
         "torch": torch.__version__,
-    }  # fmt: skip
+    }
 
 
 def describe(device: torch.device, precision: str) -> str:
-    """Return what computes, and in which numbers: ``cpu (2 threads, bfloat16)`` or ``NVIDIA H200 (float32)``."""
+    """Describe device and precision in words: ``cpu (2 threads, bfloat16)`` or ``NVIDIA H200 (float32)``."""
     numbers = "bfloat16" if uses_bfloat16(device, precision) else "float32"
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} ({numbers})"
@@ -96,40 +102,51 @@ def describe(device: torch.device, precision: str) -> str:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Autocast to bfloat16 where `uses_bfloat16` says so."""
+    """Return the context, or decorator, that casts to bfloat16 where `uses_bfloat16` says so."""
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(device, precision))
 
 
 def generator(device: torch.device, *key: int) -> torch.Generator:
-    """Random numbers that depend on `key`, e.g. (seed, step), alone: a resumed run draws what it would have drawn."""
+    """Return a source of random numbers that depend on `key` alone, e.g. (seed, step).
+
+    A resumed run then draws what the uninterrupted one would have drawn.
+    """
     seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
     return torch.Generator(device).manual_seed(seed)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be had on `device`: of the machine's memory, this process's share among those that torchrun has started."""
+    """Return the bytes that can be had on `device`.
+
+    Of the machine's memory it is this process's share among those that torchrun has started.
+    """
     if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-            device
-        )  # PyTorch's own, to be used again
+        # PyTorch's own, to be used again
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return _available_bytes() // processes
+
+
+def _available_bytes() -> int:
+    """Return the bytes of the machine's memory that are free or can be freed."""
     try:
         with open("/proc/meminfo") as file:
-            return (
-                1024
-                * int(next(line for line in file if line.startswith("MemAvailable:")).split()[1])
-                // processes
-            )
+            line = next(line for line in file if line.startswith("MemAvailable:"))
+        return 1024 * int(line.split()[1])
     except (OSError, StopIteration):  # not Linux
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // processes
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def fetch(values: torch.Tensor) -> Callable[[], list[float]]:
-    """Starts to bring `values` to the host; the returned function waits for them, and not for work that is given out later."""
+    """Start to copy `values` to the host; return a function that waits for them and returns them.
+
+    It does not wait for work that is given to the device later.
+    """
     if not values.is_cuda:
         return values.tolist
-    on_host, arrived = values.to("cpu", non_blocking=True), torch.cuda.Event()
+    on_host = values.to("cpu", non_blocking=True)
+    arrived = torch.cuda.Event()
     arrived.record()
 
     def read() -> list[float]:

@@ -9,15 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.errors import InputError
-from svg.config import (
-    Config,
-    ModelConfig,
-    TrainConfig,
-    add_config_arguments,
-    config_from_arguments,
-    flag_values,
-)
-from svg.flags import FlagParser
+from svg.config import Config, ModelConfig, TrainConfig
+from svg.flags import FlagParser, add_config_arguments, config_from_arguments, flag_values
 from svg.runs.checkpoint import load_config
 from tests.support.places import ROOT
 
@@ -123,22 +116,27 @@ def test_no_invalid_configuration_can_be_made():
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda v: v.pop("model"), "found no section model"),
+        (
+            lambda v: v.pop("model"),
+            r"config\.json: damaged \(model: found None, expected an object with named values\); restore this file",
+        ),
         (lambda v: v.update(schema_version=9), "found schema version 9, expected 1"),
         (
             lambda v: v["model"].update(rnn_size=10**12),
-            "config.json: rnn_size: found 1000000000000, expected at most 65536",
+            r"config\.json: damaged \(rnn_size: found 1000000000000, expected at most 65536\)",
         ),
         (
             lambda v: v["model"].update(prior_rnn_layers=65),
-            "config.json: prior_rnn_layers: found 65, expected at most 64",
+            "prior_rnn_layers: found 65, expected at most 64",
         ),
         (lambda v: v["model"].update(channels=4), "channels: found 4, expected 1 or 3"),
-        (lambda v: v["model"].update(g_dim="128"), "g_dim is '128', expected int"),
-        (lambda v: v["model"].update(g_dim=True), "g_dim is True, expected int"),
+        (lambda v: v["model"].update(model="x"), "model: found 'x', expected one of svg, pose_cvae"),
+        (lambda v: v["data"].update(n_past=12), r"\(n_eval: found 12, expected more than n_past 12: nothing"),
+        (lambda v: v["model"].update(g_dim="128"), "g_dim: found '128', expected int"),
+        (lambda v: v["model"].update(g_dim=True), "g_dim: found True, expected int"),
         (lambda v: v["model"].update(colour=1), "found 'colour' in model, which this release does not know"),
-        (lambda v: v["model"].update(g_dim=-1), "config.json: g_dim: found -1"),
-        (lambda v: v["train"].update(lr=None), "lr is None, expected float"),
+        (lambda v: v["model"].update(g_dim=-1), "g_dim: found -1, expected more than 0"),
+        (lambda v: v["train"].update(lr=None), "lr: found None, expected float"),
     ],
 )
 def test_bad_json(change, expected):

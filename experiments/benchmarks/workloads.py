@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from svg import runtime
-from svg.config import Config, add_config_arguments, config_from_arguments
+from svg.config import Config
 from svg.evaluation.metrics import psnr, ssim
 from svg.evaluation.protocols import OWN, PROTOCOLS
 from svg.evaluation.rollout import roll_out
 from svg.evaluation.scoring import evaluate, futures_at_a_time, imagine_in_groups
-from svg.flags import FlagParser
+from svg.flags import FlagParser, add_config_arguments, config_from_arguments
 from svg.models.build import make_model
 from svg.models.freezing import freeze
 from svg.models.predictor import Predictor

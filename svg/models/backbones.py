@@ -1,12 +1,14 @@
 """Encoders and decoders with skip connections: VGG and DCGAN, 64 or 128 pixels, vector or grid features.
 
-Both families are tables of channels at width 1, those of SVG (Denton & Fergus 2018); a width multiplier scales them.
-In the *vector* form the last layer reduces 4x4 to one vector of `g_dim`; in the *spatial* form the levels stop at a
-grid of 8x8 or 16x16, and one more convolution brings it to `g_dim` channels. Features lie within (-1, 1).
+Both families are tables of channels at width 1, those of SVG (Denton & Fergus 2018); a width multiplier
+scales them. In the *vector* form the last layer reduces 4x4 to one vector of `g_dim`; in the *spatial* form
+the levels stop at a grid of 8x8 or 16x16, and one more convolution brings it to `g_dim` channels. Features
+lie within (-1, 1).
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from .layers import LevelEnd, SkipConv, SkipTerm, conv_block, hold_last, make_ac
 from .recomputation import Chain, recomputed_activations
 
 FLOW_SCALE = 2.0
-"""Pixels for each 1 that the decoder draws as a flow: few enough to move nothing far before anything is learnt."""
+"""Pixels for each 1 that the decoder draws as a flow: few, so that an untrained one moves nothing far."""
 
 # Output channels of the convolutions of each level, from full resolution down, at width 1.
 VGG_LEVELS = {
@@ -29,7 +31,7 @@ DCGAN_LEVELS = {
 
 
 def scaled(channels: int, width: float) -> int:
-    """Return channels times the width multiplier, to the nearest multiple of 4 (for group norm) and at least 4."""
+    """Return channels times the width multiplier, rounded to a multiple of 4 (for group norm), at least 4."""
     return max(4, 4 * round(channels * width / 4))
 
 
@@ -45,10 +47,11 @@ def level_channels(backbone: str, image_width: int, width: float, grid: int) -> 
 
 
 class Encoder(nn.Module):
-    """Frames [B,T,C,H,W] in [0,1] -> features [B,T,g_dim] or [B,T,g_dim,grid,grid], and the outputs of the levels as skips.
+    """Frames [B,T,C,H,W] in [0,1] -> features [B,T,g_dim] or [B,T,g_dim,grid,grid], and skips.
 
-    VGG levels are 3x3 convolutions and max-pooling by two, a DCGAN level is one 4x4 convolution of stride two. Skips
-    [B,K,C,h,w] are those of K source frames: the first `sources` of each clip, or the last ``-sources``.
+    Skips are the outputs of the levels.     VGG levels are 3x3 convolutions and max-pooling by two, a DCGAN
+    level is one 4x4 convolution of stride two. Skips [B,K,C,h,w] are those of K source frames: the first
+    `sources` of each clip, or the last ``-sources``.
     """
 
     def __init__(
@@ -85,12 +88,12 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Features and skips -> frames in (0,1).
 
-    With `blend` a fourth output channel mixes the generated pixels with those of the last observed frame, mask *
-    generated + (1 - mask) * observed: what does not move need not be drawn again (compare Finn et al. 2016, section
-    3.2). With `warp` three more channels, a second mask and the flow to the right and down, put (1 - mask2) * observed
-    + mask2 * moved in place of observed: what is pushed along need not be drawn again either. Moved is `layers.warp` of
-    the last ``observed`` frame, or of the frame ``before``, seen or predicted, so that things are carried on from frame
-    to frame.
+    With `blend` a fourth output channel mixes the generated pixels with those of the last observed frame,
+    mask * generated + (1 - mask) * observed: what does not move need not be drawn again (compare Finn et al.
+    2016, section 3.2). With `warp` three more channels, a second mask and the flow to the right and down, put
+    (1 - mask2) * observed + mask2 * moved in place of observed: what is pushed along need not be drawn again
+    either. Moved is `layers.warp` of the last ``observed`` frame, or of the frame ``before``, seen or
+    predicted, so that things are carried on from frame to frame.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class Decoder(nn.Module):
         self.skip_convs = nn.ModuleList()
         self.levels = nn.ModuleList()
         add_level = self._add_vgg_level if backbone == "vgg" else self._add_dcgan_level
-        for level, next_level in pairwise([*levels, None]):
+        for level, next_level in zip(levels, [*levels[1:], None], strict=True):
             add_level(level, next_level, norm)
 
     def _add_vgg_level(self, level: list[int], next_level: list[int] | None, norm: str) -> None:
@@ -132,20 +135,20 @@ class Decoder(nn.Module):
         """Mirror a level of the encoder, a single convolution."""
         outputs = sum(self.drawn) if next_level is None else next_level[-1]
         self.skip_convs.append(SkipConv(level[-1], level[-1], outputs, upsample=False))
-        self.levels.append(
-            Chain() if next_level is None else Chain(make_norm(norm, outputs), make_activation())
-        )
+        layers = [] if next_level is None else [make_norm(norm, outputs), make_activation()]
+        self.levels.append(Chain(*layers))
 
     def prepare(self, skips: Sequence[Tensor]) -> list[SkipTerm]:
         """Return the shares of the encoder's skips, each [B,K',C,h,w], in the decoder; once a clip."""
-        return [conv.prepare(skip) for conv, skip in zip(self.skip_convs, reversed(skips), strict=True)]
+        skip_convs = cast(list[SkipConv], self.skip_convs)
+        return [conv.prepare(skip) for conv, skip in zip(skip_convs, reversed(skips), strict=True)]
 
     def forward(self, g: Tensor, skips: list[SkipTerm], observed: Tensor, before: Tensor) -> Tensor:
-        """Draw frames [B,K,C,H,W], float32, from features `g` [B,K,g_dim(,grid,grid)] and `skips` from `prepare`.
+        """Draw frames [B,K,C,H,W], float32, from features `g` [B,K,g_dim(,grid,grid)] and prepared `skips`.
 
-        Frame k is drawn with the skip and the frame k of `observed` [B,K',C,H,W] in [0,1]; the last ones stand for all
-        that follow. `before` [B,K'',C,H,W] are the frames before the first K'' <= K drawn ones; before the others comes
-        what is drawn.
+        Frame k is drawn with the skip and the frame k of `observed` [B,K',C,H,W] in [0,1]; the last ones
+        stand for all that follow. `before` [B,K'',C,H,W] are the frames before the first K'' <= K drawn ones;
+        before the others comes what is drawn.
         """
         batch, frames = g.shape[:2]
         x = g.flatten(0, 1)
@@ -159,7 +162,7 @@ class Decoder(nn.Module):
 
     def _compose(self, x: Tensor, observed: Tensor, before: Tensor) -> Tensor:
         """Return frames from the drawn channels `x` [B,K,drawn,H,W]: picture, masks and flow."""
-        # Split, here and below, not sliced: the gradient of each slice would be zeros for all channels and frames.
+        # Split, here and below: the gradient of each slice would be zeros for all channels and frames.
         generated, *masks = x.split(self.drawn, 2)
         generated = torch.sigmoid(generated)
         if not self.blend:
@@ -184,7 +187,7 @@ class Decoder(nn.Module):
 def _move_and_blend(
     source: Tensor, kept: Tensor, moving: Tensor, flow: Tensor, generated: Tensor, mask: Tensor
 ) -> Tensor:
-    """Put pixels of `source`, moved by `flow`, over `kept` by the mask `moving`, and over both `generated` by `mask`."""
+    """Blend `source`, moved by `flow`, over `kept` by the mask `moving`, then `generated` by `mask`."""
     moved = torch.lerp(kept, warp(source, flow), moving)
     return torch.lerp(moved, generated, mask)
 

@@ -12,8 +12,8 @@ def make_model(
 ) -> Predictor:
     """Return a new model with random weights.
 
-    `condition_mean` and `condition_std` are those of the data's conditions (``dataset.json``); both are empty with
-    poses, and where the weights come from a file.
+    `condition_mean` and `condition_std` are those of the data's conditions (``dataset.json``); both are empty
+    with poses, and where the weights come from a file.
     """
     predictor: type[Predictor] = pkgutil.resolve_name(config.entry.predictor)
     return predictor(config, condition_mean, condition_std)

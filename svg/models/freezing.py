@@ -11,10 +11,10 @@ from .predictor import Predictor
 def freeze(model: Predictor, precision: str = "auto", compile: bool = False) -> Predictor:
     """Return a copy of `model` for prediction alone, in evaluation mode and without gradients of its weights.
 
-    Batch norms, which are fixed scales and shifts by now, are folded into the convolutions before them, and with
-    bfloat16 (`precision` as in `runtime.uses_bfloat16`) weights are cast once instead of at every call. Predictions
-    are the same up to rounding. The copy casts by itself, and its `precision` says to what. Gradients flow to actions
-    as before. `compile` compiles the parts of a step with torch.compile.
+    Batch norms, which are fixed scales and shifts by now, are folded into the convolutions before them, and
+    with bfloat16 (`precision` as in `runtime.uses_bfloat16`) weights are cast once instead of at every call.
+    Predictions are the same up to rounding. The copy casts by itself, and its `precision` says to what.
+    Gradients flow to actions as before. `compile` compiles the parts of a step with torch.compile.
     """
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     device = frozen.device
@@ -28,7 +28,8 @@ def freeze(model: Predictor, precision: str = "auto", compile: bool = False) -> 
             setattr(frozen, method, runtime.autocast(device, precision)(getattr(frozen, method)))
     for module in frozen.modules():
         if isinstance(module, nn.LSTM):
-            module.flatten_parameters()  # a copy's weights are scattered, and cuDNN would gather them at every call
+            # The weights of a copy are scattered, and cuDNN would gather them at every call.
+            module.flatten_parameters()
     if compile:
         for part in frozen.parts():
             part.compile()

@@ -1,7 +1,7 @@
-"""Check what `Predictor.predict` is given and bring it to one form: NumPy or torch, one clip or a batch.
+"""Check the arguments of `Predictor.predict` and bring them to one form: NumPy or torch, one clip or a batch.
 
-What cannot be meant is refused in one line with the expected shape. `Predictor.observe` and `Predictor.imagine`
-take tensors as they are and check nothing, so that planning and evaluation lose no time.
+An argument that makes no sense is refused in one line with the expected shape. `Predictor.observe` and
+`Predictor.imagine` take tensors as they are and check nothing, so that planning and evaluation lose no time.
 """
 
 import operator
@@ -16,7 +16,7 @@ from data_tools.errors import InputError
 from ..config import ModelConfig
 
 ROUNDING = 1e-3
-"""Floats may lie so far outside of [0,1], as after resizing."""
+"""How far floats may lie outside of [0,1], as after resizing."""
 
 Array = np.ndarray | Tensor
 
@@ -47,19 +47,16 @@ class Request:
 def check_request(
     config: ModelConfig, past: Array, conditions: Array | None, n_future: int, device: torch.device
 ) -> Request:
-    """Return what a model of this configuration is asked, on `device`. Raises `InputError` for what cannot be meant."""
+    """Return a request to a model of this configuration, on `device`. Raises `InputError`."""
     frames, is_batch, channels_last = _pictures("past", past, config.channels, config.frame_size)
+    batch = len(frames) if is_batch else None
     steps = frames.shape[1] - 1 + n_future
+    why = f"{frames.shape[1]} observed, {n_future} predicted"
     check = _poses if config.takes_poses else _numbers
-    told = check(
-        conditions,
-        config,
-        len(frames) if is_batch else None,
-        steps,
-        f"{frames.shape[1]} observed, {n_future} predicted",
-    )
-    told = None if told is None else told.to(device)
-    return Request(frames.to(device), told, not isinstance(past, Tensor), is_batch, channels_last)
+    checked = check(conditions, config, batch, steps, why)
+    if checked is not None:
+        checked = checked.to(device)
+    return Request(frames.to(device), checked, not isinstance(past, Tensor), is_batch, channels_last)
 
 
 def check_count(name: str, value: int) -> int:
@@ -74,32 +71,36 @@ def check_count(name: str, value: int) -> int:
 
 
 def _pictures(name: str, values: Array, channels: int, size: tuple[int, int]) -> tuple[Tensor, bool, bool]:
-    """Pictures [B,T,C,H,W], whether they came with a batch dimension, and whether with channels last."""
+    """Return pictures [B,T,C,H,W], and whether they had a batch dimension and channels last."""
     sides = f"{channels},{size[0]},{size[1]}"
     expected = f"[B,T,{sides}] or, of one clip, [T,{sides}], uint8 or floats in [0,1] (channels may be last)"
-    given = _tensor(name, values, expected)
-    channels_last = tuple(given.shape[-3:]) == (*size, channels)
-    pictures = given.movedim(-1, -3) if channels_last else given
+    tensor = _tensor(name, values, expected)
+    channels_last = tuple(tensor.shape[-3:]) == (*size, channels)
+    pictures = tensor.movedim(-1, -3) if channels_last else tensor
     is_batch = pictures.dim() == 5
-    fits = pictures.dim() in (4, 5) and tuple(pictures.shape[-3:]) == (channels, *size) and pictures.numel()
-    if not fits or not (pictures.dtype == torch.uint8 or pictures.is_floating_point()):
-        raise InputError(f"{name}: found {_shown(given)}, expected {expected}")
+    has_shape = pictures.dim() in (4, 5) and tuple(pictures.shape[-3:]) == (channels, *size)
+    is_number = pictures.dtype == torch.uint8 or pictures.is_floating_point()
+    if not has_shape or not pictures.numel() or not is_number:
+        raise InputError(f"{name}: found {_shown(tensor)}, expected {expected}")
     if pictures.dtype != torch.uint8:
         pictures = pictures.float()
-        low, high = (bound.item() for bound in pictures.aminmax())
-        if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # also of NaN
-            found = (
-                f"values from {low:g} to {high:g}"
-                if np.isfinite([low, high]).all()
-                else "values that are not finite"
-            )
-            advice = "; divide by 255" if low >= 0 and 1 < high <= 255 else ""
-            raise InputError(f"{name}: found {found}, expected {expected}{advice}")
+        _check_range(name, pictures, expected)
     return pictures if is_batch else pictures[None], is_batch, channels_last
 
 
+def _check_range(name: str, pictures: Tensor, expected: str) -> None:
+    """Raise `InputError` for floats out of [0,1]."""
+    low, high = (bound.item() for bound in pictures.aminmax())
+    if low >= -ROUNDING and high <= 1 + ROUNDING:  # not true of NaN
+        return
+    is_finite = np.isfinite(low) and np.isfinite(high)
+    found = f"values from {low:g} to {high:g}" if is_finite else "values that are not finite"
+    advice = "; divide by 255" if low >= 0 and 1 < high <= 255 else ""
+    raise InputError(f"{name}: found {found}, expected {expected}{advice}")
+
+
 def _poses(values: Array | None, config: ModelConfig, batch: int | None, steps: int, why: str) -> Tensor:
-    """Poses [B,steps,C,H,W] for a `batch` of so many clips, None for one without a batch dimension."""
+    """Return poses [B,steps,C,H,W] for a `batch` of so many clips, None for one without a batch dimension."""
     sides = ",".join(map(str, (config.condition_dim, *config.frame_size)))
     expected = f"poses [{'' if batch is None else f'{batch},'}>={steps},{sides}] ({why})"
     if values is None:
@@ -113,42 +114,50 @@ def _poses(values: Array | None, config: ModelConfig, batch: int | None, steps: 
 def _numbers(
     values: Array | None, config: ModelConfig, batch: int | None, steps: int, why: str
 ) -> Tensor | None:
-    """Conditions float32 [B,steps,D], None for a model without; `batch` as of `_poses`."""
-    width, leading = config.condition_dim, [] if batch is None else [batch]
+    """Return conditions float32 [B,steps,D], None for a model without; `batch` as of `_poses`."""
+    width = config.condition_dim
     if not width:
         if values is not None and 0 not in np.shape(values):
-            raise InputError(
-                f"conditions: found {list(np.shape(values))}, expected None: this model was trained without"
-            )
+            shape = list(np.shape(values))
+            raise InputError(f"conditions: found {shape}, expected None: this model was trained without")
         return None
+    leading = [] if batch is None else [batch]
     expected = f"numbers [{''.join(f'{count},' for count in leading)}>={steps},{width}] ({why})"
     if values is None:
         raise InputError(f"conditions: found None, expected {expected}")
-    given = _tensor("conditions", values, expected)
-    *clips, rows, columns = [None, None, *given.shape][-max(2, given.dim()) :]
-    if clips != leading or rows is None or rows < steps or columns != width or given.is_complex():
-        raise InputError(f"conditions: found {_shown(given)}, expected {expected}")
-    conditions = given[..., :steps, :].float()
+    tensor = _tensor("conditions", values, expected)
+    shape = list(tensor.shape)
+    has_shape = len(shape) >= 2 and shape[:-2] == leading and shape[-2] >= steps and shape[-1] == width
+    if not has_shape or tensor.is_complex():
+        raise InputError(f"conditions: found {_shown(tensor)}, expected {expected}")
+    conditions = tensor[..., :steps, :].float()
+    _check_finite(conditions)
+    return conditions[None] if batch is None else conditions
+
+
+def _check_finite(conditions: Tensor) -> None:
+    """Raise `InputError` that names the first number that is not finite in [B,T,D] or [T,D]."""
     wrong = (~conditions.isfinite()).nonzero()
-    if len(wrong):
-        value, (*clip, row, column) = conditions[tuple(wrong[0])].item(), wrong[0].tolist()
-        place = f"{f'clip {clip[0]}, ' if clip else ''}row {row}, column {column} (counted from 0)"
-        raise InputError(f"conditions: found {value:g} in {place}, expected finite numbers")
-    return conditions if clips else conditions[None]
+    if not len(wrong):
+        return
+    value = conditions[tuple(wrong[0])].item()
+    *clip, row, column = wrong[0].tolist()
+    place = f"{f'clip {clip[0]}, ' if clip else ''}row {row}, column {column} (counted from 0)"
+    raise InputError(f"conditions: found {value:g} in {place}, expected finite numbers")
 
 
 def _tensor(name: str, values: Array, expected: str) -> Tensor:
-    """As a tensor, of an array a copy. Raises `InputError` for what is no array of numbers."""
+    """Return values as a tensor, of an array a copy. Raises `InputError` unless they are numbers."""
     if isinstance(values, Tensor):
         return values.detach()
     try:
         array = np.asarray(values)
         return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
     except (TypeError, ValueError):  # of other kinds, or ragged
-        found = (
-            f"an array of {values.dtype}" if isinstance(values, np.ndarray) else f"a {type(values).__name__}"
-        )
-        raise InputError(f"{name}: found {found}, expected {expected}") from None
+        kind = f"a {type(values).__name__}"
+        if isinstance(values, np.ndarray):
+            kind = f"an array of {values.dtype}"
+        raise InputError(f"{name}: found {kind}, expected {expected}") from None
 
 
 def _shown(values: Tensor) -> str:

@@ -40,28 +40,33 @@ def fold_norm(norm: BatchNorm, *convs: nn.Conv2d | nn.ConvTranspose2d) -> None:
 
     Weights are scaled by gamma / sigma, and the bias of the first convolution moves accordingly.
     """
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    mean, variance, bias = norm.running_mean, norm.running_var, convs[0].bias
+    assert mean is not None and variance is not None and bias is not None
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
     for conv in convs:
         outputs = 1 if isinstance(conv, nn.ConvTranspose2d) else 0  # the dimension of the output channels
         conv.weight.mul_(scale.view([-1 if dim == outputs else 1 for dim in range(4)]))
-    bias = convs[0].bias
-    bias.copy_((bias - norm.running_mean) * scale + norm.bias)
+    bias.copy_((bias - mean) * scale + norm.bias)
 
 
 def fold_sequential_norms(module: nn.Module) -> None:
-    """Fold each batch norm that follows a convolution in a `torch.nn.Sequential`."""
+    """Fold each batch norm that follows a convolution at the start of a `torch.nn.Sequential`."""
     for block in list(module.modules()):
-        if isinstance(block, nn.Sequential) and len(block) >= 2 and isinstance(block[1], BatchNorm):
-            fold_norm(block[1], block[0])
+        if not isinstance(block, nn.Sequential) or len(block) < 2:
+            continue
+        conv, norm = block[0], block[1]
+        if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, BatchNorm):
+            fold_norm(norm, conv)
             block[1] = nn.Identity()
 
 
 class LevelEnd(torch.autograd.Function):
     """Split the output `x` [B*T,C,h,w] of an encoder level: on to the next level, and the skip [B,K,C,h,w].
 
-    With `pool` the former is max-pooled by two. The gradient of a plain slice would be spread over zeros for all
-    frames, in a memory format that slows down whatever meets it; here it is added where it belongs. The places of the
-    maxima are found again in the backward pass: their indices are int64, four times the size of what they index.
+    With `pool` the former is max-pooled by two. The gradient of a plain slice would be spread over zeros for
+    all frames, in a memory format that slows down whatever meets it; here it is added where it belongs. The
+    places of the maxima are found again in the backward pass: their indices are int64, four times the size of
+    what they index.
     """
 
     @staticmethod
@@ -76,7 +81,8 @@ class LevelEnd(torch.autograd.Function):
         return F.max_pool2d(x, 2), skip
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, skip_gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        gradient, skip_gradient = gradients
         if ctx.pool:
             (x,) = ctx.saved_tensors
             size, zero, one = [2, 2], [0, 0], [1, 1]
@@ -92,7 +98,7 @@ class LevelEnd(torch.autograd.Function):
 
 @dataclass
 class SkipTerm:
-    """The inputs of a decoder level besides the features from below; `SkipConv.prepare` makes them once a clip."""
+    """The inputs of a decoder level besides the features from below, made once a clip by `SkipConv`."""
 
     term: Tensor  # the skip's share of the level's first convolution [B,K',C,h,w], bias included
     kernel: Tensor  # of the other share, over the features from below
@@ -106,12 +112,13 @@ class SkipTerm:
 class SkipConv(nn.Module):
     """The first convolution of a decoder level, over ``[up, skip]`` joined by channels, in two exact halves.
 
-    Convolution is linear: ``conv([up, skip]) = conv_up(up) + conv_skip(skip)``. The skip is the same for all predicted
-    frames of a clip, so `prepare` computes its half once a clip and `forward` adds it to every frame.
+    Convolution is linear: ``conv([up, skip]) = conv_up(up) + conv_skip(skip)``. The skip is the same for all
+    predicted frames of a clip, so `prepare` computes its half once a clip and `forward` adds it to every
+    frame.
 
-    The VGG form (a 3x3 convolution after nearest up-sampling by two) takes `up` before the up-sampling: both together
-    are one transposed convolution with the kernel of `upsampling_kernel`, in 4/9 of the operations. The DCGAN form is a
-    transposed convolution anyway.
+    The VGG form (a 3x3 convolution after nearest up-sampling by two) takes `up` before the up-sampling: both
+    together are one transposed convolution with the kernel of `upsampling_kernel`, in 4/9 of the operations.
+    The DCGAN form is a transposed convolution anyway.
     """
 
     def __init__(self, up: int, skip: int, outputs: int, upsample: bool):
@@ -151,11 +158,11 @@ class SkipConv(nn.Module):
 
 
 def upsampling_kernel(weight: Tensor) -> Tensor:
-    """Return the kernel [I,O,4,4] that joins nearest up-sampling by two and a convolution with `weight` [O,I,3,3].
+    """Return the kernel [I,O,4,4] of nearest up-sampling by two and convolution by `weight` [O,I,3,3].
 
-    The kernel is of a transposed convolution with stride 2, both have padding 1. Of three taps (a, b, c) over doubled
-    pixels, an even output sees its own pixel by b + c and the one before by a, an odd one its own by a + b and the next
-    by c.
+    It is that of a transposed convolution with stride 2; both have padding 1. Of three taps (a, b, c) over
+    doubled pixels, an even output sees its own pixel by b + c and the one before by a, an odd one its own by
+    a + b and the next by c.
     """
     for dim in (2, 3):
         a, b, c = weight.unbind(dim)
@@ -164,7 +171,10 @@ def upsampling_kernel(weight: Tensor) -> Tensor:
 
 
 class AddHeld(torch.autograd.Function):
-    """Add ``hold_last(term)`` to `x` in place, without making the held copies: `x` [B*K,C,h,w], `term` [B,K',C,h,w]."""
+    """Add ``hold_last(term)`` to `x` in place, without making the held copies.
+
+    `x` is [B*K,C,h,w], `term` [B,K',C,h,w].
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, term: Tensor) -> Tensor:
@@ -176,7 +186,8 @@ class AddHeld(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
         batch, sources = ctx.shape
         by_clip = gradient.unflatten(0, (batch, -1))
         # Summed with the channels last, as they lie in memory: six times as fast on a CPU.
@@ -195,10 +206,10 @@ def hold_last(x: Tensor, length: int) -> Tensor:
 
 
 def warp(frames: Tensor, flow: Tensor) -> Tensor:
-    """Sample `frames` [B,K,C,H,W] at each pixel's place plus `flow` [B,K,2,H,W] (right, down; pixels), bilinear.
+    """Sample `frames` [B,K,C,H,W] at each pixel's place plus `flow` [B,K,2,H,W], bilinear.
 
-    Beyond the border it is the border's value. This is the backward flow of spatial transformers (Jaderberg et al.
-    2015, equation 5).
+    The flow is in pixels to the right and down.     Beyond the border it is the border's value. This is the
+    backward flow of spatial transformers (Jaderberg et al. 2015, equation 5).
     """
     height, width = frames.shape[-2:]
     right = torch.arange(width, device=flow.device) + 0.5

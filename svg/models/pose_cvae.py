@@ -1,35 +1,41 @@
-"""The predictor of a person's video from poses: a convolutional conditional VAE that draws each frame from the one before.
+"""The model pose_cvae: a convolutional conditional VAE that draws a person from poses.
 
-A frame encoder and a pose encoder give features at several resolutions; the Gaussian predictor gives the posterior from the
-features of frame t and of its pose; the decoder fusion joins the features of frame t-1, of the pose and a latent, and the generator
-draws frame t from that. The prior is N(0, I). With ``levels=1`` all of it works at the frames' own resolution, as published; more
-levels halve it in between, with the encoders' finer features joined where the generator gets back to their size.
+Each frame is drawn from the one before. A frame encoder and a pose encoder give features at several
+resolutions; the Gaussian predictor gives the posterior from the features of frame t and of its pose; the
+decoder fusion joins the features of frame t-1, of the pose and a latent, and the generator draws frame t from
+that. The prior is N(0, I). With ``levels=1`` all of it works at the frames' own resolution, as published;
+more levels halve it in between, with the encoders' finer features joined where the generator gets back to
+their size.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import ModelConfig
-from .layers import BatchNorm, conv_block, fold_norm, fold_sequential_norms, make_activation, make_norm
+from .layers import BatchNorm, conv_block, fold_norm, make_activation, make_norm
 from .predictor import Predictor, Rollout, as_images
 from .recurrent import Gaussian
 
 STAGES = 4
-"""Of the encoders and, the other way round, of fusion and generator."""
+"""Stages of the encoders and, in reverse order, of fusion and generator."""
 
 CHUNK = 32
-"""Steps whose poses are encoded at a time: what bounds the memory of a long video."""
+"""Steps whose poses are encoded at a time, which bounds the memory of a long video."""
 
 
 @dataclass
 class Scene:
-    """What is known after some frames: the start of `PoseCVAE.advance`. N futures of B clips may share what was given of them."""
+    """The state after some frames, from which `PoseCVAE.advance` goes on.
+
+    N futures of B clips may share the part of their clip.
+    """
 
     frame: Tensor  # the last frame [N,C,H,W]
     given: Tensor  # the last given frame [B,C,H,W]
@@ -37,7 +43,7 @@ class Scene:
 
 
 class Encoder(nn.Module):
-    """Pictures [N,C,H,W] -> features of each stage [N,c,h,w], the finest first."""
+    """Pictures [N,C,H,W] -> features of each stage [N,c,h,w], from the finest on."""
 
     def __init__(self, inputs: int, channels: list[int], levels: int, norm: str):
         super().__init__()
@@ -56,10 +62,10 @@ class Encoder(nn.Module):
 
 
 class Join(nn.Module):
-    """Convolution over [what comes from below, frame features, pose features, anchor features], normalisation, leaky ReLU.
+    """Convolution over features [from below, of frame, pose and anchor], normalisation, leaky ReLU.
 
-    Convolution is linear: the shares of pose and anchor, `term`, do not wait for the frame before, and are computed for many steps
-    at once.
+    Convolution is linear: the shares of pose and anchor, `term`, do not wait for the frame before, and are
+    computed for many steps at once.
     """
 
     def __init__(self, below: int, frame: int, pose: int, outputs: int, norm: str, anchor: bool):
@@ -67,28 +73,34 @@ class Join(nn.Module):
         self.moving = nn.Conv2d(below + frame, outputs, 3, padding=1, bias=False)
         self.pose = nn.Conv2d(pose, outputs, 3, padding=1)
         self.anchor = nn.Conv2d(frame, outputs, 3, padding=1, bias=False) if anchor else None
-        self.norm, self.act = make_norm(norm, outputs), make_activation()
+        self.norm = make_norm(norm, outputs)
+        self.act = make_activation()
 
     def term(self, pose: Tensor, anchor: Tensor | None) -> Tensor:
-        """`pose` [B,T,c,h,w] and, where there is one, `anchor` [B,c,h,w] -> [B,T,outputs,h,w]."""
+        """Return the share [B,T,outputs,h,w] of `pose` [B,T,c,h,w] and, if given, of `anchor` [B,c,h,w]."""
         term = self.pose(pose.flatten(0, 1)).unflatten(0, pose.shape[:2])
-        return term if anchor is None else term + self.anchor(anchor)[:, None]
+        if self.anchor is None or anchor is None:
+            return term
+        return term + self.anchor(anchor)[:, None]
 
     def forward(self, below: Tensor, frame: Tensor, term: Tensor) -> Tensor:
         return self.act(self.norm(self.moving(torch.cat([below, frame], 1)) + term))
 
     def fold_norm(self) -> None:
+        """Fold a batch norm into the convolutions before it."""
         if isinstance(self.norm, BatchNorm):
-            fold_norm(self.norm, *filter(None, (self.pose, self.moving, self.anchor)))
+            anchor = [] if self.anchor is None else [self.anchor]
+            fold_norm(self.norm, self.pose, self.moving, *anchor)
             self.norm = nn.Identity()
 
 
 class PoseCVAE(Predictor):
-    """Frames [B,T,C,H,W] from the first ones and poses [B,T,C,H,W], whose entry t-1 shows what frame t is to show.
+    """Frames [B,T,C,H,W] from the first ones and poses [B,T,C,H,W], whose entry t-1 is the pose in frame t.
 
-    With ``config.anchor`` every frame is also drawn with the features of the last given one, whose light and background the
-    predictions cannot lose; with ``config.blend`` the generator also draws a mask and keeps the frame before where it is 0, or with
-    ``config.keep_given`` masks of what is generated, of the frame before and of the given one.
+    With ``config.anchor`` every frame is also drawn with the features of the last given one, so that
+    predictions cannot lose its light and background. With ``config.blend`` the generator also draws a mask
+    and keeps the frame before where it is 0, or with ``config.keep_given`` three masks: of the generated
+    frame, the frame before and the given one.
     """
 
     def __init__(
@@ -99,7 +111,8 @@ class PoseCVAE(Predictor):
         frame = [max(1, g_dim // 2**k) for k in (3, 2, 1, 0)]
         pose = [max(1, pose_dim // 2), max(1, pose_dim // 2), pose_dim, pose_dim]
         drawn = [max(1, fusion_dim // 2**k) for k in (3, 2, 1, 0)]
-        norm, stages = config.norm, range(STAGES)
+        norm = config.norm
+        stages = range(STAGES)
         self.frame_encoder = Encoder(config.channels, frame, config.levels, norm)
         self.pose_encoder = Encoder(config.condition_dim, pose, config.levels, norm)
         self.gaussian = nn.Sequential(
@@ -116,6 +129,7 @@ class PoseCVAE(Predictor):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent, [z_dim,h,w] at the coarsest resolution."""
         shrunk = 2 ** (self.config.levels - 1)
         height, width = self.config.frame_size
         return self.config.z_dim, height // shrunk, width // shrunk
@@ -128,18 +142,19 @@ class PoseCVAE(Predictor):
         teacher_forcing: bool = False,
         noise: Tensor | None = None,
     ) -> Rollout:
+        """Predict clips as `Predictor.forward` says; transitions from true frames run all at once."""
         frames = as_images(frames)
         steps = frames.shape[1] - 1
         given = steps if teacher_forcing else min(n_past, steps)  # transitions from true frames
         scene = self._scene(frames[:, min(n_past, steps) - 1])
-        images, posteriors = [], []
+        images = []
+        posteriors = []
         for first in range(0, steps, CHUNK):
             now = slice(first, min(first + CHUNK, steps))
             known = max(0, min(given, now.stop) - first)
             poses = self._encode_poses(conditions, now)
-            true = self._encode(
-                frames[:, first + (not known) : now.stop + 1]
-            )  # once, for posterior and predictions
+            # Encoded once, for posterior and predictions.
+            true = self._encode(frames[:, first + (not known) : now.stop + 1])
             posteriors.append(self._posterior(true[-1][:, bool(known) :], poses[-1]))
             z = posteriors[-1].mu if noise is None else posteriors[-1].sample(noise[:, now])
             if known:
@@ -156,99 +171,107 @@ class PoseCVAE(Predictor):
         return Rollout(torch.cat(images, 1), posterior, Gaussian(zeros, zeros))
 
     def future_bytes(self, n_future: int) -> int:
-        """`Predictor.future_bytes`: five tensors of the largest stage, float32 frames three times, and the latents."""
-        config, pixels = self.config, math.prod(self.config.frame_size)
-        stages = enumerate(max(join.moving.in_channels, join.moving.out_channels) for join in self.joins)
-        largest = max(channels * pixels // 4 ** min(k, config.levels - 1) for k, channels in stages)
+        """Estimate `Predictor.future_bytes`.
+
+        Five tensors of the largest stage, float32 frames three times, and the latents.
+        """
+        config = self.config
+        pixels = math.prod(config.frame_size)
+        channels = [max(join.moving.in_channels, join.moving.out_channels) for join in self._joins]
+        largest = max(count * pixels // 4 ** min(k, config.levels - 1) for k, count in enumerate(channels))
         return 4 * (5 * largest + n_future * (3 * config.channels * pixels + math.prod(self.latent_shape)))
 
     def observe(self, past: Tensor, conditions: Tensor | None) -> Scene:
-        """Takes the last of the frames `past` [B,n_past,C,H,W]; those before it tell the model nothing more."""
+        """Return the state after the last frame of `past` [B,n_past,C,H,W]; earlier ones add nothing."""
         return self._scene(as_images(past)[:, -1])
 
     def advance(self, start: Scene, conditions: Tensor | None, noise: Tensor) -> tuple[Tensor, Scene]:
+        """Continue from `start` as `Predictor.advance` says."""
         batch, samples, steps = noise.shape[:3]
         if conditions is not None and conditions.dim() == 6:  # every future is a clip of its own
             conditions = conditions.flatten(0, 1)
         clips = batch if conditions is None else len(conditions)
         given, *anchor = (x.repeat_interleave(clips // len(x), 0) for x in (start.given, *start.anchor))
         scene = Scene(start.frame.repeat_interleave(samples, 0), given, anchor)
-        noise, images = noise.flatten(0, 1), []
+        noise = noise.flatten(0, 1)
+        images = []
         for first in range(0, steps, CHUNK):
             now = slice(first, min(first + CHUNK, steps))
             videos, scene = self._roll(scene, self._encode_poses(conditions, now), noise[:, now])
             images.append(videos)
         return torch.cat(images, 1).unflatten(0, (batch, samples)).transpose(0, 1), scene
 
-    def parts(self) -> Iterator[nn.Module]:
-        yield from (
-            self.frame_encoder,
-            self.pose_encoder,
-            self.gaussian,
-            *self.joins,
-            *self.blocks,
-            self.output,
-        )
+    def parts(self) -> list[nn.Module]:
+        """Return the encoders, the Gaussian predictor and the parts of fusion and generator."""
+        encoders = [self.frame_encoder, self.pose_encoder]
+        return [*encoders, self.gaussian, *self.joins, *self.blocks, self.output]
 
     def fold_norms(self) -> None:
-        fold_sequential_norms(self)
-        for join in self.joins:
+        """Fold batch norms after convolutions, also after those of `Join`."""
+        super().fold_norms()
+        for join in self._joins:
             join.fold_norm()
 
-    # --------------------------------------------------------------------------------------------------------- parts
+    # -------------------------------------------------------------------------------------------------- parts
+
+    @property
+    def _joins(self) -> list[Join]:
+        return cast(list[Join], self.joins)
 
     def _scene(self, frame: Tensor) -> Scene:
         frame = frame.contiguous(memory_format=torch.channels_last)
         return Scene(frame, frame, self.frame_encoder(frame) if self.config.anchor else [])
 
     def _encode(self, frames: Tensor) -> list[Tensor]:
-        """Features [B,T,c,h,w] of each stage of frames [B,T,C,H,W]."""
+        """Return the features [B,T,c,h,w] of each stage of frames [B,T,C,H,W]."""
         return [x.unflatten(0, frames.shape[:2]) for x in self.frame_encoder(_flat(frames))]
 
     def _encode_poses(self, poses: Tensor | None, now: slice) -> list[Tensor]:
-        """Features [B,T,c,h,w] of each stage of the poses of the steps `now`. Empty paper becomes 0, as what lies outside is."""
-        if (
-            poses is None
-            or poses.dim() != 5
-            or poses.shape[1] < now.stop
-            or poses.shape[2] != self.config.condition_dim
-        ):
+        """Return the features [B,T,c,h,w] of each stage of the poses of the steps `now`.
+
+        Empty paper becomes 0, like the padding around the pictures.
+        """
+        channels = self.config.condition_dim
+        if poses is None or poses.dim() != 5 or poses.shape[1] < now.stop or poses.shape[2] != channels:
             found = "none" if poses is None else list(poses.shape)
-            raise ValueError(
-                f"poses: found {found}, expected [B,T,{self.config.condition_dim},H,W] of at least {now.stop} steps"
-            )
+            expected = f"[B,T,{channels},H,W] of at least {now.stop} steps"
+            raise ValueError(f"poses: found {found}, expected {expected}")
         poses = 1 - as_images(poses[:, now])
         return [x.unflatten(0, poses.shape[:2]) for x in self.pose_encoder(_flat(poses))]
 
     def _posterior(self, frame: Tensor, pose: Tensor) -> Gaussian:
-        """Of features [B,T,c,h,w] of the true frames and of their poses."""
-        parameters = self.gaussian(
-            torch.cat([frame, pose], 2).flatten(0, 1)
-        ).float()  # the KL takes exponentials of these
-        return Gaussian(*parameters.unflatten(0, frame.shape[:2]).chunk(2, dim=2))
+        """Return the posterior for features [B,T,c,h,w] of the true frames and of their poses."""
+        # float32: the KL takes exponentials of these
+        parameters = self.gaussian(torch.cat([frame, pose], 2).flatten(0, 1)).float()
+        mu, logvar = parameters.unflatten(0, frame.shape[:2]).chunk(2, dim=2)
+        return Gaussian(mu, logvar)
 
     def _terms(self, scene: Scene, poses: list[Tensor]) -> list[Tensor]:
-        """What pose features [B,T,c,h,w] and the anchor add in each stage, [B,T,outputs,h,w]."""
+        """Return the shares [B,T,outputs,h,w] of pose features and of the anchor in each stage."""
         anchors = scene.anchor or [None] * STAGES
         return [
-            join.term(pose, anchor) for join, pose, anchor in zip(self.joins, poses, anchors, strict=True)
+            join.term(pose, anchor) for join, pose, anchor in zip(self._joins, poses, anchors, strict=True)
         ]
 
     def _draw_from_true(
         self, scene: Scene, frames: Tensor, features: list[Tensor], poses: list[Tensor], z: Tensor
     ) -> tuple[Tensor, Scene]:
-        """The frames after `frames` [B,K,C,H,W] with these `features` [B*K,c,h,w], all at once, and the scene after them."""
+        """Draw the frames after `frames` [B,K,C,H,W] with these `features` [B*K,c,h,w], all at once.
+
+        Return them, and the scene after them.
+        """
         known = frames.shape[1]
         terms = [_flat(term) for term in self._terms(scene, [pose[:, :known] for pose in poses])]
         given = scene.given.repeat_interleave(known, 0)
-        drawn = self._draw(_flat(frames), given, features, z[:, :known].flatten(0, 1), terms).unflatten(
-            0, (-1, known)
-        )
+        drawn = self._draw(_flat(frames), given, features, z[:, :known].flatten(0, 1), terms)
+        drawn = drawn.unflatten(0, (-1, known))
         return drawn, replace(scene, frame=drawn[:, -1])
 
     def _roll(self, scene: Scene, poses: list[Tensor], z: Tensor) -> tuple[Tensor, Scene]:
-        """Draws the frames [N,T,C,H,W] of latents `z` [N,T,...] and pose features [B,T,...], each from the one before it."""
-        terms, frame, images = self._terms(scene, poses), scene.frame, []
+        """Draw frames [N,T,C,H,W] one by one from latents `z` [N,T,...] and pose features [B,T,...]."""
+        terms = self._terms(scene, poses)
+        frame = scene.frame
+        images = []
         futures = len(z) // len(terms[0])
         given = scene.given.repeat_interleave(futures, 0)
         for step in range(z.shape[1]):
@@ -260,27 +283,26 @@ class PoseCVAE(Predictor):
     def _draw(
         self, frame: Tensor, given: Tensor, features: list[Tensor], z: Tensor, terms: list[Tensor]
     ) -> Tensor:
-        """The frame after `frame` [N,C,H,W] from its features, latent `z` [N,...] and the terms of pose and anchor [N,c,h,w].
+        """Draw the frame after `frame` [N,C,H,W] from its features, a latent `z` and the terms of `Join`.
 
-        `given` [N,C,H,W] is what the masks may keep.
+        The masks may keep pixels of `given` [N,C,H,W].
         """
         x = z.to(features[-1])
         for k in reversed(range(STAGES)):
             if k + 1 < self.config.levels:
                 x = F.interpolate(x, scale_factor=2, mode="nearest")
-            x = self.blocks[k](self.joins[k](x, features[k], terms[k]))
+            x = self.blocks[k](self._joins[k](x, features[k], terms[k]))
         x = self.output(x).float()
         image = torch.sigmoid(x[:, : self.config.channels])
         if not self.config.blend:
             return image
         if self.config.keep_given:
-            masks = torch.softmax(x[:, self.config.channels :], 1).split(1, dim=1)
-            return sum(
-                mask * kept for mask, kept in zip(masks, (image, frame.float(), given.float()), strict=True)
-            )
+            masks = torch.softmax(x[:, self.config.channels :], 1)
+            of_image, of_frame, of_given = masks.split(1, dim=1)
+            return of_image * image + of_frame * frame.float() + of_given * given.float()
         return torch.lerp(frame.float(), image, torch.sigmoid(x[:, self.config.channels :]))
 
 
 def _flat(frames: Tensor) -> Tensor:
-    """[B,T,...] -> [B*T,...] with the channels innermost in memory."""
+    """Join batch and time, [B,T,...] -> [B*T,...], with the channels innermost in memory."""
     return frames.flatten(0, 1).contiguous(memory_format=torch.channels_last)

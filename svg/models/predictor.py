@@ -1,11 +1,14 @@
-"""The contract between a model and training, evaluation and rendering. README.md beside this file shows how to add one.
+"""The contract between a model and training, evaluation and rendering.
 
-The transition from frame t-1 to frame t sees ``conditions[t-1]`` and a latent ``z[t]``, which comes from the posterior in
-training, where frame t is known, and from the prior in prediction. For robots ``conditions[t-1]`` = [actions[t-1],
-positions[t-1]]; for persons it is the pose that frame t is to show (`data_tools.layout`).
+README.md beside this file shows how to add a model.
 
-Frames are [B,T,C,H,W], uint8 or float in [0,1]; conditions [B,T,D] in the data's own units or, of poses, uint8
-[B,T,C,H,W]. No module keeps state.
+The transition from frame t-1 to frame t sees ``conditions[t-1]`` and a latent ``z[t]``, which comes from the
+posterior in training, where frame t is known, and from the prior in prediction. For robots
+``conditions[t-1]`` = [actions[t-1], positions[t-1]]; for persons it is the pose that frame t is to show
+(`data_tools.layout`).
+
+Frames are [B,T,C,H,W], uint8 or float in [0,1]; conditions [B,T,D] in the data's own units or, of poses,
+uint8 [B,T,C,H,W]. No module keeps state.
 """
 
 import math
@@ -31,7 +34,7 @@ CHANNELS = 64
 
 @dataclass
 class Rollout:
-    """Predicted frames 1..T-1 of a clip [B,T-1,C,H,W] in [0,1], with posterior and prior of each of these steps."""
+    """Predicted frames 1..T-1 of a clip [B,T-1,C,H,W] in [0,1], with posterior and prior of each step."""
 
     frames: Tensor
     posterior: Gaussian
@@ -46,9 +49,9 @@ def as_images(frames: Tensor) -> Tensor:
 class Predictor(nn.Module, ABC):
     """A model that predicts frames from the first ones and from conditions.
 
-    A model defines `latent_shape`, `forward`, `observe` and `advance`; all else has defaults. `observe` returns the
-    state after the given frames; `advance` goes on from a state and returns the next one, so that a video of any length
-    can be predicted in pieces.
+    A model defines `latent_shape`, `forward`, `observe` and `advance`; all else has defaults. `observe`
+    returns the state after the given frames; `advance` goes on from a state and returns the next one, so that
+    a video of any length can be predicted in pieces.
     """
 
     precision = "float32"
@@ -57,11 +60,11 @@ class Predictor(nn.Module, ABC):
     def __init__(
         self, config: ModelConfig, condition_mean: Sequence[float] = (), condition_std: Sequence[float] = ()
     ):
-        """Keep the configuration. A model may standardise conditions with the statistics of the training data."""
+        """Keep the configuration. A model may standardise conditions with their statistics."""
         super().__init__()
         self.config = config
 
-    # ----------------------------------------------------------------------------------------- what a model defines
+    # ----------------------------------------------------------------------------------- what a model defines
 
     @property
     @abstractmethod
@@ -79,32 +82,32 @@ class Predictor(nn.Module, ABC):
     ) -> Rollout:
         """Predict frames 1..T-1 of clips `frames` [B,T,C,H,W] with latents from the posterior.
 
-        Transitions start from true frames, all of them with `teacher_forcing`, else those of the first `n_past`; the
-        others start from what the model has predicted itself. `noise` [B,T-1,*latent_shape], standard normal, gives
-        ``z = mu + sigma * noise``; without it latents are the means.
+        Transitions start from true frames, all of them with `teacher_forcing`, else those of the first
+        `n_past`; the others start from what the model has predicted itself. `noise` [B,T-1,*latent_shape],
+        standard normal, gives ``z = mu + sigma * noise``; without it latents are the means.
         """
 
     @abstractmethod
     def observe(self, past: Tensor, conditions: Tensor | None) -> Any:
-        """Return the state after the observed frames `past` [B,n_past,C,H,W] and `conditions` [B,>= n_past-1,...]."""
+        """Return the state after the frames `past` [B,n_past,C,H,W] and `conditions` [B,>= n_past-1,...]."""
 
     @abstractmethod
     def advance(self, start: Any, conditions: Tensor | None, noise: Tensor) -> tuple[Tensor, Any]:
-        """Continue from `start` for S futures of each clip; return frames [S,B,F,C,H,W] and the state after them.
+        """Continue from `start` with S futures of each clip: return frames [S,B,F,C,H,W] and the next state.
 
-        `conditions` [B,>=F,...], the same for all futures of a clip, or [B,S,>=F,...], one sequence for each; its first
-        entry is that of the last frame that `start` knows. `noise` [B,S,F,*latent_shape] gives ``z = mu + sigma *
-        noise`` under the prior; zeros take the prior's mean. The returned state starts B * S clips, the futures of one
-        together. Gradients flow to conditions that are numbers.
+        `conditions` [B,>=F,...], the same for all futures of a clip, or [B,S,>=F,...], one sequence for each;
+        its first entry is that of the last frame that `start` knows. `noise` [B,S,F,*latent_shape] gives ``z
+        = mu + sigma * noise`` under the prior; zeros take the prior's mean. The returned state starts B * S
+        clips, the futures of one together. Gradients flow to conditions that are numbers.
         """
 
-    # ------------------------------------------------------------------------------------- what a model may redefine
+    # ------------------------------------------------------------------------------ what a model may redefine
 
     def future_bytes(self, n_future: int) -> int:
-        """Return the bytes that one sampled future of `n_future` frames takes while it is predicted and scored.
+        """Return the bytes that one future of `n_future` frames takes while it is predicted and scored.
 
-        An estimate on the safe side; this one is five tensors of `CHANNELS` channels at full resolution, the float32
-        frames three times, and the latents.
+        An estimate on the safe side; this one is five tensors of `CHANNELS` channels at full resolution, the
+        float32 frames three times, and the latents.
         """
         pixels = math.prod(self.config.frame_size)
         of_frame = 3 * self.config.channels * pixels + math.prod(self.latent_shape)
@@ -120,14 +123,15 @@ class Predictor(nn.Module, ABC):
 
     @staticmethod
     def pieces(name: str, tensor: Tensor, config: ModelConfig) -> dict[str, Tensor]:
-        """Split a tensor of the state into pieces that another model may take over or not: {kind of piece: view}."""
+        """Split a tensor of the state into pieces that another model may take over: {kind of piece: view}."""
         return {"": tensor}
 
     @torch.no_grad()
     def adopt(self, weights: dict[str, Tensor], origin: ModelConfig) -> tuple[float, list[str]]:
-        """Take over each piece that has the same shape here from the `weights` of a model of configuration `origin`.
+        """Take over each piece of another model's `weights` that has the same shape here.
 
-        Return the share of all numbers that were taken over, and the names of the pieces that keep their own.
+        `origin` is the configuration of the other model.         Return the share of all numbers that were
+        taken over, and the names of the pieces that keep their own.
         """
         taken = 0
         total = 0
@@ -143,7 +147,7 @@ class Predictor(nn.Module, ABC):
                     own.append(f"{name} ({kind})" if kind else name)
         return taken / total, own
 
-    # --------------------------------------------------------------------------------------------- made of the above
+    # -------------------------------------------------------------------------------------- made of the above
 
     @property
     def device(self) -> torch.device:
@@ -171,24 +175,22 @@ class Predictor(nn.Module, ABC):
     ) -> Array:
         """Return the "pred" videos [S,B,n_future,C,H,W], float32 in [0,1]: own predictions are fed back.
 
-        Args:
-            past: the observed frames [B,n_past,C,H,W], uint8 or float in [0,1].
-            conditions: [B,>=n_past+n_future-1,D] in the data's own units, from the first observed frame on, those of
-                the future included. For positions that nobody knows yet see `svg.integrate_positions`. Poses are
-                pictures like `past`. None for a model without conditions.
-            n_future: frames to predict.
-            n_samples: futures of each clip, S.
-            generator: the source of the latents.
-            seed: the same as a number. The futures of clip b then depend on (seed, b) alone: they are those that
+        Args: past: the observed frames [B,n_past,C,H,W], uint8 or float in [0,1]. conditions:
+            [B,>=n_past+n_future-1,D] in the data's own units, from the first observed frame on, those of
+                the future included. For positions that nobody knows yet see `svg.integrate_positions`. Poses
+                are pictures like `past`. None for a model without conditions.
+            n_future: frames to predict. n_samples: futures of each clip, S. generator: the source of the
+            latents. seed: the same as a number. The futures of clip b then depend on (seed, b) alone: they
+            are those that
                 `svg.evaluate` samples of sequence b.
             latent: ``sampled`` from the prior, or its ``mean``, with which there is one future.
 
-        Arrays and tensors are taken, of a batch or of one clip without B, with channels first or last, on any device.
-        The answer has the form of `past`: an array if that is one, else a tensor on the model's device; without B or
-        with channels last if it came so. No gradients flow; see `imagine`.
+        Arrays and tensors are taken, of a batch or of one clip without B, with channels first or last, on any
+        device. The answer has the form of `past`: an array if that is one, else a tensor on the model's
+        device; without B or with channels last if it came so. No gradients flow; see `imagine`.
 
-        Raises `InputError`, a `ValueError`, with the expected shape for anything else, for values out of range or not
-        finite, and for too few conditions.
+        Raises `InputError`, a `ValueError`, with the expected shape for anything else, for values out of
+        range or not finite, and for too few conditions.
         """
         n_future = check_count("n_future", n_future)
         n_samples = check_count("n_samples", n_samples)
@@ -210,24 +212,22 @@ class Predictor(nn.Module, ABC):
         return request.finish(self.imagine(state, future, noise.to(self.device)))
 
     def imagine(self, start: Any, conditions: Tensor | None, noise: Tensor | None = None) -> Tensor:
-        """Return the frames [S,B,F,C,H,W] of `advance`, whose futures have the same conditions or each its own.
+        """Return the frames [S,B,F,C,H,W] of `advance`.
 
-        Without `noise` latents are the prior's means, as of `zero_noise`. Takes tensors on the model's device and
-        checks nothing. Gradients flow to `conditions`.
+        Without `noise` latents are the prior's means, as of `zero_noise`. Takes tensors on the model's device
+        and checks nothing. Gradients flow to `conditions`.
         """
         if noise is None:
             if conditions is None:
-                raise ValueError(
-                    "noise: found None, expected it where there are no conditions to count frames by"
-                )
+                raise ValueError("noise: found None, expected a tensor where conditions are None, too")
             noise = self.zero_noise(conditions)
         return self.advance(start, conditions, noise)[0]
 
     def zero_noise(self, conditions: Tensor) -> Tensor:
-        """Return the noise [B,S,F,*latent_shape] with which `advance` takes the prior's means, a frame a condition.
+        """Return the noise [B,S,F,*latent_shape] with which `advance` takes the prior's means.
 
-        `conditions` are those of `advance`: [B,F,...] for one future of each clip, or [B,S,F,...]. Of a model without
-        conditions they are [B,F,0].
+        `conditions` are those of `advance`, one for each frame: [B,F,...] for one future of each clip, or
+        [B,S,F,...]. Of a model without conditions they are [B,F,0].
         """
         per_clip = conditions.dim() in (3, 5)  # numbers and poses, without S
         shape = (len(conditions), 1, conditions.shape[1]) if per_clip else conditions.shape[:3]

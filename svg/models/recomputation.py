@@ -1,14 +1,14 @@
 """Save memory in training: keep how an activation is computed, not the activation itself.
 
-The backward pass of convolution, norm and activation needs what the convolution gave (for the norm) and what the
-activation gave (for itself and for the next convolution). Only the former is kept; the latter is computed again from it
-when it is needed (compare Rota Bulo et al. 2018). That halves the memory of training for some percent of its time, and
-changes no bit of the gradients.
+The backward pass of convolution, norm and activation needs what the convolution gave (for the norm) and what
+the activation gave (for itself and for the next convolution). Only the former is kept; the latter is computed
+again from it when it is needed (compare Rota Bulo et al. 2018). That halves the memory of training for some
+percent of its time, and changes no bit of the gradients.
 
 A network opts in where it runs, with ``with recomputed_activations(): ...`` around its `Chain` modules.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,8 +23,9 @@ from torch.nn import functional as F
 class Chain(nn.Sequential):
     """Modules in a row, each activation after a norm is one that `recomputed_activations` need not keep."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        norm, source = None, x
+    def forward(self, input: Tensor) -> Tensor:
+        x = source = input
+        norm: nn.Module | None = None
         for module in self:
             if isinstance(module, nn.LeakyReLU) and norm is not None:
                 x = _activate(norm, module, source, x)
@@ -45,12 +46,18 @@ def recomputed_activations() -> AbstractContextManager:
 
 
 def _activate(norm: nn.Module, activation: nn.Module, source: Tensor, normalised: Tensor) -> Tensor:
-    """Return the activation of ``normalised = norm(source)``, and tell the hook, if there is one, how to compute it."""
+    """Return the activation of ``normalised = norm(source)``, and tell the active hook how to compute it."""
     if torch.compiler.is_compiling():
         return activation(normalised)
     hook = _active_hook.get()
     # Norms over several processes would have to communicate again.
-    if hook is not None and normalised.requires_grad and type(norm) in (nn.BatchNorm2d, nn.GroupNorm):
+    synchronised = isinstance(norm, nn.BatchNorm2d) and type(norm) is not nn.BatchNorm2d
+    if (
+        hook is not None
+        and normalised.requires_grad
+        and isinstance(norm, nn.BatchNorm2d | nn.GroupNorm)
+        and not synchronised
+    ):
         autocast = torch.is_autocast_enabled(source.device.type)
         again = partial(_activate_again, norm, activation, norm.training, autocast)
         hook.latest = Recomputed(normalised, again, (source.detach(), norm.weight, norm.bias))
@@ -79,7 +86,7 @@ def _activate_again(
 
 @dataclass
 class Unchanged:
-    """A tensor that must not be changed in place until it is needed; PyTorch checks this for tensors it keeps itself."""
+    """A tensor that must not be changed in place until it is needed: as PyTorch checks its own."""
 
     tensor: Tensor
     version: int
@@ -125,8 +132,9 @@ class Recomputed:
 class Hook:
     """Decide for each tensor that an operation keeps for its backward pass whether it is computed again.
 
-    Only the latest activation can be: it is used by what directly follows it. By the time that its memory may belong to
-    another tensor, the next activation has taken its place, or tensors have another shape (after pooling).
+    Only the latest activation can be: it is used by what directly follows it. By the time that its memory may
+    belong to another tensor, the next activation has taken its place, or tensors have another shape (after
+    pooling).
     """
 
     latest: Recomputed | None = None
@@ -148,7 +156,7 @@ _active_hook: ContextVar[Hook | None] = ContextVar("active_hook", default=None)
 
 
 @contextmanager
-def _hooked() -> Iterator[Hook]:
+def _hooked() -> Generator[Hook]:
     hook = Hook()
     token = _active_hook.set(hook)
     try:

@@ -1,35 +1,37 @@
-"""The predictor: SVG's posterior, prior and frame predictor between an encoder and a decoder, conditioned on actions.
+"""The model svg: posterior, prior and frame predictor between encoder and decoder, conditioned on actions.
 
-The transition from frame t-1 to frame t sees the features ``h[t-1]``, the condition ``conditions[t-1]`` (time as in `predictor`)
-and a latent ``z[t]``. The posterior sees ``h[t]``, the prior ``h[t-1]``. Frame t is drawn with the skips of the last frame observed
-before it.
+The transition from frame t-1 to frame t sees the features ``h[t-1]``, the condition ``conditions[t-1]`` (time
+as in `predictor`) and a latent ``z[t]``. The posterior sees ``h[t]``, the prior ``h[t-1]``. Frame t is drawn
+with the skips of the last frame observed before it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
 from .backbones import Decoder, Encoder, initialise, level_channels
-from .layers import BatchNorm, SkipTerm, fold_norm, fold_sequential_norms
+from .layers import BatchNorm, SkipConv, SkipTerm, fold_norm
 from .predictor import Predictor, Rollout, as_images
+from .recomputation import Chain
 from .recurrent import FramePredictor, Gaussian, GaussianLSTM, State, repeat_state
 
 STATISTICS = ("condition_mean", "condition_std")
 EMBEDDING = "core.embed.weight"
-"""The layer of predictor, posterior and prior that takes in features, latent and conditions side by side."""
+"""The layer of predictor, posterior and prior over features, latent and conditions side by side."""
 
 
 @dataclass
 class Observation:
-    """What the model knows after some frames: the start of `VideoPredictor.advance`.
+    """The state after some frames, from which `VideoPredictor.advance` goes on.
 
     N futures of B clips may share the skips of their clip.
     """
 
-    h: Tensor | None  # features of the last frame [N,1,g_dim(,grid,grid)]; none: it has yet to be encoded
+    h: Tensor | None  # features of the last frame [N,1,g_dim(,grid,grid)]; None: it has yet to be encoded
     last: Tensor  # the last frame, seen or predicted [N,1,C,H,W]
     predictor: State
     prior: State
@@ -40,20 +42,23 @@ class Observation:
 class VideoPredictor(Predictor):
     """SVG-LP / SVG-FP (Denton & Fergus 2018) with actions, in the vector or the spatial form.
 
-    `condition_mean` and `condition_std` (length D, from ``dataset.json``) standardise the conditions inside the model and are
-    stored with its weights, so that callers pass metres as they come.
+    `condition_mean` and `condition_std` (length D, from ``dataset.json``) standardise the conditions inside
+    the model and are stored with its weights, so that callers pass metres as they come.
     """
+
+    condition_mean: Tensor
+    condition_std: Tensor
+    coordinates: Tensor  # rows and columns of the grid in [-1,1], [2,grid,grid]
 
     def __init__(
         self, config: ModelConfig, condition_mean: Sequence[float] = (), condition_std: Sequence[float] = ()
     ):
         super().__init__(config)
-        mean = torch.tensor(condition_mean or [0.0] * config.condition_dim)
-        std = torch.tensor(condition_std or [1.0] * config.condition_dim)
+        mean = torch.tensor(list(condition_mean) or [0.0] * config.condition_dim)
+        std = torch.tensor(list(condition_std) or [1.0] * config.condition_dim)
+        std = torch.where(std > 1e-6, std, 1.0)  # a constant column stays finite
         self.register_buffer("condition_mean", mean)
-        self.register_buffer(
-            "condition_std", torch.where(std > 1e-6, std, 1.0)
-        )  # a constant column stays finite
+        self.register_buffer("condition_std", std)
         spatial, g_dim, z_dim = config.spatial, config.g_dim, config.z_dim
         shape = (
             config.backbone,
@@ -82,17 +87,16 @@ class VideoPredictor(Predictor):
         if not spatial:
             self.apply(initialise)
         axis = torch.linspace(-1, 1, config.grid)
-        self.register_buffer(
-            "coordinates", torch.stack(torch.meshgrid(axis, axis, indexing="ij")), persistent=False
-        )
+        coordinates = torch.stack(torch.meshgrid(axis, axis, indexing="ij"))
+        self.register_buffer("coordinates", coordinates, persistent=False)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one latent: [z_dim] or [z_dim,grid,grid]."""
+        """Shape of one latent, [z_dim] or [z_dim,grid,grid]."""
         grid = self.config.feature_grid
         return (self.config.z_dim, grid, grid) if grid else (self.config.z_dim,)
 
-    # ------------------------------------------------------------------------------------------------------ training
+    # ----------------------------------------------------------------------------------------------- training
 
     def forward(
         self,
@@ -102,7 +106,10 @@ class VideoPredictor(Predictor):
         teacher_forcing: bool = False,
         noise: Tensor | None = None,
     ) -> Rollout:
-        """`Predictor.forward`: transitions from true frames run as whole sequences, the rest go step by step."""
+        """Predict clips as `Predictor.forward` says.
+
+        Transitions from true frames run as whole sequences, the others step by step.
+        """
         frames = as_images(frames)
         steps = frames.shape[1] - 1
         given = steps if teacher_forcing else min(n_past, steps)  # transitions from true frames
@@ -111,20 +118,25 @@ class VideoPredictor(Predictor):
         conditions = self._spread(conditions, steps, frames)
         posterior, _ = self.posterior(torch.cat([h[:, 1:], conditions], 2))
         z = posterior.mu if noise is None else posterior.sample(noise)
-        skips, observed = self.decoder.prepare(skips), frames[:, :sources]
+        skips = self.decoder.prepare(skips)
+        observed = frames[:, :sources]
 
         prior, prior_state = self._prior(h[:, :given], conditions[:, :given])
         g, state = self._predict(h[:, :given], z[:, :given], conditions[:, :given])
-        priors, features = [prior], [g]
+        priors = [prior]
+        features = [g]
+        images = []
         reencode = self.config.feedback == "frame" and given < steps
         if reencode:
-            images = [self.decoder(g, skips, observed, frames[:, :given])]
-            skips, observed = [skip.last() for skip in skips], observed[:, -1:]
+            images.append(self.decoder(g, skips, observed, frames[:, :given]))
+            skips = [skip.last() for skip in skips]
+            observed = observed[:, -1:]
         for step in range(given, steps):
             if reencode:
                 h_own, own_skips = self.encoder(images[-1][:, -1:], 1)
                 if self.config.last_frame_skip:
-                    skips, observed = self.decoder.prepare(own_skips), images[-1][:, -1:]
+                    skips = self.decoder.prepare(own_skips)
+                    observed = images[-1][:, -1:]
             else:
                 h_own = features[-1][:, -1:]
             now = slice(step, step + 1)
@@ -135,69 +147,75 @@ class VideoPredictor(Predictor):
             if reencode:
                 images.append(self.decoder(g, skips, observed, images[-1][:, -1:]))
         if not reencode:
-            images = [self.decoder(torch.cat(features, 1), skips, observed, frames[:, :given])]
+            images.append(self.decoder(torch.cat(features, 1), skips, observed, frames[:, :given]))
         return Rollout(torch.cat(images, 1), posterior, Gaussian.cat(priors))
 
-    # ---------------------------------------------------------------------------------------------------- prediction
+    # --------------------------------------------------------------------------------------------- prediction
 
     def future_bytes(self, n_future: int) -> int:
-        """`Predictor.future_bytes`: an estimate on the safe side.
+        """Estimate `Predictor.future_bytes`.
 
-        Five tensors of the level at full resolution, where they are largest, its float32 frames three times, latents and
-        conditions of all steps, and of the frame predictor the states before and after a step, its gates and what goes in.
+        Five tensors of the level at full resolution, where they are largest, its float32 frames three times,
+        latents and conditions of all steps, and of the frame predictor the states before and after a step,
+        its gates and its inputs.
         """
-        config, pixels = self.config, self.config.image_width**2
-        channels = level_channels(config.backbone, config.image_width, config.width, config.feature_grid)[0][
-            0
-        ]
+        config = self.config
+        pixels = config.image_width**2
+        levels = level_channels(config.backbone, config.image_width, config.width, config.feature_grid)
         shrunk = 1 if config.backbone == "vgg" else 4  # DCGAN's first convolution halves the sides
         recurrent = (4 * config.predictor_rnn_layers + 8) * config.rnn_size
         steps = n_future * (config.z_dim + config.condition_dim + 2)
-        images = 5 * channels * pixels // shrunk + 3 * n_future * config.channels * pixels
+        images = 5 * levels[0][0] * pixels // shrunk + 3 * n_future * config.channels * pixels
         return 4 * (images + (recurrent + steps) * max(1, config.feature_grid) ** 2)
 
     def observe(self, past: Tensor, conditions: Tensor | None) -> Observation:
-        """Takes in the observed frames `past` [B,n_past,C,H,W] and `conditions` [B,>= n_past-1,D].
+        """Return the state after the frames `past` [B,n_past,C,H,W] and `conditions` [B,>= n_past-1,D].
 
         Latents are the posterior's means, so that all futures share one past.
         """
         past = as_images(past)
         steps = past.shape[1] - 1
         h, skips = self.encoder(past, -1)
-        state, prior_state = None, None
+        state = None
+        prior_state = None
         if steps:
-            conditions = self._spread(conditions, steps, past)
-            posterior, _ = self.posterior(torch.cat([h[:, 1:], conditions], 2))
-            _, prior_state = self._prior(h[:, :-1], conditions)
-            _, state = self._predict(h[:, :-1], posterior.mu, conditions)
+            spread = self._spread(conditions, steps, past)
+            posterior, _ = self.posterior(torch.cat([h[:, 1:], spread], 2))
+            _, prior_state = self._prior(h[:, :-1], spread)
+            _, state = self._predict(h[:, :-1], posterior.mu, spread)
         skips = self.decoder.prepare(skips)
         return Observation(h[:, -1:], past[:, -1:], state, prior_state, skips, past[:, -1:])
 
     def advance(
         self, start: Observation, conditions: Tensor | None, noise: Tensor
     ) -> tuple[Tensor, Observation]:
+        """Continue from `start` as `Predictor.advance` says."""
         batch, samples, steps = noise.shape[:3]
         if conditions is not None:
             if conditions.dim() == 3:
                 conditions = conditions[:, None].expand(-1, samples, -1, -1)
             conditions = conditions.flatten(0, 1)
         noise = noise.flatten(0, 1)
-        conditions = self._spread(conditions, steps, noise)
+        spread = self._spread(conditions, steps, noise)
         h = None if start.h is None else start.h.repeat_interleave(samples, 0)
         last = start.last.repeat_interleave(samples, 0)
-        state, prior_state = repeat_state(start.predictor, samples), repeat_state(start.prior, samples)
-        skips, observed = start.skips, start.observed
+        state = repeat_state(start.predictor, samples)
+        prior_state = repeat_state(start.prior, samples)
+        skips = start.skips
+        observed = start.observed
         frames = []
         for step in range(steps):
             if h is None:
                 h, own_skips = self.encoder(last, 1)
                 if self.config.last_frame_skip:
-                    skips, observed = self.decoder.prepare(own_skips), last
+                    skips = self.decoder.prepare(own_skips)
+                    observed = last
             now = slice(step, step + 1)
-            prior, prior_state = self._prior(h, conditions[:, now], prior_state)
-            h, state = self._predict(h, prior.sample(noise[:, now]), conditions[:, now], state)
-            # All futures of a clip share its skip terms: they stand where the decoder expects the frames of one clip.
-            g, before = (x.unflatten(0, (len(observed), -1)).flatten(1, 2) for x in (h, last))
+            prior, prior_state = self._prior(h, spread[:, now], prior_state)
+            h, state = self._predict(h, prior.sample(noise[:, now]), spread[:, now], state)
+            # All futures of a clip share its skip terms: the decoder takes them for frames of one clip.
+            g = h.unflatten(0, (len(observed), -1)).flatten(1, 2)
+            before = last.unflatten(0, (len(observed), -1)).flatten(1, 2)
             last = self.decoder(g, skips, observed, before).reshape(last.shape)
             frames.append(last[:, 0])
             if self.config.feedback == "frame":
@@ -205,66 +223,70 @@ class VideoPredictor(Predictor):
         videos = torch.stack(frames, 1).unflatten(0, (batch, samples)).transpose(0, 1)
         return videos, Observation(h, last, state, prior_state, skips, observed)
 
-    def parts(self) -> Iterator[nn.Module]:
-        yield from filter(None, (self.encoder, self.decoder, self.predictor, self.posterior, self.prior))
+    def parts(self) -> Iterable[nn.Module]:
+        """Return encoder, decoder and the recurrent modules."""
+        parts = (self.encoder, self.decoder, self.predictor, self.posterior, self.prior)
+        return [part for part in parts if part is not None]
 
     def fold_norms(self) -> None:
-        fold_sequential_norms(self)
-        for skip_conv, level in zip(self.decoder.skip_convs, self.decoder.levels, strict=True):
+        """Fold batch norms after convolutions, also after those of `SkipConv`."""
+        super().fold_norms()
+        skip_convs = cast(list[SkipConv], self.decoder.skip_convs)
+        levels = cast(list[Chain], self.decoder.levels)
+        for skip_conv, level in zip(skip_convs, levels, strict=True):
             if len(level) and isinstance(level[0], BatchNorm):
                 fold_norm(level[0], skip_conv.conv)
                 level[0] = nn.Identity()
 
     def adopt(self, weights: dict[str, Tensor], origin: ModelConfig) -> tuple[float, list[str]]:
-        """`Predictor.adopt`. What standardises the conditions is taken over with their columns: together they are one function.
+        """Take over weights as `Predictor.adopt` does, and the statistics of conditions with their columns.
 
-        Where no columns of conditions fit, the statistics stay those of this model's own data.
+        Columns and statistics together are one function. Where no columns of conditions fit, the statistics
+        stay those of this model's own data.
         """
-        share, afresh = super().adopt(weights, origin)
+        share, own = super().adopt(weights, origin)
         layers = [name for name in self.state_dict() if name.endswith(f".{EMBEDDING}")]
-        fits = self.config.condition_dim == origin.condition_dim
-        if fits and any(f"{name} (conditions)" not in afresh for name in layers):
+        same_columns = self.config.condition_dim == origin.condition_dim
+        if same_columns and any(f"{name} (conditions)" not in own for name in layers):
             for name in STATISTICS:
                 getattr(self, name).copy_(weights[name])
-        return share, afresh
+        return share, own
 
-    # --------------------------------------------------------------------------------------------------------- parts
+    # -------------------------------------------------------------------------------------------------- parts
 
     def _spread(self, conditions: Tensor | None, steps: int, like: Tensor) -> Tensor:
-        """The first `steps` conditions, standardised: [B,T,D]; in the spatial form with two coordinates [B,T,D+2,grid,grid].
+        """Return the first `steps` conditions, standardised: [B,T,D] or, spatial, [B,T,D+2,grid,grid].
 
-        `like` gives the batch size and device where there are no conditions (D = 0).
+        The two additional channels are coordinates. `like` gives the batch size and device where there are no
+        conditions (D = 0).
         """
-        if self.config.condition_dim == 0:
-            conditions = like.new_zeros(len(like), steps, 0, dtype=torch.float32)
-        elif (
-            conditions is None
-            or conditions.shape[1] < steps
-            or conditions.shape[2] != self.config.condition_dim
-        ):
+        width = self.config.condition_dim
+        if width == 0:
+            values = like.new_zeros(len(like), steps, 0, dtype=torch.float32)
+        elif conditions is None or conditions.shape[1] < steps or conditions.shape[2] != width:
             found = "none" if conditions is None else f"{conditions.shape[1]} of width {conditions.shape[2]}"
-            raise ValueError(
-                f"conditions: found {found}, expected at least {steps} of width {self.config.condition_dim}"
-            )
+            raise ValueError(f"conditions: found {found}, expected at least {steps} of width {width}")
         else:
-            conditions = (conditions[:, :steps] - self.condition_mean) / self.condition_std
+            values = (conditions[:, :steps] - self.condition_mean) / self.condition_std
         if not self.config.spatial:
-            return conditions
-        tiled = conditions[..., None, None].expand(-1, -1, -1, *self.coordinates.shape[1:])
-        return torch.cat([tiled, self.coordinates.expand(*conditions.shape[:2], -1, -1, -1)], 2)
+            return values
+        tiled = values[..., None, None].expand(-1, -1, -1, *self.coordinates.shape[1:])
+        return torch.cat([tiled, self.coordinates.expand(*values.shape[:2], -1, -1, -1)], 2)
 
     @staticmethod
     def pieces(name: str, tensor: Tensor, config: ModelConfig) -> dict[str, Tensor]:
-        """A layer's inputs are in pieces of different kinds; the statistics of conditions go with their columns (`adopt`)."""
+        """Split the inputs of a layer by kind. Statistics of conditions go with their columns (`adopt`)."""
         if name in STATISTICS:
             return {}
         part, _, layer = name.partition(".")
         if layer != EMBEDDING:
             return {"": tensor}
         sizes = {
-            "features": config.g_dim, "latent": config.z_dim if part == "predictor" else 0, "conditions": config.condition_dim,
+            "features": config.g_dim,
+            "latent": config.z_dim if part == "predictor" else 0,
+            "conditions": config.condition_dim,
             "coordinates": 2 if config.spatial else 0,
-        }  # fmt: skip
+        }
         return dict(zip(sizes, tensor.split(list(sizes.values()), 1), strict=True))
 
     def _prior(self, h: Tensor, conditions: Tensor, state: State = None) -> tuple[Gaussian, State]:

@@ -11,8 +11,9 @@ from data_tools.command import tell
 from data_tools.errors import InputError
 
 from .. import fingerprint, runtime
-from ..config import Config, ModelConfig, stored_flags
+from ..config import Config, ModelConfig
 from ..fingerprint import Fingerprints
+from ..flags import stored_flags
 from ..runs import checkpoint, pretrained
 from ..runs.checkpoint import Checkpoint
 from ..sequences import SequenceDataset

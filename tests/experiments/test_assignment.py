@@ -14,7 +14,8 @@ import pytest
 from data_tools import __main__ as svg_data
 from data_tools.folders import write_sequence
 from experiments import compare, train
-from svg.config import Config, config_from_arguments
+from svg.config import Config
+from svg.flags import config_from_arguments
 from tests.support.places import ROOT
 
 ASSIGNMENT = """--batch_size=12 --beta=0.0001 --beta1=0.9 --epoch_size=600 --g_dim=128 --kl_anneal_cycle=4

@@ -24,8 +24,8 @@ from experiments import (
     rollout,
     train,
 )
-from svg.config import Config, add_config_arguments, config_from_arguments
-from svg.flags import ALIASES, FOREIGN, FlagParser
+from svg.config import Config
+from svg.flags import ALIASES, FOREIGN, FlagParser, add_config_arguments, config_from_arguments
 from tests.support.places import ROOT
 
 TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --feedback feature --tfr 0

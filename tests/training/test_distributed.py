@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from svg.config import Config, flag_values
+from svg.config import Config
+from svg.flags import flag_values
 from svg.runs import checkpoint
 from svg.runs.checkpoint import load_model
 from svg.runs.metrics_log import read_metrics
