@@ -40,7 +40,7 @@ def test_each_released_model_is_whole_and_light_and_has_a_card():
         card = (folder / "README.md").read_text()
         assert all(
             heading in card
-            for heading in ("## Data", "## Training", "## Scores", "## What it is bad at", "## Licence")
+            for heading in ("## Data", "## Training", "## Scores", "## Limitations", "## Licence")
         )
         assert found.digests["weights"] in card
 
