@@ -92,14 +92,14 @@ class DataConfig:
     )
     augment: float = _flag(
         0.0,
-        "with poses: how far training clips are shifted and scaled at random, e.g. 0.3; 0: not at all",
+        "with poses: range of the random shifts and scales of training clips, e.g. 0.3; 0: none",
         most=1,
     )
-    conditions: str = _flag("all", "which columns condition the model", CONDITIONS)
+    conditions: str = _flag("all", "columns that condition the model", CONDITIONS)
     workers: int = _flag(0, "processes that read data; 0 reads in the training process", most=1024)
     data_device: str = _flag(
         "disk",
-        "where the training split lies: on disk, or read once as a whole into this device's memory",
+        "place of the training split: on disk, or read once as a whole into the memory of this device",
         ("disk", "cpu", "cuda"),
     )
 
@@ -288,12 +288,12 @@ class TrainConfig:
     lr: float = _flag(0.002, "learning rate", above=0)
     beta1: float = _flag(0.9, "first-moment decay of Adam; momentum of RMSprop and SGD", below=1)
     weight_decay: float = _flag(0.0, "weight decay")
-    lr_schedule: str = _flag("constant", "course of the learning rate", ("constant", "cosine", "linear"))
+    lr_schedule: str = _flag("constant", "schedule of the learning rate", ("constant", "cosine", "linear"))
     warmup: float = _flag(0.0, "share of the training over which the learning rate rises from 0", below=1)
     max_grad_norm: float = _flag(0.0, "gradient norm is clipped to this; 0: no clipping")
     max_skipped: int = _flag(
         10,
-        "end the run after so many steps in a row that were skipped, their loss or gradients not finite",
+        "end the run after this many skipped steps in a row, whose loss or gradients were not finite",
         above=0,
     )
     beta: float = _flag(1e-4, "weight of the KL divergence")
@@ -302,19 +302,19 @@ class TrainConfig:
     kl_anneal_ratio: float = _flag(2.0, "the ramp takes 1/ratio of a cycle")
     tfr: float = _flag(1.0, "probability that a batch is teacher-forced, at the start", most=1)
     tfr_start_decay_epoch: int = _flag(0, "the last epoch, counted from 0, with the full probability")
-    tfr_decay_step: float = _flag(0.0, "how much the probability falls each epoch from then on")
+    tfr_decay_step: float = _flag(0.0, "fall of the probability each epoch from then on")
     tfr_lower_bound: float = _flag(0.0, "the probability falls no further", most=1)
     keep_checkpoints: int = _flag(
-        2, "checkpoints kept to go on from, the newest ones, besides the best", above=0
+        2, "newest checkpoints that are kept to resume from, besides the best", above=0
     )
     save_minutes: float = _flag(
-        10.0, "a checkpoint also within an epoch, after so many minutes without one; 0: at its end only"
+        10.0, "minutes after which a checkpoint is saved within an epoch, too; 0: at its end only"
     )
     validate_sequences: int = _flag(64, "sequences of the validation split scored after each epoch; 0: all")
     seed: int = _flag(1, "seed of all randomness", most=2**63 - 1)
     device: str = _flag("auto", "auto, cpu, cuda or cuda:N")
     precision: str = _flag(
-        "auto", "bfloat16 autocast where the hardware has it, or as told", ("auto", "bfloat16", "float32")
+        "auto", "auto: bfloat16 autocast where the hardware has it", ("auto", "bfloat16", "float32")
     )
     compile: bool = _flag(
         False, "torch.compile the model (with CUDA graphs on a GPU); the first steps take minutes"

@@ -64,7 +64,7 @@ class LevelEnd(torch.autograd.Function):
     """Split the output `x` [B*T,C,h,w] of an encoder level: on to the next level, and the skip [B,K,C,h,w].
 
     With `pool` the former is max-pooled by two. The gradient of a plain slice would be spread over zeros for
-    all frames, in a memory format that slows down whatever meets it; here it is added where it belongs. The
+    all frames, in a memory format that slows down later operations; here it is added where it belongs. The
     places of the maxima are found again in the backward pass: their indices are int64, four times the size of
     what they index.
     """

@@ -1,4 +1,4 @@
-"""What people type: flags of other programs, slips, truth values, and recipes by their names."""
+"""Command lines as people type them: flags of other programs, slips, truth values, recipes by name."""
 
 import argparse
 import json
@@ -28,7 +28,8 @@ from svg.config import Config
 from svg.flags import ALIASES, FOREIGN, FlagParser, add_config_arguments, config_from_arguments
 from tests.support.places import ROOT
 
-TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --feedback feature --tfr 0
+TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8
+--feedback feature --tfr 0
 --n_past 2 --n_future 4 --n_eval 6 --batch_size 4 --niter 1 --epoch_size 2 --device cpu"""
 
 
@@ -43,7 +44,7 @@ def configured(*flags: str) -> Config:
 
 
 def refusal(capsys, main, *flags: str) -> str:
-    """The one line that refuses the flags."""
+    """Return the one line that refuses the flags."""
     try:
         code = main(list(flags))
     except SystemExit as end:
@@ -53,7 +54,7 @@ def refusal(capsys, main, *flags: str) -> str:
     return printed.err
 
 
-# --------------------------------------------------------------------------------------------- flags of other programs
+# ----------------------------------------------------------------------------------- flags of other programs
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_a_resumed_run_names_what_such_flags_change(data_root, tmp_path, capsys)
     assert "nothing left to do after 2 steps" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------------------------------------------- truth values
+# ---------------------------------------------------------------------------------------------- truth values
 
 
 def test_switches_of_every_command_take_truth_values():
@@ -243,7 +244,7 @@ def test_a_switch_leaves_what_follows_it_alone():
     assert compare.parse(["--blend", "False", "--", "1"]).out == Path("1")
 
 
-# ------------------------------------------------------------------------------------------------------------- slips
+# ----------------------------------------------------------------------------------------------------- slips
 
 
 @pytest.mark.parametrize(
@@ -330,7 +331,7 @@ def test_anything_typed_is_parsed_or_refused(typed):
         assert end.code == 2
 
 
-# ------------------------------------------------------------------------------------------------------- flags files
+# ----------------------------------------------------------------------------------------------- flags files
 
 
 @pytest.mark.parametrize(
@@ -361,8 +362,8 @@ def test_a_missing_flags_file_is_answered_with_the_recipes(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     told = refusal(capsys, train.main, "@quikstart.args")
     assert (
-        "found no file quikstart.args, and no recipe of that name; the recipes are bair_svg_lp.args, compare.args,"
-        in told
+        "found no file quikstart.args, and no recipe of that name; the recipes are bair_svg_lp.args, "
+        "compare.args," in told
     )
     assert "; did you mean quickstart?" in told
     assert "found no file mine/quickstart.args, and no recipe" in refusal(

@@ -16,7 +16,7 @@ README = ROOT / "svg" / "models" / "README.md"
 
 @pytest.fixture
 def run(monkeypatch, tmp_path, data_root):
-    """A run of the model, trained for two steps by ``svg-train``."""
+    """Train a run of the model for two steps with ``svg-train``."""
     monkeypatch.setitem(registry.MODELS, "tiny", tiny_model.ENTRY)
     sizes = (
         "--z_dim 3 --n_past 2 --n_future 4 --n_eval 6 --batch_size 4 --niter 1 --epoch_size 2 --device cpu"

@@ -1,4 +1,4 @@
-"""The layers that save time or memory compute what their plain forms compute, forward and backward."""
+"""The layers that save time or memory give the values and gradients of their plain forms."""
 
 import copy
 
@@ -28,7 +28,7 @@ def close(a, b):
 
 @pytest.mark.parametrize(("upsample", "width"), [(True, 16), (True, 8), (False, 8)])
 def test_skip_conv_is_the_plain_convolution(upsample, width):
-    """One convolution over [up-sampled features, skip]; the skips of the last three of four frames are the second one's."""
+    """Compare with a convolution over [up-sampled, skip]; the last three frames have the second skip."""
     torch.manual_seed(0)
     layer = SkipConv(5, 6, 7, upsample)
     below, skip = torch.randn(2 * 4, 5, width // 2, width // 2), torch.randn(2, 2, 6, width, width)
@@ -48,7 +48,10 @@ def test_skip_conv_is_the_plain_convolution(upsample, width):
 
 
 def test_upsampling_kernel_by_hand():
-    """One row (1, 10, 100): an odd output sees 1 + 10 of its own pixel and 100 of the next, an even one 10 + 100 and 1 before."""
+    """Of taps (1, 10, 100) an odd output sees 1 + 10 of its own pixel and 100 of the next.
+
+    An even one sees 10 + 100 of its own and 1 of the one before.
+    """
     weight = torch.zeros(1, 1, 3, 3)
     weight[0, 0, 1] = torch.tensor([1.0, 10.0, 100.0])
     row = F.conv_transpose2d(torch.tensor([[[[1.0, 2.0]]]]), upsampling_kernel(weight), None, 2, 1)[0, 0, 0]
@@ -73,7 +76,7 @@ def test_hold_last():
 
 
 def test_warp_is_interpolation_at_the_moved_places():
-    """Beside SciPy's; and by hand: with a flow of one to the right a pixel shows its right neighbour, the last one itself."""
+    """Compare with SciPy, and by hand: with a flow of one to the right a pixel shows its right neighbour."""
     torch.manual_seed(0)
     frames, flow = torch.rand(2, 3, 2, 6, 9), 4 * torch.randn(2, 3, 2, 6, 9)
     found, (down, right) = warp(frames, flow), np.indices((6, 9))
@@ -108,7 +111,7 @@ def test_level_end_is_pooling_and_a_slice(pool, sources):
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("training", [True, False])
 def test_recomputed_activations_change_nothing(norm, training):
-    """Values, gradients and running means of two blocks in a row, the second pass over the same graph included."""
+    """Compare values, gradients and running means of two blocks in a row, also of a second backward pass."""
     torch.manual_seed(0)
     ours = nn.Sequential(conv_block(3, 4, norm), conv_block(4, 8, norm)).train(training)
     plain = nn.Sequential(*(nn.Sequential(*block) for block in copy.deepcopy(ours)))
@@ -163,7 +166,7 @@ def test_nothing_is_recomputed_where_nothing_needs_a_gradient():
 
 
 class PlainModel:
-    """Encoder and decoder as they are published, in the modules of ours: one convolution over [up-sampled, skip], nothing saved."""
+    """Encoder and decoder as published, with the modules of ours: one convolution over [up-sampled, skip]."""
 
     def __init__(self, model):
         self.encoder, self.decoder = model.encoder, model.decoder
@@ -192,7 +195,7 @@ class PlainModel:
     [("vgg", "vector"), ("dcgan", "vector"), ("vgg", "spatial"), ("dcgan", "spatial")],
 )
 def test_encoder_and_decoder_equal_the_plain_ones(backbone, recurrence, norm):
-    """Frames and the gradient of every parameter, for 4 frames of 2 clips, the skips of the last three from the second one."""
+    """Compare frames and all gradients for 2 clips of 4 frames; the last three have the second skips."""
     model = small_model(model=backbone, recurrence=recurrence, norm=norm, condition_dim=0).double().train()
     twin = copy.deepcopy(model)
     frames = torch.rand(2, 4, 3, 64, 64, dtype=torch.float64)

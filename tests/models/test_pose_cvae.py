@@ -18,12 +18,14 @@ from svg.runs.metrics_log import read_metrics
 from svg.training.loop import Training
 from svg.training.losses import kl_divergence
 
-SIZES = {"model": "pose_cvae", "image_width": 32, "image_height": 16, "condition_dim": 3, "g_dim": 16, "pose_dim": 8, "z_dim": 3,
-         "fusion_dim": 16, "levels": 3}  # fmt: skip
+SIZES = {
+    "model": "pose_cvae", "image_width": 32, "image_height": 16, "condition_dim": 3, "g_dim": 16,
+    "pose_dim": 8, "z_dim": 3, "fusion_dim": 16, "levels": 3,
+}  # fmt: skip
 
 
 def small(**changes) -> PoseCVAE:
-    """A small untrained model whose weights are large enough to make differences visible."""
+    """Return a small untrained model with weights that are large enough to make differences visible."""
     torch.manual_seed(0)
     model = make_model(ModelConfig(**SIZES | {"norm": "group", "anchor": True, "blend": True} | changes))
     for parameter in model.parameters():
@@ -45,7 +47,7 @@ def noise_for(model: PoseCVAE, *shape: int, seed: int = 5) -> torch.Tensor:
 
 
 def test_published_channels():
-    """Of the course's code: frame encoder 128, pose encoder 32, latent 12 at full resolution, fusion 192, generator to RGB."""
+    """Check the course's sizes: frame encoder 128, pose encoder 32, full-size latent 12, fusion 192."""
     config = ModelConfig(model="pose_cvae", z_dim=12, image_height=32, condition_dim=3)
     Config(DataConfig(n_past=1), config)  # raises for what cannot be
     with torch.device("meta"):
@@ -113,7 +115,7 @@ def test_free_running_draws_from_its_own_frames():
 
 
 def test_several_given_frames():
-    """What comes after the last one is drawn from it; what comes before, from the true frame before each."""
+    """Frames after the last given one are drawn from it, earlier ones from the true frame before each."""
     model = small(anchor=False)
     frames, poses = clip()
     rollout = model(frames, poses, 3)
@@ -278,11 +280,13 @@ def test_folding_a_norm_by_hand():
 def test_training_stays_finite_with_and_without_annealing(pose_root, tmp_path, anneal, beta):
     run = tmp_path / "run"
     config = Config(
-        DataConfig(data_root=str(pose_root), n_past=1, n_future=4, n_eval=12, clip_start="sliding", far_start=0.5),
+        DataConfig(
+            data_root=str(pose_root), n_past=1, n_future=4, n_eval=12, clip_start="sliding", far_start=0.5
+        ),
         ModelConfig(**SIZES | {"image_height": 0, "anchor": True, "blend": True}),
         TrainConfig(
-            log_dir=str(run), batch_size=4, niter=4, epoch_size=8, lr=0.003, optimizer="adam", beta=beta, max_grad_norm=1, tfr=1,
-            tfr_decay_step=0.4, device="cpu", precision="float32", **anneal,
+            log_dir=str(run), batch_size=4, niter=4, epoch_size=8, lr=0.003, optimizer="adam", beta=beta,
+            max_grad_norm=1, tfr=1, tfr_decay_step=0.4, device="cpu", precision="float32", **anneal,
         ),
     )  # fmt: skip
     Training(config).fit()

@@ -1,4 +1,4 @@
-"""The public prediction: equal inputs in every form give equal futures, and what cannot be meant is one clear error."""
+"""The public prediction: equal inputs in every form give equal futures, senseless ones a clear error."""
 
 import inspect
 import json
@@ -32,7 +32,7 @@ def frames() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def conditions() -> torch.Tensor:
-    """A row more than is needed, and not a number in it: nobody reads it."""
+    """Return a row more than is needed, with nan in it: it must not be read."""
     values = torch.randint(-2, 3, (2, PAST + FUTURE, 4), generator=torch.Generator().manual_seed(1)).float()
     values[:, -1] = float("nan")
     return values
@@ -140,7 +140,11 @@ def test_a_model_without_conditions(frames):
 
 
 NAN = float("nan")
-PICTURES = r"expected \[B,T,3,64,64\] or, of one clip, \[T,3,64,64\], uint8 or floats in \[0,1\] \(channels may be last\)"
+PICTURES = (
+    r"expected \[B,T,3,64,64\] or, of one clip, \[T,3,64,64\], uint8 or floats in \[0,1\] "
+    r"\(channels may be last\)"
+)
+NUMBERS = r"expected numbers \[2,>=4,4\]"
 
 
 @pytest.mark.parametrize(
@@ -157,23 +161,35 @@ PICTURES = r"expected \[B,T,3,64,64\] or, of one clip, \[T,3,64,64\], uint8 or f
         ({"past": lambda x: x.numpy()[..., :1]}, rf"past: found uint8 \[2, 2, 3, 64, 1\], {PICTURES}$"),
         ({"past": lambda x: None}, f"past: found a NoneType, {PICTURES}$"),
         ({"past": lambda x: np.array(["a"], object)}, f"past: found an array of object, {PICTURES}$"),
-        ({"conditions": lambda x: None}, r"conditions: found None, expected numbers \[2,>=4,4\] \(2 observed, 3 predicted\)$"),
-        ({"conditions": lambda x: x[:, :3]}, r"conditions: found float32 \[2, 3, 4\], expected numbers \[2,>=4,4\]"),
-        ({"conditions": lambda x: x[..., :3]}, r"conditions: found float32 \[2, 5, 3\], expected numbers \[2,>=4,4\]"),
-        ({"conditions": lambda x: x[:1]}, r"conditions: found float32 \[1, 5, 4\], expected numbers \[2,>=4,4\]"),
-        ({"conditions": lambda x: x[0]}, r"conditions: found float32 \[5, 4\], expected numbers \[2,>=4,4\]"),
-        ({"conditions": lambda x: x[0, 0, 0]}, r"conditions: found float32 \[\], expected numbers \[2,>=4,4\]"),
+        ({"conditions": lambda x: None}, rf"conditions: found None, {NUMBERS} \(2 observed, 3 predicted\)$"),
+        ({"conditions": lambda x: x[:, :3]}, rf"conditions: found float32 \[2, 3, 4\], {NUMBERS}"),
+        ({"conditions": lambda x: x[..., :3]}, rf"conditions: found float32 \[2, 5, 3\], {NUMBERS}"),
+        ({"conditions": lambda x: x[:1]}, rf"conditions: found float32 \[1, 5, 4\], {NUMBERS}"),
+        ({"conditions": lambda x: x[0]}, rf"conditions: found float32 \[5, 4\], {NUMBERS}"),
+        ({"conditions": lambda x: x[0, 0, 0]}, rf"conditions: found float32 \[\], {NUMBERS}"),
         ({"past": lambda x: x[0]}, r"conditions: found float32 \[2, 5, 4\], expected numbers \[>=4,4\]"),
         ({"conditions": lambda x: x.cfloat()}, r"conditions: found complex64 \[2, 5, 4\], expected numbers"),
         ({"conditions": lambda x: "left"}, r"conditions: found a str, expected numbers"),
-        ({"conditions": lambda x: x.double() * 1e300}, r"conditions: found -?inf in clip 0, row 0, column 0 \(counted from 0\)"),
-        ({"conditions": lambda x: x.index_fill(1, torch.tensor([3]), NAN)}, r"conditions: found nan in clip 0, row 3, column 0"),
+        (
+            {"conditions": lambda x: x.double() * 1e300},
+            r"conditions: found -?inf in clip 0, row 0, column 0 \(counted from 0\)",
+        ),
+        (
+            {"conditions": lambda x: x.index_fill(1, torch.tensor([3]), NAN)},
+            r"conditions: found nan in clip 0, row 3, column 0",
+        ),
         ({"n_future": lambda x: 0}, "n_future: found 0, expected a whole number of at least 1"),
         ({"n_future": lambda x: 3.0}, r"n_future: found 3\.0, expected a whole number"),
         ({"n_samples": lambda x: -1}, "n_samples: found -1, expected a whole number"),
         ({"latent": lambda x: "median"}, "latent: found 'median', expected sampled or mean"),
-        ({"latent": lambda x: "mean", "n_samples": lambda x: 2}, "n_samples: found 2, expected 1: with the mean latent"),
-        ({"generator": lambda x: torch.Generator(), "seed": lambda x: 1}, "seed: found a generator beside it; leave one out"),
+        (
+            {"latent": lambda x: "mean", "n_samples": lambda x: 2},
+            "n_samples: found 2, expected 1: with the mean latent",
+        ),
+        (
+            {"generator": lambda x: torch.Generator(), "seed": lambda x: 1},
+            "seed: found a generator beside it; leave one out",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_one_clear_error(model, frames, conditions, change, expected):
@@ -186,8 +202,8 @@ def test_what_cannot_be_meant_is_one_clear_error(model, frames, conditions, chan
 
 def test_poses_are_pictures():
     model = PoseCVAE(ModelConfig(
-        model="pose_cvae", image_width=32, image_height=16, g_dim=8, pose_dim=4, z_dim=2, fusion_dim=8, levels=2, norm="group",
-        condition_dim=3,
+        model="pose_cvae", image_width=32, image_height=16, g_dim=8, pose_dim=4, z_dim=2, fusion_dim=8,
+        levels=2, norm="group", condition_dim=3,
     )).eval()  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     past, poses = (

@@ -20,7 +20,7 @@ def clip():
 
 
 def noise_of(rollout) -> torch.Tensor:
-    """The noise with which samples of the prior are the posterior's means."""
+    """Return the noise with which samples of the prior are the posterior's means."""
     prior, posterior = rollout.prior, rollout.posterior
     return (posterior.mu - prior.mu) / torch.exp(0.5 * prior.logvar)
 
@@ -30,7 +30,8 @@ def millions(module: torch.nn.Module) -> float:
 
 
 def test_published_sizes():
-    # Layer by layer from the published definition: a VGG layer of a -> b channels has 9ab + b weights and 2b of batch norm.
+    # Layer by layer from the published definition: a VGG layer of a -> b channels has 9ab + b weights, and
+    # 2b of batch norm.
     model = VideoPredictor(ModelConfig())
     parts = (model.encoder, model.decoder, model.predictor, model.posterior, model.prior)
     assert [millions(part) for part in parts] == [8.69, 11.82, 1.13, 0.59, 0.59]
@@ -105,7 +106,7 @@ def test_a_finer_grid_of_features(backbone, width):
 @pytest.mark.parametrize("feedback", ["frame", "feature"])
 @pytest.mark.parametrize(("backbone", "recurrence"), FORMS)
 def test_batched_passes_equal_steps(clip, backbone, recurrence, feedback):
-    """Teacher forcing is free running over a clip that is all past, and whole sequences are what single steps give."""
+    """Compare teacher forcing with free running over an observed clip, and sequences with single steps."""
     frames, conditions = clip
     model = small_model(model=backbone, recurrence=recurrence, feedback=feedback)
     steps = frames.shape[1] - 1
@@ -163,7 +164,7 @@ def test_no_frame_depends_on_the_future(clip, recurrence, blend, last_frame_skip
             rollout.frames[:, time - 1].sum(), (frames, conditions), retain_graph=True
         )
         depends = of_frames.flatten(2).abs().sum((0, 2)) > 0
-        # The posterior of step t sees frame t itself; with teacher forcing nothing else after the observed frames is hidden.
+        # The posterior of step t sees frame t itself; with teacher forcing no other frame is hidden.
         given = range(frames.shape[1]) if teacher_forcing or time <= 3 else [0, 1, 2]
         assert not depends[time + 1 :].any()
         assert depends[[t for t in given if t <= time]].all()
@@ -228,7 +229,7 @@ def test_fixed_prior_is_standard_normal(clip):
 
 
 def test_skips_come_from_the_last_observed_frame(clip):
-    """With blend and a mask of 0, each frame is the observed one before it; after n_past, the last observed one."""
+    """With a mask of 0, each frame is the observed one before it, after n_past the last observed one."""
     frames, conditions = clip
     for last_frame_skip, sources in ((False, [0, 1, 2, 2, 2, 2]), (True, [0, 1, 2, 3, 4, 5])):
         model = small_model(blend=True, last_frame_skip=last_frame_skip, model="dcgan", recurrence="spatial")
