@@ -74,6 +74,8 @@ def _check_number(item: dataclasses.Field, value: float, most: int) -> None:
 
 @dataclass(frozen=True)
 class DataConfig:
+    """The data, and the clips that are taken of them."""
+
     data_root: str = _flag("", "root of the data set, with index.csv (see svg-data)")
     n_past: int = _flag(2, "observed frames", above=0)
     n_future: int = _flag(10, "frames predicted in training", above=0)
@@ -269,6 +271,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """The training: its length, optimiser, schedules, files and device."""
+
     log_dir: str = _flag("runs/latest", "run folder: config.json, metrics.jsonl, checkpoints, figures")
     init_from: str = _flag(
         "",
