@@ -1,6 +1,7 @@
 """``svg-benchmark``: measures data path, training, sampling, evaluation and scoring on this machine.
 
-Medians of repeated measurements, with the published implementation's in turns where a clone of github.com/edenton/svg is given.
+Medians of repeated measurements, with the published implementation's in turns where a clone of
+github.com/edenton/svg is given.
 """
 
 import argparse
@@ -20,13 +21,14 @@ PARTS = ("training", "sampling", "scoring", "poses", "data", "cost")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
     parser = OneLineParser(prog="svg-benchmark", description=__doc__.replace("`", ""))
     parser.add_argument(
         "parts",
         nargs="*",
         metavar="PART",
-        help="training, sampling, scoring, data (by default); poses: the predictor of persons; cost: a sweep over sizes, with a "
-        "plot",
+        help="training, sampling, scoring, data (by default); poses: the predictor of persons; "
+        "cost: a sweep over sizes, with a plot",
     )
     parser.add_argument(
         "--repeats", type=int, default=9, help="repetitions of each measurement (default: %(default)s)"
@@ -76,7 +78,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def machine(device: str) -> dict[str, str]:
-    """What the figures depend on."""
+    """Return what the figures depend on."""
     import torch
 
     from svg import runtime
@@ -86,6 +88,7 @@ def machine(device: str) -> dict[str, str]:
 
 
 def benchmark(args: argparse.Namespace) -> None:
+    """Measure the parts that the flags name, print and write the figures."""
     from svg import runtime
 
     from .benchmarks import data, model
@@ -94,14 +97,15 @@ def benchmark(args: argparse.Namespace) -> None:
     for path in filter(None, (args.json, args.plot if "cost" in args.parts else None)):
         check_file_writable(path)
     device = str(runtime.choose_device(args.device))
-    here = machine(device)
-    tell(", ".join(f"{name} {value}" for name, value in here.items()))
+    this_machine = machine(device)
+    tell(", ".join(f"{name} {value}" for name, value in this_machine.items()))
     folder = Path(tempfile.mkdtemp(prefix="svg-benchmark-", dir=args.folder)).resolve()
     published = args.published.resolve() if args.published else None
     settings = model.Settings(
         folder / "model", args.repeats, device, args.batch_size, args.n_sample, args.compile, published
     )
-    rows, costs = [], None
+    rows = []
+    costs = None
     try:
         rows += model.measure(settings, args.parts)
         if "cost" in args.parts:
@@ -113,16 +117,16 @@ def benchmark(args: argparse.Namespace) -> None:
     if rows:
         tell(measurement.table(rows, before))
     if args.json:
-        measurement.save(args.json, here, rows)
+        measurement.save(args.json, this_machine, rows)
     if costs:
         model.plot_costs(costs, args.plot)
-        write_text(
-            args.plot.with_suffix(".json"), json.dumps({"machine": here, "costs": costs}, indent=2) + "\n"
-        )
-        tell(f"{args.plot} and {args.plot.with_suffix('.json').name}")
+        path = args.plot.with_suffix(".json")
+        write_text(path, json.dumps({"machine": this_machine, "costs": costs}, indent=2) + "\n")
+        tell(f"{args.plot} and {path.name}")
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     return run_command("svg-benchmark", lambda: benchmark(parse(argv)))
 
 

@@ -15,7 +15,6 @@ from svg.evaluation.protocols import OWN, Protocol, get_protocol
 from svg.runs import pretrained
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from svg.config import Config
@@ -256,12 +255,3 @@ def named_sequences(dataset: "SequenceDataset", names: list[str]) -> dict[str, i
                 f"--sequences: found no sequence {name!r} in split {dataset.split} of {dataset.root}"
             )
     return {name: numbers[name] for name in names}
-
-
-def pose_video(run: Run, number: int) -> "np.ndarray":
-    """Return the poses of a sequence's clip, uint8 [T,H,W,3]; the first one, which is not used, is empty."""
-    from svg.figures.rendering import to_video
-
-    last = run.protocol.n_past + run.protocol.n_future - 1
-    poses = run.dataset.read_conditions(number, 0, last).float() / 255
-    return to_video(poses.new_ones(1, *poses.shape[1:]), poses)

@@ -1,13 +1,15 @@
 """``svg-compare``: trains the settings that courses and papers compare and draws their curves side by side.
 
-Each study varies one thing of the same base (experiments/recipes/compare.args; with --model pose_cvae compare_dance.args): KL
-annealing, teacher forcing, the prior, the form; with --studies also the grid of the spatial form, the length of clips and what the
-decoder keeps. Flags of svg-train change the base. Started again, it goes on where it was; finished runs are kept.
+Each study varies one thing of the same base (experiments/recipes/compare.args; with --model pose_cvae
+compare_dance.args): KL annealing, teacher forcing, the prior, the form; with --studies also the grid of the
+spatial form, the length of clips and what the decoder keeps. Flags of svg-train change the base. Started
+again, it goes on where it was; finished runs are kept.
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_tools.command import run_command, tell
 from data_tools.errors import InputError
@@ -18,17 +20,24 @@ from svg.models.registry import MODELS
 from . import RECIPES, evaluate, train
 from .command import open_run
 
+if TYPE_CHECKING:
+    from svg.evaluation.results import Evaluation
+
 STUDIES = ("kl", "tfr", "prior", "form", "grid", "clip", "blend")
 BASE = "base"
-SPATIAL = {"recurrence": "spatial", "g_dim": 32, "z_dim": 4, "rnn_size": 32}
+Changes = dict[str, str | int | float]
+"""Flags of svg-train in which a run differs from the base."""
+SPATIAL: Changes = {"recurrence": "spatial", "g_dim": 32, "z_dim": 4, "rnn_size": 32}
 
 
-def studies(args: argparse.Namespace) -> dict[str, dict[str, dict[str, str | int | float]]]:
-    """What is compared with the base `args`, as changed flags by run and study.
+def studies(args: argparse.Namespace) -> dict[str, dict[str, Changes]]:
+    """Return the runs that are compared with the base `args`, as changed flags by run and study.
 
-    Schedules are fitted to the epochs. Clips of other lengths get as many steps as make the same number of frames.
+    Schedules are fitted to the epochs. Clips of other lengths get as many steps as make the same number of
+    frames.
     """
-    niter, clip = args.niter, args.n_past + args.n_future
+    niter = args.niter
+    clip = args.n_past + args.n_future
     steps = {
         frames: max(1, round(args.epoch_size * clip / (args.n_past + frames)))
         for frames in (max(1, args.n_future // 2), round(1.6 * args.n_future))
@@ -64,6 +73,7 @@ def studies(args: argparse.Namespace) -> dict[str, dict[str, dict[str, str | int
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
     parser = FlagParser(prog="svg-compare", description=__doc__.replace("`", ""), recipes=RECIPES)
     parser.add_argument("out", type=Path, help="folder of the runs and figures")
     defaults = "; ".join(f"of {name} {' '.join(entry.studies)}" for name, entry in MODELS.items())
@@ -85,15 +95,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def training_arguments(args: argparse.Namespace, name: str, changes: dict) -> argparse.Namespace:
-    """What svg-train gets for a run: the recipe with the flags given here, and the run's own."""
-    return argparse.Namespace(
-        **vars(args) | changes | {"log_dir": str(args.out / name), "resume": False, "take_over": False}
-    )
+def training_arguments(args: argparse.Namespace, name: str, changes: Changes) -> argparse.Namespace:
+    """Return the flags of svg-train for a run: the recipe with the flags given here, and the run's own."""
+    own = {"log_dir": str(args.out / name), "resume": False, "take_over": False}
+    return argparse.Namespace(**vars(args) | changes | own)
 
 
-def changed_runs(args: argparse.Namespace, runs: dict[str, dict]) -> dict[str, dict]:
-    """Those of a study's runs that are not the base itself."""
+def changed_runs(args: argparse.Namespace, runs: dict[str, Changes]) -> dict[str, Changes]:
+    """Return those of a study's runs that are not the base itself."""
     return {
         name: changes
         for name, changes in runs.items()
@@ -101,8 +110,8 @@ def changed_runs(args: argparse.Namespace, runs: dict[str, dict]) -> dict[str, d
     }
 
 
-def as_flags(changes: dict[str, str | int | float]) -> str:
-    """Changed flags as they would be written."""
+def as_flags(changes: Changes) -> str:
+    """Return changed flags as they are written on a command line."""
     words = (
         f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}"
         for flag, value in changes.items()
@@ -110,36 +119,65 @@ def as_flags(changes: dict[str, str | int | float]) -> str:
     return " ".join(words)
 
 
-def train_run(wanted: argparse.Namespace) -> None:
-    """Trains one run to its end, from where it is. Raises `InputError` if its folder holds another."""
+def train_run(arguments: argparse.Namespace) -> None:
+    """Train one run to its end, from where it is. Raises `InputError` if its folder holds another."""
+    from svg.flags import config_from_arguments, flag_values
     from svg.runs.checkpoint import exists, load_config
     from svg.runs.metrics_log import last_step
     from svg.training.resumption import WITHOUT_EFFECT
 
-    run = Path(wanted.log_dir)
-    wanted.resume = exists(run, "last")
-    if wanted.resume:
-        before, now = flag_values(load_config(run)), flag_values(config_from_arguments(wanted))
-        before["data_root"], now["data_root"] = (
-            Path(flags["data_root"]).resolve() for flags in (before, now)
-        )
-        for flag in (flag for flag in now if now[flag] != before[flag] and flag not in WITHOUT_EFFECT):
-            raise InputError(
-                f"--{flag}: found {now[flag]}, but {run} was begun with {before[flag]}; choose another folder"
-            )
-        if last_step(run) >= wanted.niter * wanted.epoch_size:
+    run = Path(arguments.log_dir)
+    arguments.resume = exists(run, "last")
+    if arguments.resume:
+        before = flag_values(load_config(run))
+        now = flag_values(config_from_arguments(arguments))
+        for flags in (before, now):
+            flags["data_root"] = Path(flags["data_root"]).resolve()
+        for flag in now:
+            if now[flag] != before[flag] and flag not in WITHOUT_EFFECT:
+                raise InputError(
+                    f"--{flag}: found {now[flag]}, but {run} was begun with {before[flag]}; "
+                    "choose another folder"
+                )
+        if last_step(run) >= arguments.niter * arguments.epoch_size:
             return
-    train.train(wanted)
+    train.train(arguments)
 
 
-def compare(args: argparse.Namespace) -> None:
+def train_all(runs: dict[str, argparse.Namespace], changes: dict[str, Changes]) -> None:
+    """Train all runs, those that were begun before from where they are."""
+    for number, (name, arguments) in enumerate(runs.items(), start=1):
+        tell(f"{number}/{len(runs)}  {name}: {as_flags(changes[name]) or 'the base'}")
+        try:
+            train_run(arguments)
+        except KeyboardInterrupt:
+            tell("svg-compare: the same command goes on from there")
+            raise
+
+
+def draw(out: Path, study_runs: dict[str, list[str]], results: dict[str, "Evaluation"]) -> None:
+    """Write the curves of each study's runs over epochs and over predicted frames."""
     from svg.figures.plotting import plot_frames, plot_training
     from svg.runs.checkpoint import FIGURES
     from svg.runs.metrics_log import read_metrics
+
+    folder = out / FIGURES
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = {name: read_metrics(out / name) for name in results}
+    for study, names in study_runs.items():
+        path = folder / f"{study}_training.png"
+        plot_training({name: metrics[name] for name in names}, path)
+        plot_frames({name: results[name] for name in names}, folder / f"{study}_frames.png")
+        tell(f"{path} and {study}_frames.png")
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Train, score and draw the runs of the chosen studies."""
+    from svg.config import config_from_arguments
     from svg.sequences import SequenceDataset
 
     if args.init_from:
-        raise InputError("--init_from: what is compared begins afresh; leave it out")
+        raise InputError("--init_from: all compared runs begin with new weights; leave it out")
     if not args.data_root:
         raise InputError(
             "--data_root: not given; expected the root of a data set (svg-data simulate makes one)"
@@ -148,48 +186,36 @@ def compare(args: argparse.Namespace) -> None:
     train.tell_notes(args, config)
     train.index_if_new(Path(args.data_root))
     chosen = {name: changed_runs(args, runs) for name, runs in studies(args).items() if name in args.studies}
-    wanted = {BASE: {}} | {run: changes for runs in chosen.values() for run, changes in runs.items()}
-    parsed = {name: training_arguments(args, name, changes) for name, changes in wanted.items()}
-    evaluation = evaluate.parse(
-        [str(args.out / BASE), "--n_sample", str(args.n_sample), "--device", args.device]
-    )
+    changes: dict[str, Changes] = {BASE: {}}
+    for runs in chosen.values():
+        changes |= runs
+    arguments = {name: training_arguments(args, name, changed) for name, changed in changes.items()}
+    flags = [str(args.out / BASE), "--n_sample", str(args.n_sample), "--device", args.device]
+    evaluation = evaluate.parse(flags)
     # whatever can be found wrong before hours of work
-    evaluate.check(evaluation)
-    for arguments in parsed.values():
-        config_from_arguments(arguments)
+    evaluate.options_of(evaluation)
+    for namespace in arguments.values():
+        config_from_arguments(namespace)
     for study, runs in chosen.items():
         if not runs:
             raise InputError(
-                f"--studies: with these flags {study} has nothing but the base itself; leave it or the flags out"
+                f"--studies: with these flags {study} has nothing but the base itself; "
+                "leave it or the flags out"
             )
     SequenceDataset(args.data_root, evaluation.split, config.data.n_eval, config.data.conditions)
     check_writable(args.out, "make it writable, or name another folder")
 
-    for number, (name, arguments) in enumerate(parsed.items(), start=1):
-        tell(f"{number}/{len(parsed)}  {name}: {as_flags(wanted[name]) or 'the base'}")
-        try:
-            train_run(arguments)
-        except KeyboardInterrupt:
-            tell("svg-compare: the same command goes on from there")
-            raise
-    results = {
-        name: evaluate.evaluate_run(
-            evaluation, open_run(evaluation, args.out / name), args.out / name, reuse=True
-        )
-        for name in parsed
-    }
-    evaluate.compare(results, args.out, evaluate.result_name(evaluation))
-    folder = args.out / FIGURES
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics = {name: read_metrics(args.out / name) for name in parsed}
-    for study, runs in chosen.items():
-        shown = [BASE, *runs]
-        plot_training({name: metrics[name] for name in shown}, folder / f"{study}_training.png")
-        plot_frames({name: results[name] for name in shown}, folder / f"{study}_frames.png")
-        tell(f"{folder / f'{study}_training.png'} and {study}_frames.png")
+    train_all(arguments, changes)
+    results = {}
+    for name in arguments:
+        run = args.out / name
+        results[name] = evaluate.evaluate_run(evaluation, open_run(evaluation, run), run, reuse=True)
+    evaluate.compare(results, args.out / f"comparison_{evaluate.result_name(evaluation)}")
+    draw(args.out, {study: [BASE, *runs] for study, runs in chosen.items()}, results)
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     return run_command("svg-compare", lambda: compare(parse(argv)))
 
 

@@ -7,35 +7,41 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from data_tools.command import OneLineParser, run_command, tell
 from data_tools.errors import InputError
-from data_tools.files import check_writable, folder_in, write_text
-from svg.evaluation.protocols import OWN, PROTOCOLS, SET_METRICS
+from data_tools.files import check_writable, folder_in
+from svg.evaluation.metrics import METRICS, optional
+from svg.evaluation.options import SCORERS, EvaluationOptions
+from svg.evaluation.protocols import OWN, PROTOCOLS
 
 from .command import Run, add_run_arguments, label_runs, open_run, parse_run_arguments, resolve_protocol
 
+if TYPE_CHECKING:
+    from svg.evaluation.results import Evaluation
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
     parser = OneLineParser(prog="svg-evaluate", description=__doc__.replace("`", ""))
     add_run_arguments(parser, several=True)
     add_evaluation_arguments(parser)
     parser.add_argument(
         "--reuse",
         action="store_true",
-        help="take scores that an evaluation of the same kind has written before",
+        help="take the scores of an earlier evaluation of the same weights, data and kind",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder of tables in Markdown and LaTeX (of several runs by default: evaluation in the first one)",
+        help="folder of tables in Markdown and LaTeX (default for several runs: evaluation in the first one)",
     )
     return parse_run_arguments(parser, argv)
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that decide what is scored and how."""
+    """Add the flags that decide what is scored and how."""
     parser.add_argument(
         "--protocol", default=OWN, metavar="NAME", help=f"{', '.join(PROTOCOLS)} (default {OWN})"
     )
@@ -49,8 +55,8 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         nargs="*",
         default=[],
-        choices=("lpips", *SET_METRICS),
-        help="besides PSNR, SSIM and MSE; they need --weights",
+        choices=optional(),
+        help="metrics besides PSNR, SSIM and MSE; lpips, fvd and kvd need --weights",
     )
     parser.add_argument(
         "--lpips", choices=("alex", "vgg"), help="network of LPIPS (default: the protocol's; own: alex)"
@@ -62,6 +68,12 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder with the weights of the networks behind --metrics",
     )
     parser.add_argument(
+        "--scorer",
+        default=SCORERS[0],
+        choices=SCORERS,
+        help="PSNR and SSIM by this project (torch, default) or, as a second opinion, by scikit-image",
+    )
+    parser.add_argument(
         "--memory",
         type=float,
         default=0.0,
@@ -70,17 +82,43 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=0, help="score the first sequences only; 0: all")
 
 
+def options_of(args: argparse.Namespace) -> EvaluationOptions:
+    """Return the `EvaluationOptions` of the flags. Raises `InputError` for impossible ones."""
+    if args.n_sample is not None and args.n_sample < 0:
+        raise InputError(f"found {args.n_sample}, expected a number of at least 0", "n_sample")
+    if args.weights is None and any(METRICS[metric].network for metric in args.metrics):
+        raise InputError(
+            f"--metrics {' '.join(args.metrics)}: expected --weights with the networks behind them; "
+            "docs/evaluation.md says where they are"
+        )
+    if args.lpips and "lpips" not in args.metrics:
+        raise InputError(
+            "--lpips: chooses the network of --metrics lpips, which is not asked for; "
+            "leave one out or add the other"
+        )
+    return EvaluationOptions(
+        batch_size=args.batch_size,
+        seed=args.seed,
+        limit=args.limit,
+        metrics=tuple(metric for metric in METRICS if metric in args.metrics),
+        action_tests=True,
+        scorer=args.scorer,
+        memory=args.memory,
+        compile=args.compile,
+    )
+
+
 def result_name(args: argparse.Namespace) -> str:
-    """The name of the files of a result: split, and what sets it apart from the usual evaluation."""
+    """Return the name of a result's files: the split, and how it departs from the usual evaluation."""
+    displacements = [pair.replace(":", "-") for pair in args.displacements]
     parts = [
         args.split,
         args.protocol if args.protocol != OWN else "",
         "" if args.n_future is None else str(args.n_future),
         "" if args.n_sample is None else f"n{args.n_sample}",
         args.ssim_window or "",
-        "_".join(["positions", args.positions, *(pair.replace(":", "-") for pair in args.displacements)])
-        if args.positions != "true"
-        else "",
+        args.scorer if args.scorer != SCORERS[0] else "",
+        "_".join(["positions", args.positions, *displacements]) if args.positions != "true" else "",
         args.checkpoint if args.checkpoint != "best" else "",
         f"seed_{args.seed}" if args.seed != 1 else "",
         f"first_{args.limit}" if args.limit else "",
@@ -89,47 +127,33 @@ def result_name(args: argparse.Namespace) -> str:
     return "_".join(filter(None, parts))
 
 
-def check(args: argparse.Namespace) -> None:
-    """Refuses impossible flags of `add_evaluation_arguments`."""
-    for name in ("n_sample", "memory", "limit"):
-        found = getattr(args, name)
-        if found is not None and not 0 <= found < float("inf"):
-            raise InputError(f"--{name}: found {found}, expected a number of at least 0")
-    if args.metrics and args.weights is None:
-        asked = " ".join(args.metrics)
-        raise InputError(
-            f"--metrics {asked}: expected --weights with the networks behind them; docs/evaluation.md says where they are"
-        )
-    if args.lpips and "lpips" not in args.metrics:
-        raise InputError(
-            "--lpips: chooses the network of --metrics lpips, which is not asked for; leave one out or add the other"
-        )
+def evaluate_run(args: argparse.Namespace, run: Run, path: Path, reuse: bool = False) -> "Evaluation":
+    """Return the `Evaluation` of the run at `path`, after writing it to the run's folder.
 
+    With `reuse` an earlier one of the same kind is taken.
 
-def evaluate_run(args: argparse.Namespace, opened: Run, path: Path, reuse: bool = False) -> Any:
-    """The `Evaluation` of the run at `path`, written to its folder; with `reuse` one that is there, if it is of the same kind.
-
-    Raises `OSError` if it cannot be written; what it found is printed before.
+    Raises `OSError` if it cannot be written; its scores are printed before.
     """
+    from svg.evaluation.perceptual import load_networks
     from svg.evaluation.results import FOLDER
     from svg.evaluation.scoring import evaluate
     from svg.runs.checkpoint import read_identity
 
+    options = options_of(args)
     identity = read_identity(path, args.checkpoint)
-    digest = opened.dataset.full_digest(args.limit)
-    before = saved_evaluation(args, opened, path, identity, digest) if reuse else None
-    if before is not None:
-        tell(f"taken as it is: {path / FOLDER / result_name(args)}.json")
-        return before
+    digest = run.dataset.full_digest(args.limit)
+    name = result_name(args)
+    earlier = saved_evaluation(path, name, run, options, identity) if reuse else None
+    if earlier is not None:
+        tell(f"taken as it is: {path / FOLDER / name}.json")
+        return earlier
     check_run_writable(path)
-    result = evaluate(
-        opened.model, opened.dataset, opened.protocol, opened.device, opened.config.train.precision,
-        batch_size=args.batch_size, memory=args.memory, compile=args.compile, seed=args.seed, limit=args.limit,
-        weights=f"{path}, {args.checkpoint} checkpoint: {identity}", action_tests=True, **open_networks(args, opened),
-    )  # fmt: skip
+    networks = load_networks(options, run.protocol, run.dataset, args.weights, run.device)
+    weights = f"{path}, {args.checkpoint} checkpoint: {identity}"
+    result = evaluate(run.model, run.dataset, run.protocol, options, networks, weights)
     result = replace(result, setting=replace(result.setting, data_digest=digest))
     try:
-        written = result.save(path, result_name(args))
+        written = result.save(path, name)
     except OSError:
         tell(f"\n{headed_report(path, result)}\n")
         raise
@@ -145,69 +169,45 @@ def check_run_writable(run: Path) -> None:
     folder_in(run, FOLDER)  # refuses a link
 
 
-def headed_report(path: Path, result: Any) -> str:
-    """What an evaluation of the run at `path` found, as text."""
+def headed_report(path: Path, result: "Evaluation") -> str:
+    """Return an evaluation of the run at `path` as text."""
     setting = result.setting
     return f"{path} on {setting.data}/{setting.split}: {setting.sequences} sequences\n{result.report()}"
 
 
-def saved_evaluation(args: argparse.Namespace, opened: Run, path: Path, identity: str, digest: str) -> Any:
-    """What an earlier evaluation of the same weights, data and kind has written, or None.
-
-    Earlier releases noted the first part of the data's `digest` alone.
-    """
+def saved_evaluation(
+    path: Path, name: str, run: Run, options: EvaluationOptions, identity: str
+) -> "Evaluation | None":
+    """Return the saved evaluation of the run at `path` if it is of the same weights, data and kind."""
     from svg.evaluation.results import load_evaluation
     from svg.sequences import evaluated
 
     try:
-        found = load_evaluation(path, result_name(args))
+        saved = load_evaluation(path, name)
     except InputError:  # damaged or of an earlier release: it is taken anew
         return None
-    if found is None:
+    if saved is None or not saved.setting.weights.endswith(identity):
         return None
-    dataset = opened.dataset
-    total = evaluated(dataset, args.limit)
-    if (
-        not found.setting.conditions and dataset.future_positions is None
-    ):  # earlier releases knew no other way
-        found = replace(found, setting=replace(found.setting, conditions=dataset.given))
-    setting = found.setting
-    noted = digest if setting.data_digest == digest.partition("-")[0] else setting.data_digest
-    expected = (opened.protocol, args.split, total, args.seed, digest, dataset.given)
-    kind = (found.protocol, setting.split, setting.sequences, setting.seed, noted, setting.conditions)
-    is_wanted = setting.weights.endswith(identity) and kind == expected
-    return found if is_wanted and set(args.metrics) <= set(found.measured) else None
-
-
-def open_networks(args: argparse.Namespace, run: Run) -> dict[str, Any]:
-    """The networks behind ``args.metrics``, as `svg.evaluation.evaluate` takes them."""
-    if not args.metrics:
-        return {}
-    from svg.evaluation.perceptual import I3D_FRAMES, load_lpips, load_video_features
-    from svg.sequences import evaluated
-
-    channels = run.dataset.frame_size[2]
-    if channels not in (1, 3):
-        raise InputError(
-            f"--metrics: found frames of {channels} channels, expected 1 or 3: the networks see grey or colour"
-        )
-    networks = {"distances": tuple(metric for metric in SET_METRICS if metric in args.metrics)}
-    if "lpips" in args.metrics:
-        networks["lpips"] = load_lpips(run.protocol.lpips, args.weights, run.device)
-    if networks["distances"]:
-        frames, sequences = run.protocol.n_past + run.protocol.n_future, evaluated(run.dataset, args.limit)
-        if frames < I3D_FRAMES or sequences < 2:
-            raise InputError(
-                f"--metrics fvd, kvd: found {sequences} clips of {frames} frames, expected at least 2 of at least {I3D_FRAMES}"
-            )
-        networks["video_features"] = load_video_features(args.weights, run.device)
-    return networks
+    dataset = run.dataset
+    setting = saved.setting
+    # Earlier releases knew no other positions than the true ones, and recorded the first part of the digest
+    # alone.
+    conditions = setting.conditions or (dataset.given if dataset.future_positions is None else "")
+    digest = dataset.full_digest(options.limit)
+    is_same_data = setting.data_digest in (digest, digest.partition("-")[0])
+    expected = (run.protocol, dataset.split, evaluated(dataset, options.limit), options.seed, dataset.given)
+    kind = (saved.protocol, setting.split, setting.sequences, setting.seed, conditions)
+    if not is_same_data or kind != expected or not set(options.metrics) <= set(saved.measured):
+        return None
+    return replace(saved, setting=replace(setting, conditions=conditions))
 
 
 def evaluate(args: argparse.Namespace) -> None:
+    """Score the runs that the flags name, print the result and write it."""
     from svg.evaluation.results import FOLDER
+    from svg.evaluation.tables import write_tables
 
-    check(args)
+    options_of(args)  # refuses impossible flags before anything is loaded
     labels = label_runs(args.runs)
     check_same_protocol(args, labels)
     folder = args.out or args.runs[0] / FOLDER
@@ -218,58 +218,42 @@ def evaluate(args: argparse.Namespace) -> None:
     results = {}
     for label, path in labels.items():
         results[label] = evaluate_run(args, open_run(args, path), path, args.reuse)
+    name = result_name(args)
     if len(results) > 1:
-        compare(results, folder, result_name(args))
+        compare(results, folder / f"comparison_{name}")
         return
-    result = results[label]
-    tell(f"\n{headed_report(path, result)}")
-    if args.out:
-        write_tables(
-            folder / result_name(args), [result.table()], result.in_words() | {"data": result.setting.scored}
-        )
+    for label, result in results.items():
+        tell(f"\n{headed_report(labels[label], result)}")
+        if args.out:
+            notes = result.in_words() | {"data": result.setting.scored}
+            write_tables(folder / name, [result.table()], notes)
+            tell(f"tables: {folder / name}.md and .tex")
 
 
 def check_same_protocol(args: argparse.Namespace, runs: dict[str, Path]) -> None:
-    """Refuses runs that the flags do not bring under one protocol, before hours of work."""
-    from svg.evaluation.comparison import what_differs
+    """Refuse runs that the flags do not bring under one protocol, before hours of work."""
+    from svg.evaluation.comparison import describe_difference
     from svg.runs.checkpoint import load_config
 
     protocols = {label: resolve_protocol(args, load_config(path).data) for label, path in runs.items()}
     (first, expected), *others = protocols.items()
     for label, protocol in others:
         if protocol != expected:
-            raise InputError(f"{label} and {first}: {what_differs(protocol, expected)}")
+            raise InputError(f"{label} and {first}: {describe_difference(protocol, expected)}")
 
 
-def compare(results: dict[str, Any], folder: Path, name: str) -> None:
-    """Prints the table of several runs and writes it to ``folder/comparison_<name>`` as CSV, Markdown and LaTeX."""
+def compare(results: dict[str, "Evaluation"], stem: Path) -> None:
+    """Print the table of several runs and write it to `stem` with the endings of CSV, Markdown and LaTeX."""
     from svg.evaluation.comparison import Comparison
-    from svg.evaluation.results import listing
 
     comparison = Comparison(results)
-    means, differences = comparison.tables()
-    words = comparison.in_words() | {
-        "data": comparison.first.setting.scored,
-        "p": "sign-flip test of the differences of the same sequences, corrected after Holm for the number of runs",
-    }
-    tell(f"\n{listing(words)}\n\n{means.text()}\n\n{differences.text()}\n")
-    stem = folder / f"comparison_{name}"
-    write_text(Path(f"{stem}.csv"), comparison.rows.to_csv(index=False, float_format="%.7g"))
-    write_tables(stem, [means, differences], words)
-
-
-def write_tables(stem: Path, tables: list[Any], words: dict[str, str]) -> None:
-    """Writes tables, with `words` about them, as Markdown and LaTeX."""
-    from svg.evaluation.tables import latex_comment, one_line
-
-    notes = "".join(f"- {one_line(f'{part}: {line}')}\n" for part, line in words.items())
-    write_text(Path(f"{stem}.md"), "\n".join([*(table.markdown() for table in tables), notes]))
-    comments = "".join(latex_comment(f"{part}: {line}") for part, line in words.items())
-    write_text(Path(f"{stem}.tex"), comments + "\n".join(table.latex() for table in tables))
+    tell(f"\n{comparison.report()}")
+    comparison.save(stem)
     tell(f"tables: {stem}.md and .tex")
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     return run_command("svg-evaluate", lambda: evaluate(parse(argv)))
 
 

@@ -12,6 +12,7 @@ from .command import label_runs
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
     parser = OneLineParser(prog="svg-plot", description=__doc__.replace("`", ""))
     parser.add_argument("runs", type=Path, nargs="+", help="run folders that svg-train has written")
     parser.add_argument(
@@ -29,13 +30,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--out",
         type=Path,
         metavar="PATH",
-        help="one picture of all curves, PDF, SVG or PNG by its ending, or a folder of PNGs (default: figures of the first run)",
+        help="one picture of all curves, PDF, SVG or PNG by its ending, or a folder of PNGs "
+        "(default: figures of the first run)",
     )
     return parser.parse_args(argv)
 
 
-def is_file(out: Path | None) -> bool:
-    """Return whether `out` names a picture and not a folder. Raises `InputError` for one of an unknown kind."""
+def is_picture(out: Path | None) -> bool:
+    """Tell whether `out` names a picture, not a folder. Raises `InputError` for an unknown kind."""
     from svg.figures.drawing import picture_form
 
     if out is None or out.is_dir() or not out.suffix:
@@ -48,26 +50,32 @@ def is_file(out: Path | None) -> bool:
 
 
 def plot(args: argparse.Namespace) -> None:
+    """Draw the curves that the flags ask for."""
     from svg.evaluation.results import load_evaluation
     from svg.figures.drawing import save
     from svg.figures.plotting import frame_curves, training_curves
     from svg.runs.checkpoint import FIGURES
     from svg.runs.metrics_log import read_metrics
 
-    is_picture = is_file(args.out)
+    in_one_picture = is_picture(args.out)
     labels = label_runs(args.runs)
-    drawings, missing = {}, []
+    drawings = {}
+    missing = []
     if args.only != "frames":
         drawings["training"] = training_curves({label: read_metrics(run) for label, run in labels.items()})
     if args.only != "training":
-        scores = {label: load_evaluation(run, args.scores) for label, run in labels.items()}
-        missing = [lacking(labels[label], args.scores) for label, found in scores.items() if found is None]
-        scores = {label: found for label, found in scores.items() if found is not None}
+        scores = {}
+        for label, run in labels.items():
+            evaluation = load_evaluation(run, args.scores)
+            if evaluation is None:
+                missing.append(missing_scores(run, args.scores))
+            else:
+                scores[label] = evaluation
         if scores:
             drawings[f"{args.scores}_frames"] = frame_curves(scores)
     if not drawings:
         raise InputError(missing[0])
-    if is_picture:
+    if in_one_picture:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         pictures = {args.out: list(drawings.values())}
     else:
@@ -81,15 +89,19 @@ def plot(args: argparse.Namespace) -> None:
         tell(line)
 
 
-def lacking(run: Path, scores: str) -> str:
-    """Return what to say of a run that has no such scores."""
+def missing_scores(run: Path, scores: str) -> str:
+    """Return a line about a run without the scores of this name."""
     from svg.evaluation.results import FOLDER
 
     others = ", ".join(sorted(path.stem for path in (run / FOLDER).glob("*.json"))) or "nothing"
-    return f"no curve over predicted frames for {run}: found no evaluation/{scores}.json (--scores); there: {others}"
+    return (
+        f"no curve over predicted frames for {run}: found no evaluation/{scores}.json (--scores); "
+        f"there: {others}"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     return run_command("svg-plot", lambda: plot(parse(argv)))
 
 

@@ -2,7 +2,7 @@
 
 model = svg.load("push-sim")
 data = svg.SequenceDataset("demo/unseen", "test", 12)
-evaluation = svg.evaluate(model, data, svg.get_protocol("own"), n_past=2)
+evaluation = svg.evaluate(model, data, svg.get_protocol("own").for_run(2, 10))
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """The data path, on one core, beside the straightforward way of PIL and NumPy.
 
-Both ways of a comparison take turns, so that a busy machine slows both. The recordings are made for it: discs that drift over
-a table under a noisy camera, which as PNG are about as large as BAIR's.
+Both ways of a comparison take turns, so that a busy machine slows both. The recordings are made for it: discs
+that drift over a table under a noisy camera, which as PNG are about as large as BAIR's.
 """
 
 import os
@@ -18,20 +18,28 @@ from data_tools import layout
 
 from .measurement import Row
 
-FRAMES, WIDTH, CLIP, BATCH = 30, 64, 12, 32
+FRAMES = 30
+WIDTH = 64
+CLIP = 12
+BATCH = 32
 CONDITIONS = 7
 BAIR_SEQUENCES = 43_520
 MEMORY_SIZES = (1_000, 40_000)
 
 
 def make_sequence(number: int, width: int = WIDTH) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """uint8 frames [30,width,width,3] of drifting discs under a noisy camera, actions [30,4] and positions [30,3]."""
+    """Return frames of drifting discs under a noisy camera, actions and positions.
+
+    uint8 [30,width,width,3], float32 [30,4] and [30,3].
+    """
     generator = np.random.default_rng(number)
     y, x = np.mgrid[:width, :width]
     slopes = generator.uniform(-0.5, 0.5, (2, 3))
     table = generator.uniform(120, 200, 3) + x[..., None] * slopes[0] + y[..., None] * slopes[1]
-    centres, radii = generator.uniform(0, width, (20, 2)), generator.uniform(3, 12, 20)
-    drifts, colours = generator.normal(size=(20, 2)), generator.uniform(0, 255, (20, 3))
+    centres = generator.uniform(0, width, (20, 2))
+    radii = generator.uniform(3, 12, 20)
+    drifts = generator.normal(size=(20, 2))
+    colours = generator.uniform(0, 255, (20, 3))
     frames = []
     for time_step in range(FRAMES):
         image = table.copy()
@@ -47,11 +55,11 @@ def make_sequence(number: int, width: int = WIDTH) -> tuple[np.ndarray, np.ndarr
     return np.clip(frames, 0, 255).astype(np.uint8), actions.astype(np.float32), positions.astype(np.float32)
 
 
-# -------------------------------------------------------------------------------------------------- the straightforward way
+# ---------------------------------------------------------------------------------- the straightforward way
 
 
 def save_with_pillow(folder: Path, frames: np.ndarray, actions: np.ndarray, positions: np.ndarray) -> None:
-    """One sequence, frame after frame."""
+    """Write one sequence, frame after frame."""
     from PIL import Image
 
     folder.mkdir(parents=True)
@@ -62,7 +70,7 @@ def save_with_pillow(folder: Path, frames: np.ndarray, actions: np.ndarray, posi
 
 
 def read_with_pillow(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A clip as the published loader reads it, one frame after the other."""
+    """Return a clip as the published loader reads it, one frame after the other."""
     from PIL import Image
 
     frames = np.stack([np.array(Image.open(folder / f"{number}.png")) for number in range(CLIP)])
@@ -72,11 +80,11 @@ def read_with_pillow(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return frames, np.concatenate(tables, axis=1)[:CLIP]
 
 
-# ------------------------------------------------------------------------------------------------------------ measuring
+# ---------------------------------------------------------------------------------- measuring
 
 
 def one_core() -> None:
-    """Keeps this process, and what it starts, on one core."""
+    """Keep this process and those that it starts on one core."""
     import torch
 
     torch.set_num_threads(1)
@@ -85,7 +93,7 @@ def one_core() -> None:
 
 
 def measure(folder: Path, repeats: int) -> list[Row]:
-    """All measurements of the data path, in data sets that are made in `folder`."""
+    """Return all rows of the data path, measured on data sets that are made in `folder`."""
     one_core()
     return [
         measure_conversion(folder / "conversion", repeats),
@@ -96,7 +104,10 @@ def measure(folder: Path, repeats: int) -> list[Row]:
 
 
 def in_turns(repeats: int, *ways: Callable[[int], object]) -> list[list[float]]:
-    """Seconds of each way in each repetition, the ways taking turns; the first turn warms up and is not counted."""
+    """Return the seconds of each way in each repetition, the ways taking turns.
+
+    The first turn warms up and is not counted.
+    """
     seconds = [[] for _ in ways]
     for turn in range(repeats + 1):
         for way, found in zip(ways, seconds, strict=True):
@@ -108,9 +119,9 @@ def in_turns(repeats: int, *ways: Callable[[int], object]) -> list[list[float]]:
 
 
 def measure_conversion(folder: Path, repeats: int) -> Row:
-    """Frames a second from a BAIR-shaped shard to sequences, beside reading it likewise and saving with Pillow."""
+    """Return the row of converting a BAIR-shaped shard, beside reading it likewise and saving with Pillow."""
     from data_tools.converters import bair
-    from data_tools.converters.tfrecord import parse_example, read_records
+    from data_tools.converters.tfrecord import Record, parse_example, read_records
 
     sequences = [make_sequence(number) for number in range(16)]
     shard = folder / "bair" / "train" / "traj_0_to_15.tfrecords"
@@ -122,8 +133,11 @@ def measure_conversion(folder: Path, repeats: int) -> Row:
 
     def reference(turn: int) -> None:
         for record in read_records(shard):
-            sequence = bair.read_recording(parse_example(record.data), "image_aux1")
-            save_with_pillow(folder / f"reference_{turn}" / "train" / str(record.number), *sequence)
+            assert isinstance(record, Record)  # the shard is whole
+            frames, actions, positions = bair.read_recording(dict(parse_example(record.data)), "image_aux1")
+            assert actions is not None and positions is not None
+            sequence = folder / f"reference_{turn}" / "train" / str(record.number)
+            save_with_pillow(sequence, frames, actions, positions)
 
     reference_seconds, our_seconds = in_turns(repeats, reference, ours)
     return Row.of(
@@ -147,7 +161,8 @@ def bair_record(frames: np.ndarray, actions: np.ndarray, positions: np.ndarray) 
     for time_step, frame in enumerate(frames):
         for name, kind, value in (
             ("image_aux1/encoded", 1, frame.tobytes()), ("image_main/encoded", 1, frame.tobytes()),
-            ("action", 2, actions[time_step].tobytes()), ("endeffector_pos", 2, positions[time_step].tobytes()),
+            ("action", 2, actions[time_step].tobytes()),
+            ("endeffector_pos", 2, positions[time_step].tobytes()),
         ):  # fmt: skip
             features += field(
                 1, field(1, f"{time_step}/{name}".encode()) + field(2, field(kind, field(1, value)))
@@ -234,7 +249,7 @@ def write_links(root: Path) -> None:
 
 
 def write_hollow_arrays(root: Path, sequences: int) -> None:
-    """Make the files of a packed training split of full length, for which the disk has room but to which nothing is written."""
+    """Make the files of a packed training split of full length, without writing anything to them."""
     from data_tools.npy import npy_header
 
     (root / "train").mkdir()
@@ -251,7 +266,7 @@ def write_hollow_arrays(root: Path, sequences: int) -> None:
 
 
 def measure_memory(folder: Path) -> list[Row]:
-    """Resident memory of a process that has read 3,000 clips from all over a small and a large data set (on Linux).
+    """Return the resident memory after reading 3,000 clips of a small and of a large data set (on Linux).
 
     Packed ones are left out for which the disk has no room.
     """

@@ -1,7 +1,8 @@
-"""The work that ``svg-benchmark`` times: ours, and the published implementation's from a clone of github.com/edenton/svg.
+"""Workloads of ``svg-benchmark``: ours, and the published ones from a clone of github.com/edenton/svg.
 
-Each runs in a process of its own, ``python -m experiments.benchmarks.workloads NAME JSON``, which does what every line that it reads
-asks for and reports it as a line of JSON: so two of them can take turns and each has its own peak of memory.
+Each runs in a process of its own, ``python -m experiments.benchmarks.workloads NAME JSON``, which reads
+requests, one a line, and answers each with a line of JSON: so two of them can take turns and each has its own
+peak of memory.
 """
 
 import ast
@@ -13,18 +14,22 @@ import resource
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from svg import runtime
 from svg.config import Config
-from svg.evaluation.metrics import psnr, ssim
+from svg.evaluation import EvaluationOptions
+from svg.evaluation.futures import futures_at_a_time, imagine_in_groups
+from svg.evaluation.metrics import psnr
 from svg.evaluation.protocols import OWN, PROTOCOLS
 from svg.evaluation.rollout import roll_out
-from svg.evaluation.scoring import evaluate, futures_at_a_time, imagine_in_groups
+from svg.evaluation.scoring import evaluate
+from svg.evaluation.ssim import ssim
 from svg.flags import FlagParser, add_config_arguments, config_from_arguments
 from svg.models.build import make_model
 from svg.models.freezing import freeze
@@ -36,8 +41,18 @@ SHORTEST = 0.5
 """Seconds of a turn: while the others have theirs, caches grow cold and threads fall asleep."""
 
 
+class Work(Protocol):
+    """A workload: `frames` of a turn, and the turn."""
+
+    frames: int
+
+    def turn(self) -> None:
+        """Do the work once."""
+        """Do the work once."""
+
+
 def configuration(spec: dict) -> Config:
-    """The configuration of a recipe with the spec's flags added."""
+    """Return the configuration of a recipe with the spec's flags added."""
     parser = FlagParser()
     add_config_arguments(parser)
     return config_from_arguments(parser.parse_args([f"@{spec['recipe']}", *spec["flags"]]))
@@ -57,6 +72,7 @@ class Training:
         self.training.learner.model.train()
 
     def turn(self) -> None:
+        """Do the work once."""
         train = self.config.train
         report = self.training.learner.step(self.step, [next(self.batches)], train.lr, train.beta, train.tfr)
         report.read()  # waits for the GPU
@@ -64,6 +80,7 @@ class Training:
 
 
 def random_model(spec: dict) -> tuple[Predictor, Config, torch.device]:
+    """Return an untrained model ready to predict, its configuration and its device."""
     from svg.training.data import complete_config
 
     config = configuration(spec)
@@ -71,12 +88,12 @@ def random_model(spec: dict) -> tuple[Predictor, Config, torch.device]:
     runtime.prepare(device)
     torch.manual_seed(0)
     config = complete_config(config, SequenceDataset(config.data.data_root, "train", 1))
-    model = make_model(config.model).to(device, memory_format=torch.channels_last)
+    model = make_model(config.model).to(device).to(memory_format=torch.channels_last)
     return freeze(model, config.train.precision, config.train.compile), config, device
 
 
 class Sampling:
-    """Futures sampled for a batch of clips whose two first frames were observed, and their reconstruction; all to the host.
+    """Futures and reconstruction of a batch of clips with two observed frames, brought to the host.
 
     That is what the published code does in one go; the rate counts the sampled frames.
     """
@@ -95,14 +112,13 @@ class Sampling:
 
     @torch.no_grad()
     def turn(self) -> None:
+        """Do the work once."""
         self.model.reconstruct(self.frames_of_clips, self.conditions, N_PAST).cpu()
         start = self.model.observe(self.frames_of_clips[:, :N_PAST], self.conditions)
-        group = futures_at_a_time(self.model, self.shape[0], self.shape[2], self.device)
+        group = futures_at_a_time(self.model, self.shape[0], self.shape[2])
         noise = torch.randn(self.shape, device=self.device).split(group, dim=1)
         future = self.conditions[:, N_PAST - 1 :]
-        for futures in imagine_in_groups(
-            self.model, start, future, noise, self.device, self.config.train.precision
-        ):
+        for futures in imagine_in_groups(self.model, start, future, noise):
             futures.cpu()
 
 
@@ -115,9 +131,8 @@ class Rollout:
         self.frames = spec["frames"]
 
     def turn(self) -> None:
-        for stretch in roll_out(
-            self.model, self.dataset, 0, 1, self.frames, self.device, self.config.train.precision, seed=1
-        ):
+        """Do the work once."""
+        for stretch in roll_out(self.model, self.dataset, 0, 1, self.frames, seed=1):
             stretch.predicted.sum()
 
 
@@ -132,21 +147,14 @@ class Evaluation:
         self.frames = self.sequences * self.n_sample * data.n_future
 
     def turn(self) -> None:
-        train = self.config.train
+        """Do the work once."""
         protocol = PROTOCOLS[OWN].changed(n_sample=self.n_sample).for_run(N_PAST, self.config.data.n_future)
-        evaluate(
-            self.model,
-            self.dataset,
-            protocol,
-            self.device,
-            train.precision,
-            limit=self.sequences,
-            compile=train.compile,
-        )
+        options = EvaluationOptions(limit=self.sequences, compile=self.config.train.compile)
+        evaluate(self.model, self.dataset, protocol, options)
 
 
 def sampled_scores(spec: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """A truth [B,F,3,64,64] and futures [S,B,F,3,64,64] that are like it, as random as scoring cares."""
+    """Return a truth [B,F,3,64,64] and futures [S,B,F,3,64,64] that are like it, with random noise."""
     generator = torch.Generator().manual_seed(0)
     truth = torch.rand(spec["batch"], 10, 3, 64, 64, generator=generator)
     noise = torch.randn(spec["n_sample"], *truth.shape, generator=generator)
@@ -160,34 +168,33 @@ class Scoring:
         device = runtime.choose_device(spec["device"])
         runtime.prepare(device)
         self.truth, self.futures = (frames.to(device) for frames in sampled_scores(spec))
-        self.window, self.compile, self.frames = (
-            spec["window"],
-            spec["compile"],
-            math.prod(self.futures.shape[:3]),
-        )
+        self.window = spec["window"]
+        self.compile = spec["compile"]
+        self.frames = math.prod(self.futures.shape[:3])
 
     def turn(self) -> None:
+        """Do the work once."""
         psnr(self.futures, self.truth).sum().item()
         ssim(self.futures, self.truth, self.window, compile=self.compile).sum().item()
 
 
-# ------------------------------------------------------------------------------------------- the published implementation
+# ------------------------------------------------------------------------- the published implementation
 
 
 class Published:
     """Parts of a clone of edenton/svg, whose functions are run as they stand there."""
 
     def __init__(self, spec: dict):
-        self.root, self.device = Path(spec["clone"]), runtime.choose_device(spec["device"])
-        torch.Tensor.cuda = lambda tensor, *_, **__: tensor.to(
-            self.device
-        )  # it asks for a GPU wherever it makes a tensor
+        self.root = Path(spec["clone"])
+        self.device = runtime.choose_device(spec["device"])
+        # it asks for a GPU wherever it makes a tensor
+        setattr(torch.Tensor, "cuda", lambda tensor, *_, **__: tensor.to(self.device))  # noqa: B010
         self.batch = spec["batch"]
         self.options = types.SimpleNamespace(
-            n_past=N_PAST, n_future=10, n_eval=12, batch_size=self.batch, beta=1e-4, last_frame_skip=False, log_dir="",
-            nsample=spec.get("n_sample"),
+            n_past=N_PAST, n_future=10, n_eval=12, batch_size=self.batch, beta=1e-4,
+            last_frame_skip=False, log_dir="", nsample=spec.get("n_sample"),
         )  # fmt: skip
-        self.names = {
+        self.names: dict[str, Any] = {
             "torch": torch,
             "np": np,
             "math": math,
@@ -196,13 +203,14 @@ class Published:
         }
 
     def module(self, name: str) -> types.ModuleType:
+        """Return a module of its models."""
         module = types.ModuleType(name)
         path = self.root / "models" / f"{name}.py"
         exec(compile(path.read_text(), path, "exec"), module.__dict__)
         return module
 
     def take(self, file: str, *functions: str) -> None:
-        """Functions of one of its scripts, which cannot be imported: importing them starts a training."""
+        """Define functions of one of its scripts, which starts a training when it is imported."""
         tree = ast.parse((self.root / file).read_text())
         tree.body = [
             node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in functions
@@ -210,8 +218,9 @@ class Published:
         exec(compile(tree, file, "exec"), self.names)
 
     def build(self) -> None:
-        """The networks at the published sizes, with their optimisers."""
-        vgg, lstm = self.module("vgg_64"), self.module("lstm")
+        """Define the networks at the published sizes, with their optimisers."""
+        vgg = self.module("vgg_64")
+        lstm = self.module("lstm")
         parts = {
             "frame_predictor": lstm.lstm(128 + 64, 128, 256, 2, self.batch),
             "posterior": lstm.gaussian_lstm(128, 64, 256, 1, self.batch),
@@ -229,6 +238,7 @@ class Published:
         self.names |= parts
 
     def clip(self) -> list[torch.Tensor]:
+        """Return random frames of a batch of clips, in time order."""
         return [torch.rand(self.batch, 3, 64, 64).to(self.device) for _ in range(12)]
 
 
@@ -239,9 +249,11 @@ class PublishedTraining(Published):
         super().__init__(spec)
         self.build()
         self.take("train_svg_lp.py", "train", "kl_criterion")
-        self.frames, self.x = self.batch * 12, self.clip()
+        self.frames = self.batch * 12
+        self.x = self.clip()
 
     def turn(self) -> None:
+        """Do the work once."""
         self.names["train"](self.x)
 
 
@@ -260,18 +272,22 @@ class PublishedSampling(Published):
                 eval_seq=lambda truth, predicted: (None, zeros, zeros), clear_progressbar=lambda: None,
                 save_gif_with_text=lambda *_: None,
             ),
-            "progressbar": types.SimpleNamespace(ProgressBar=lambda max_value: types.SimpleNamespace(start=lambda: nothing)),
+            "progressbar": types.SimpleNamespace(
+                ProgressBar=lambda max_value: types.SimpleNamespace(start=lambda: nothing)
+            ),
             "add_border": lambda frame, colour: frame,
         }  # fmt: skip
         self.take("generate_svg_lp.py", "make_gifs")
-        self.frames, self.x = self.batch * spec["n_sample"] * 10, self.clip()
+        self.frames = self.batch * spec["n_sample"] * 10
+        self.x = self.clip()
 
     def turn(self) -> None:
+        """Do the work once."""
         self.names["make_gifs"](self.x, 0, "test")
 
 
 class PublishedScoring(Published):
-    """``eval_seq`` (scikit-image) or, with the Gaussian window, ``finn_eval_seq`` (SciPy) of utils.py for each future."""
+    """``eval_seq`` (scikit-image) or, with the Gaussian window, ``finn_eval_seq`` (SciPy) of utils.py."""
 
     def __init__(self, spec: dict):
         from scipy import signal
@@ -289,48 +305,46 @@ class PublishedScoring(Published):
         )
         self.score = self.names["eval_seq" if spec["window"] == "uniform" else "finn_eval_seq"]
         truth, futures = sampled_scores(spec)
-        self.truth, self.futures = truth.transpose(0, 1).numpy(), futures.transpose(1, 2).numpy()
+        self.truth = truth.transpose(0, 1).numpy()
+        self.futures = futures.transpose(1, 2).numpy()
         self.frames = math.prod(self.futures.shape[:3])
 
     def turn(self) -> None:
+        """Do the work once."""
         for future in self.futures:
             self.score(list(self.truth), list(future))
 
 
-WORKLOADS = {
-    work.__name__: work
-    for work in (
-        Training,
-        Sampling,
-        Rollout,
-        Evaluation,
-        Scoring,
-        PublishedTraining,
-        PublishedSampling,
-        PublishedScoring,
-    )
+WORKLOADS: dict[str, Callable[[dict], Work]] = {
+    "Training": Training,
+    "Sampling": Sampling,
+    "Rollout": Rollout,
+    "Evaluation": Evaluation,
+    "Scoring": Scoring,
+    "PublishedTraining": PublishedTraining,
+    "PublishedSampling": PublishedSampling,
+    "PublishedScoring": PublishedScoring,
 }
 
 
 def synchronise(device: torch.device) -> None:
+    """Wait for the work that a GPU has been given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_memory(device: torch.device) -> float:
-    """MB: of the GPU's memory, or on a CPU of the process."""
+    """Return the peak in MB of the GPU's memory or, on a CPU, of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")
-    if (
-        status.exists()
-    ):  # what the system counts as used by a process includes its parent at the time of the fork
+    if status.exists():  # the system's own count includes the parent at the time of the fork
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def count_flops(work) -> int:
-    """Floating-point operations of the matrix products and convolutions of a turn, forward and backward."""
+def count_flops(work: Work) -> int:
+    """Return the floating-point operations of the matrix products and convolutions of a turn, both ways."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
@@ -338,8 +352,13 @@ def count_flops(work) -> int:
     return counter.get_total_flops()
 
 
-def serve(work, device: torch.device, requests: Iterator[str], report) -> None:
-    """Answers requests: a turn, again and again for half a second if it is short; the peak of memory; a turn's operations."""
+def serve(
+    work: Work, device: torch.device, requests: Iterable[str], report: Callable[[dict[str, float]], None]
+) -> None:
+    """Answer requests: seconds of a ``turn``, peak of ``memory``, ``flops`` of a turn.
+
+    A short turn is done again and again for half a second.
+    """
     report({"frames": work.frames})
     repeats = 1
     for request in map(str.strip, requests):
@@ -360,16 +379,17 @@ def serve(work, device: torch.device, requests: Iterator[str], report) -> None:
 
 
 def main() -> None:
+    """Run the workload that the command line names until its requests end."""
     channel = os.fdopen(os.dup(1), "w")  # for reports alone: whatever else is printed goes to standard error
     os.dup2(2, 1)
     with contextlib.redirect_stdout(sys.stderr):
-        name, spec = sys.argv[1], json.loads(sys.argv[2])
-        serve(
-            WORKLOADS[name](spec),
-            torch.device(spec["device"]),
-            sys.stdin,
-            lambda values: print(json.dumps(values), file=channel, flush=True),
-        )
+        spec = json.loads(sys.argv[2])
+        work = WORKLOADS[sys.argv[1]](spec)
+
+        def report(values: dict[str, float]) -> None:
+            print(json.dumps(values), file=channel, flush=True)
+
+        serve(work, torch.device(spec["device"]), sys.stdin, report)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from .options import EvaluationOptions as EvaluationOptions
+
 
 def __getattr__(name: str) -> Any:
     """Import `evaluate` when it is asked for: PyTorch takes seconds."""

@@ -1,150 +1,191 @@
-"""Several evaluations of the same sequences side by side, with the significance of their paired differences."""
+"""Comparison of evaluations of the same sequences, with the significance of their paired differences."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data_tools.errors import InputError
+from data_tools.files import write_text
 
-from .intervals import holm, paired_differences, sign_flip_p
-from .protocols import HIGHER_IS_BETTER, Protocol
-from .results import FORMATS, TITLES, Evaluation, Interval, interval, method_names
-from .tables import Table
-
-COMPARED = ("rec", "pred", "pred_best", "pred_mean")
-"""Methods that are compared between runs, where all have them; the mean over samples only where no best is chosen."""
+from .intervals import Interval, holm, mean_interval, paired_differences, sign_flip_p
+from .methods import METHODS, method_names
+from .metrics import METRICS
+from .protocols import Protocol
+from .results import Evaluation
+from .tables import Table, listing, write_tables
+from .wording import describe_protocol
 
 ALL = "all"
 """In place of a run: copying the last frame is the same for all."""
+TESTED = (
+    "sign-flip test of the differences of the same sequences, corrected after Holm for the number of runs"
+)
 
 
-def what_differs(found: Protocol, expected: Protocol) -> str:
-    """What two protocols differ in."""
-    lines, others = (protocol.describe(tuple(HIGHER_IS_BETTER)) for protocol in (found, expected))
-    name = next(name for name in lines if lines[name] != others[name])
+def describe_difference(protocol: Protocol, expected: Protocol) -> str:
+    """Return the first line in which two protocols differ, and how to make them the same."""
+    lines = describe_protocol(protocol, METRICS)
+    expected_lines = describe_protocol(expected, METRICS)
+    name = next(name for name in lines if lines[name] != expected_lines[name])
     advice = "name the same --protocol, --n_future and --n_sample for all"
-    if found.n_past != expected.n_past:
+    if protocol.n_past != expected.n_past:
         advice = "name a --protocol that says how many frames are given, such as srvp"
-    return f"found {name} {lines[name]}, expected {others[name]}; {advice}"
+    return f"found {name} {lines[name]}, expected {expected_lines[name]}; {advice}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluations by the labels of their runs; the first is what the others are compared with.
+    """Evaluations by the labels of their runs; the others are compared with the first.
 
-    Raises `InputError` if they were not taken under the same protocol of the same sequences, which the scores of copying show.
+    Raises `InputError` if they were not taken under the same protocol of the same sequences, which the scores
+    of copying show.
     """
 
     evaluations: dict[str, Evaluation]
 
     def __post_init__(self):
-        (label, first), *others = self.evaluations.items()
-        for other_label, other in others:
-            if other.protocol != first.protocol:
-                raise InputError(f"{other_label} and {label}: {what_differs(other.protocol, first.protocol)}")
-            same = other.sequences == first.sequences and other.setting.split == first.setting.split
-            if not same or not np.allclose(
-                other.array("copy", "ssim"), first.array("copy", "ssim"), atol=1e-4
-            ):
+        for label, evaluation in self._others.items():
+            pair = f"{label} and {self.base}"
+            if evaluation.protocol != self.first.protocol:
+                difference = describe_difference(evaluation.protocol, self.first.protocol)
+                raise InputError(f"{pair}: {difference}")
+            if not self._has_same_sequences(evaluation):
                 raise InputError(
-                    f"{other_label} and {label} were not scored on the same sequences; use the same --data_root for all"
+                    f"{pair} were not scored on the same sequences; use the same --data_root for all"
                 )
+
+    def _has_same_sequences(self, evaluation: Evaluation) -> bool:
+        first = self.first
+        if evaluation.sequences != first.sequences or evaluation.setting.split != first.setting.split:
+            return False
+        return np.allclose(evaluation.array("copy", "ssim"), first.array("copy", "ssim"), atol=1e-4)
+
+    @property
+    def base(self) -> str:
+        """Label of the run that the others are compared with."""
+        return next(iter(self.evaluations))
 
     @property
     def first(self) -> Evaluation:
-        return next(iter(self.evaluations.values()))
+        """Evaluation of `base`."""
+        return self.evaluations[self.base]
+
+    @property
+    def _others(self) -> dict[str, Evaluation]:
+        return {label: value for label, value in self.evaluations.items() if label != self.base}
 
     @property
     def metrics(self) -> list[str]:
-        """Those that all have."""
+        """Metrics that all have."""
+        evaluations = self.evaluations.values()
         return [
             metric
             for metric in self.first.metrics
-            if all(metric in some.metrics for some in self.evaluations.values())
+            if all(metric in evaluation.metrics for evaluation in evaluations)
         ]
 
     @property
     def methods(self) -> list[str]:
+        """Compared methods that all have; the mean over samples only where no best is chosen."""
         shared = [
-            method for method in COMPARED if all(method in some.methods for some in self.evaluations.values())
+            key
+            for key, method in METHODS.items()
+            if method.compared and all(key in evaluation.methods for evaluation in self.evaluations.values())
         ]
-        return [method for method in shared if method != "pred_mean" or "pred_best" not in shared]
+        return [key for key in shared if key != "pred_mean" or "pred_best" not in shared]
 
     def in_words(self) -> dict[str, str]:
-        """Return how the scores were taken, as `Evaluation.in_words`, with what each run is given if that differs."""
-        words = {label: some.in_words(self.metrics) for label, some in self.evaluations.items()}
-        given = {label: found["conditions"] for label, found in words.items()}
-        first = next(iter(words.values()))
-        if len(set(given.values())) > 1:
-            first["conditions"] = "; ".join(f"{label}: {told}" for label, told in given.items())
-        return first
+        """Return `Evaluation.in_words` of the first run, with the conditions of each run if they differ."""
+        words = {label: evaluation.in_words(self.metrics) for label, evaluation in self.evaluations.items()}
+        conditions = {label: lines["conditions"] for label, lines in words.items()}
+        lines = words[self.base]
+        if len(set(conditions.values())) > 1:
+            lines["conditions"] = "; ".join(f"{label}: {given}" for label, given in conditions.items())
+        return lines
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """A row for each run, method and metric.
 
-        run, method, metric, mean, low, high; difference to the first run with its interval (difference_low, difference_high) and
-        the p-value of a sign-flip test, corrected after Holm for the number of other runs. The mean of a difference is that over
-        sequences of their means over frames.
+        run, method, metric, mean, low, high; difference to the first run with its interval (difference_low,
+        difference_high) and the p-value of a sign-flip test, corrected after Holm for the number of other
+        runs. The mean of a difference is that over sequences of their means over frames.
         """
         rows = [_row(ALL, "copy", metric, self.first.mean("copy", metric)) for metric in self.metrics]
         for method, metric in product(self.methods, self.metrics):
-            reference = self.first.per_sequence(method, metric)
-            found = {}
-            for label, evaluation in list(self.evaluations.items())[1:]:
-                differences = paired_differences(evaluation.per_sequence(method, metric), reference)
-                found[label] = interval(differences), sign_flip_p(differences)
-            corrected = dict(zip(found, holm([p for _, p in found.values()]), strict=True))
+            differences = self._differences(method, metric)
             for label, evaluation in self.evaluations.items():
                 row = _row(label, method, metric, evaluation.mean(method, metric))
-                if label in found:
-                    difference = found[label][0]
-                    row |= {
-                        "difference": difference.mean,
-                        "difference_low": difference.low,
-                        "difference_high": difference.high,
-                    }
-                    row |= {"p": corrected[label]}
-                rows.append(row)
-        protocol, setting = self.first.protocol, self.first.setting
-        about = {
-            "protocol": protocol.name,
-            "n_past": protocol.n_past,
-            "n_future": protocol.n_future,
-            "n_sample": protocol.n_sample,
-        }
+                rows.append(row | differences.get(label, {}))
+        protocol = self.first.protocol
+        setting = self.first.setting
         given = {label: evaluation.setting.conditions for label, evaluation in self.evaluations.items()}
         table = pd.DataFrame(rows).assign(
-            **about, data=setting.data, split=setting.split, sequences=setting.sequences
+            protocol=protocol.name,
+            n_past=protocol.n_past,
+            n_future=protocol.n_future,
+            n_sample=protocol.n_sample,
+            data=setting.data,
+            split=setting.split,
+            sequences=setting.sequences,
         )
         return table.assign(conditions=table["run"].map(given).fillna(""))
 
+    def _differences(self, method: str, metric: str) -> dict[str, dict[str, float]]:
+        """Return the columns about the difference to the first run, for each of the others."""
+        reference = self.first.per_sequence(method, metric)
+        columns = {}
+        p_values = []
+        for label, evaluation in self._others.items():
+            differences = paired_differences(evaluation.per_sequence(method, metric), reference)
+            mean = mean_interval(differences)
+            columns[label] = {
+                "difference": mean.mean,
+                "difference_low": mean.low,
+                "difference_high": mean.high,
+            }
+            p_values.append(sign_flip_p(differences))
+        for label, p in zip(columns, holm(p_values), strict=True):
+            columns[label]["p"] = p
+        return columns
+
     def tables(self) -> tuple[Table, Table]:
-        """Means with intervals; and differences to the first run with intervals and p-values."""
-        rows, metrics = self.rows, self.metrics
+        """Return the means, and the differences to the first run with p-values, all with intervals."""
         names = method_names(self.first.protocol.n_sample)
-        base, means, differences = next(iter(self.evaluations)), [], []
-        for (run, method), cells in rows.groupby(["run", "method"], sort=False):
-            cells = cells.set_index("metric")
-            label = names[method] if run == ALL else f"{run}: {names[method]}"
-            means.append([label, *(_interval(cells.loc[metric]).text(FORMATS[metric]) for metric in metrics)])
-            if run not in (ALL, base):
-                texts = []
-                for metric in metrics:
-                    p = cells.loc[metric, "p"]
-                    shown = "p undefined" if np.isnan(p) else f"p {p:.4f}" if p >= 0.0001 else "p < 0.0001"
-                    texts.append(
-                        f"{_interval(cells.loc[metric], 'difference').text('+' + FORMATS[metric])}, {shown}"
-                    )
-                differences.append([label, *texts])
-        titles = [TITLES[metric] for metric in metrics]
-        return Table(["", *titles], means), Table([f"difference to {base}", *titles], differences)
+        means = []
+        differences = []
+        for _, group in self.rows.groupby(["run", "method"], sort=False):
+            rows = group.to_dict("records")  # one for each metric
+            run = rows[0]["run"]
+            title = names[rows[0]["method"]]
+            label = title if run == ALL else f"{run}: {title}"
+            means.append([label, *(_mean_text(row) for row in rows)])
+            if run not in (ALL, self.base):
+                differences.append([label, *(_difference_text(row) for row in rows)])
+        titles = [METRICS[metric].title for metric in self.metrics]
+        return Table(["", *titles], means), Table([f"difference to {self.base}", *titles], differences)
+
+    def report(self) -> str:
+        """Return protocol and tables as text."""
+        means, differences = self.tables()
+        return f"{listing(self.notes())}\n\n{means.text()}\n\n{differences.text()}\n"
+
+    def notes(self) -> dict[str, str]:
+        """Return how scores and p-values were taken, and of which data."""
+        return self.in_words() | {"data": self.first.setting.scored, "p": TESTED}
+
+    def save(self, stem: Path) -> None:
+        """Write the rows to ``stem.csv`` and the tables to ``stem.md`` and ``stem.tex``."""
+        write_text(Path(f"{stem}.csv"), self.rows.to_csv(index=False, float_format="%.7g"))
+        write_tables(stem, self.tables(), self.notes())
 
 
-def _row(run: str, method: str, metric: str, mean: Interval) -> dict:
+def _row(run: str, method: str, metric: str, mean: Interval) -> dict[str, str | float]:
     return {
         "run": run,
         "method": method,
@@ -155,6 +196,16 @@ def _row(run: str, method: str, metric: str, mean: Interval) -> dict:
     }
 
 
-def _interval(row: pd.Series, name: str = "") -> Interval:
-    columns = ("mean", "low", "high") if not name else (name, f"{name}_low", f"{name}_high")
-    return Interval(*(float(row[column]) for column in columns))
+def _mean_text(row: dict[Any, Any]) -> str:
+    return Interval(row["mean"], row["low"], row["high"]).text(METRICS[row["metric"]].format)
+
+
+def _difference_text(row: dict[Any, Any]) -> str:
+    """Return ``+1.00 [+0.90, +1.10], p 0.0625``."""
+    interval = Interval(row["difference"], row["difference_low"], row["difference_high"])
+    p = row["p"]
+    if np.isnan(p):
+        shown = "p undefined"
+    else:
+        shown = f"p {p:.4f}" if p >= 0.0001 else "p < 0.0001"
+    return f"{interval.text('+' + METRICS[row['metric']].format)}, {shown}"

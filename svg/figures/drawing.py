@@ -1,6 +1,9 @@
-"""Lines, legends and files of the plots: lines that lie under others stay visible, texts are shown as they are written.
+"""Lines, legends and files of the plots.
 
-A figure is a `Drawing`; `save` writes one, or several below one another, as PNG, SVG or PDF: the same drawings, the same bytes.
+Lines that lie under others stay visible, and texts are shown as they are written.
+
+A figure is a `Drawing`; `save` writes one, or several below one another, as PNG, SVG or PDF: the same
+drawings, the same bytes.
 """
 
 import contextlib
@@ -21,23 +24,23 @@ from matplotlib.ticker import MaxNLocator
 from data_tools.errors import InputError
 from data_tools.files import whole_file
 
-# Okabe & Ito's colours: told apart by the colour-blind too
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe & Ito's colours, which the colour-blind tell apart, too."""
 GREY = "#777777"
 RUN_STYLES = ("-", (0, (7, 1.5)), (0, (7, 1.5, 1.5, 1.5)), (0, (1.5, 1.5)))
 FORMS = ("pdf", "svg", "png")
 THIN, STEP, THICK = 1.5, 1.6, 14.0
-"""Widths of lines in points: where no other line covers them, how much more for each one that does, and at most."""
+"""Widths of lines in points: where no other line covers them, more for each one that does, and at most."""
 NEAR = 0.01
-"""Lines cover one another where they are nearer than this share of a panel's height."""
+"""Share of a panel's height: lines that are nearer cover one another."""
 
 Entry = tuple[Line2D, str]
-"""Of a legend: what is drawn, and its words."""
+"""Entry of a legend: its line and its words."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that is not yet drawn: its size in inches, and what draws it."""
+    """A figure that is not yet drawn: its size in inches, and the function that draws it."""
 
     width: float
     height: float
@@ -46,7 +49,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a panel: its points [N], and its look as arguments of matplotlib's ``plot``, the marker among them."""
+    """A line of a panel: its points [N], and its look as arguments of matplotlib's ``plot``."""
 
     x: np.ndarray
     y: np.ndarray
@@ -72,33 +75,41 @@ def shade(colour: str) -> tuple[float, ...]:
 
 
 def draw_curves(axes: Axes, curves: list[Curve], scale: Callable | None = None) -> None:
-    """Draw lines of which each stays visible: where later ones cover it, it is wider than they are.
+    """Draw lines so that each stays visible: where later ones cover it, it is wider than they are.
 
-    `scale` is applied to the values before they are compared, such as the logarithm.
+    `scale`, such as the logarithm, is applied to the values before they are compared.
     """
     covers = count_covers(curves, scale)
     most = max((int(counts.max(initial=0)) for counts in covers), default=0)
     step = min(STEP, (THICK - THIN) / max(1, most))
     for order, (curve, counts) in enumerate(zip(curves, covers, strict=True)):
-        look = curve.look | {"clip_on": False, "zorder": 3 + order / len(curves)}
-        ends = [*np.flatnonzero(np.diff(counts)) + 1, len(counts)]  # of stretches of one width
-        for begin, end in zip([0, *ends], ends, strict=False):
-            stretch = slice(begin, end + 1)
-            axes.plot(
-                curve.x[stretch], curve.y[stretch], lw=THIN + step * counts[begin], **look | {"marker": ""}
-            )
-        if look["marker"]:
-            beside = np.pad(counts, 1, mode="edge")[: len(curve.x) + 1]
-            at_points = np.maximum(beside[:-1], beside[1:])
-            for covered in np.unique(at_points):
-                points = at_points == covered
-                axes.plot(
-                    curve.x[points], curve.y[points], ms=3.5 + step * covered, **look | {"linestyle": ""}
-                )
+        place = {"clip_on": False, "zorder": 3 + order / len(curves)}
+        _draw_line(axes, curve, counts, step, place)
+        if curve.look["marker"]:
+            _draw_markers(axes, curve, counts, step, place)
+
+
+def _draw_line(axes: Axes, curve: Curve, counts: np.ndarray, step: float, place: dict[str, Any]) -> None:
+    """Draw a line without its markers, in stretches of one width."""
+    look: dict[str, Any] = {**curve.look, **place, "marker": ""}
+    ends = [*np.flatnonzero(np.diff(counts)) + 1, len(counts)]
+    for begin, end in zip([0, *ends], ends, strict=False):
+        stretch = slice(begin, end + 1)
+        axes.plot(curve.x[stretch], curve.y[stretch], lw=THIN + step * counts[begin], **look)
+
+
+def _draw_markers(axes: Axes, curve: Curve, counts: np.ndarray, step: float, place: dict[str, Any]) -> None:
+    """Draw the markers of a line, each as wide as the wider of its two neighbouring stretches needs."""
+    look: dict[str, Any] = {**curve.look, **place, "linestyle": ""}
+    beside = np.pad(counts, 1, mode="edge")[: len(curve.x) + 1]
+    at_points = np.maximum(beside[:-1], beside[1:])
+    for covered in np.unique(at_points):
+        points = at_points == covered
+        axes.plot(curve.x[points], curve.y[points], ms=3.5 + step * covered, **look)
 
 
 def count_covers(curves: list[Curve], scale: Callable | None = None) -> list[np.ndarray]:
-    """Return for each line how many later ones cover it from each of its points to the next; of a single point, there."""
+    """Return for each line how many later ones cover it from each of its points to the next."""
     xs = sorted({x for curve in curves for x in curve.x.tolist()})
     table = np.full((len(curves), len(xs)), np.nan)
     for row, curve in zip(table, curves, strict=True):
@@ -126,7 +137,10 @@ def finish(axes: Axes, title: str, x: str) -> None:
 
 
 def draw_legend(owner: Axes | FigureBase, entries: list[Entry], **place: Any) -> None:
-    """Draw a legend whose words are shown as they are: matplotlib would read formulas, and pass over names with a leading _."""
+    """Draw a legend whose words are shown as they are written.
+
+    matplotlib would read formulas, and pass over names with a leading _.
+    """
     if entries:
         numbers = [str(number) for number in range(len(entries))]
         legend = owner.legend([handle for handle, _ in entries], numbers, frameon=False, **place)
@@ -142,13 +156,12 @@ def legend_columns(entries: list[Entry], width: float) -> int:
 
 
 def picture_form(path: Path) -> str:
-    """Return which of `FORMS` a picture has by its ending. Raises `InputError` for another ending."""
+    """Return the one of `FORMS` that a picture's ending says. Raises `InputError` for another ending."""
     form = path.suffix[1:].lower()
     if form not in FORMS:
         expected = ", ".join(f".{name}" for name in FORMS)
-        raise InputError(
-            f"{path}: found {f'the ending {path.suffix}' if form else 'no ending'}, expected one of {expected}"
-        )
+        ending = f"the ending {path.suffix}" if form else "no ending"
+        raise InputError(f"{path}: found {ending}, expected one of {expected}")
     return form
 
 
@@ -160,18 +173,18 @@ def save(drawings: list[Drawing], file: Path | BinaryIO, form: str = "", salt: s
         salt: distinguishes the identifiers of several SVGs on one page.
     """
     form = form or (picture_form(file) if isinstance(file, Path) else "png")
-    width, height = max(drawing.width for drawing in drawings), sum(drawing.height for drawing in drawings)
+    width = max(drawing.width for drawing in drawings)
+    height = sum(drawing.height for drawing in drawings)
     figure = Figure(figsize=(width, height), layout="constrained")
-    parts = [figure]
+    parts: list[FigureBase] = [figure]
     if len(drawings) > 1:
-        parts = figure.subfigures(len(drawings), 1, height_ratios=[drawing.height for drawing in drawings])
+        heights = [drawing.height for drawing in drawings]
+        parts = figure.subfigures(len(drawings), 1, squeeze=False, height_ratios=heights).ravel().tolist()
     for part, drawing in zip(parts, drawings, strict=True):
         drawing.draw(part)
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
-    settings = {
-        "svg.hashsalt": salt,
-        "pdf.fonttype": 42,
-    }  # Type 42: text in a PDF stays text, as publishers ask for
+    # Type 42: text in a PDF stays text, as publishers ask for
+    settings: dict[Any, Any] = {"svg.hashsalt": salt, "pdf.fonttype": 42}
     with (
         warnings.catch_warnings(),
         matplotlib.rc_context(settings),

@@ -19,13 +19,15 @@ MOST_LETTERS = 48
 def file_stems(names: Iterable[str], endings: Iterable[str] = ("",)) -> dict[str, str]:
     """Return a file stem for each name, so that no two names share a file: ``{name: stem}``.
 
-    A name is its own stem where it can be. Signs that file names cannot hold become underscores, and long names are cut. Where two
-    names come to the same stem, one that is spelt like it keeps it, and another gets a hash of its name at its end.
+    A name is its own stem where it can be. Signs that file names cannot hold become underscores, and long
+    names are cut. Where two names come to the same stem, one that is spelt like it keeps it, and another gets
+    a hash of its name at its end.
 
     Args:
-        names: of all sequences of a split, not only of those that are written: a sequence then keeps its stem.
-        endings: of the files of each stem. All ``stem + ending`` differ, also where a file system does not tell upper from lower
-            case or two spellings of a letter apart.
+        names: of all sequences of a split, not only of those that are written: a sequence then keeps its
+            stem.
+        endings: of the files of each stem. All ``stem + ending`` differ, also where a file system does not
+            tell upper from lower case or two spellings of a letter apart.
     """
     compared_endings = [_as_compared(ending) for ending in endings]
     usual = {name: _usual_stem(name) for name in names}

@@ -1,6 +1,7 @@
 """Curves of training and of scores over predicted frames, several runs overlaid."""
 
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,7 +13,9 @@ from matplotlib.lines import Line2D
 from data_tools.errors import InputError
 
 from ..evaluation.comparison import Comparison
-from ..evaluation.results import TITLES, Evaluation, method_names
+from ..evaluation.methods import METHODS, Method
+from ..evaluation.metrics import FRAME, METRICS, of_scope
+from ..evaluation.results import Evaluation
 from .drawing import (
     COLOURS,
     GREY,
@@ -29,17 +32,9 @@ from .drawing import (
 )
 from .names import label
 
-STYLES = {
-    "rec": "--",
-    "copy": ":",
-    "pred_best": "-.",
-    "pred_mean": (0, (1, 1)),
-    "pred_other": (0, (4, 2)),
-    "pred_swap": (0, (4, 1, 1, 1)),
-    "pred_zero": (0, (2, 2)),
-}
-SCORE, REC_SCORE = "val_pred_psnr", "val_rec_psnr"
-"""The best epoch is chosen by the first one."""
+SCORE = "val_pred_psnr"
+"""Value of ``metrics.jsonl`` by which the best epoch is chosen."""
+REC_SCORE = "val_rec_psnr"
 PANELS = {
     "loss": ["loss"],
     "MSE": ["mse"],
@@ -50,9 +45,12 @@ PANELS = {
 }
 LOGARITHMIC = ("loss", "MSE")
 FROM_ZERO = ("KL weight beta", "teacher-forcing ratio")
-OVERLAID = ("copy", "pred", "pred_best")
-"""Methods shown of each of several runs."""
-MOST_MARKS, MOST_CURVES = 60, 6
+MOST_MARKS = 60
+"""Points of a line with a marker at each."""
+MOST_EPOCHS = 12
+"""Epochs of a line with a marker at each."""
+MOST_CURVES = 6
+"""Rollouts that are drawn one by one."""
 LARGEST = 1e30
 """Larger values cannot be drawn: the limits of the axes would overflow."""
 
@@ -77,13 +75,14 @@ def plot_rollouts(
     save([rollout_curves(curves, n_past)], file, form)
 
 
-# ------------------------------------------------------------------------------------------------------------ training
+# ---------------------------------------------------------------------------------- training
 
 
 def training_curves(runs: Runs, across: int = 3) -> Drawing:
-    """Return loss, MSE, KL, validation PSNR, beta and teacher-forcing ratio over epochs, `across` panels side by side.
+    """Return the panels of training over epochs, `across` of them side by side.
 
-    The best epoch of each run is marked. Raises `InputError` for values that are too large to be drawn.
+    Loss, MSE, KL, validation PSNR, beta and teacher-forcing ratio. The best epoch of each run is marked.
+    Raises `InputError` for values that are too large to be drawn.
     """
     for name, lines in runs.items():
         _check_sizes(name, lines)
@@ -106,7 +105,7 @@ def training_curves(runs: Runs, across: int = 3) -> Drawing:
 
 
 def best_epoch(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the line of the first epoch with the highest validation PSNR of the prediction, None where none has any."""
+    """Return the line of the first epoch with the highest validation PSNR, None where none has any."""
     return max((line for line in lines if SCORE in line), key=lambda line: line[SCORE], default=None)
 
 
@@ -115,33 +114,22 @@ def _check_sizes(name: str, lines: list[dict[str, Any]]) -> None:
         for key, value in line.items():
             if abs(value) > LARGEST:
                 raise InputError(
-                    f"{name}: found {key} {value:g} in epoch {line['epoch']} of metrics.jsonl, expected at most {LARGEST:g}, "
-                    "which can be drawn; remove this line"
+                    f"{name}: found {key} {value:g} in epoch {line['epoch']} of metrics.jsonl, "
+                    f"expected at most {LARGEST:g}, which can be drawn; remove this line"
                 )
 
 
 def _draw_training_panel(axes: Axes, runs: Runs, title: str, names: list[str]) -> None:
+    """Draw the values `names` of all runs into one panel."""
     several = len(runs) > 1
-    curves: dict[str, list[Curve]] = {name: [] for name in names}
-    for (colour, style), lines in zip(run_looks(len(runs)), runs.values(), strict=True):
-        for name in names:
-            points = np.array(
-                [(line["epoch"], line[name]) for line in lines if name in line], np.float64
-            ).reshape(-1, 2)
-            marker = "" if len(points) >= 12 else "x" if name == REC_SCORE else "o"
-            look = {
-                "linestyle": STYLES["rec"] if name == REC_SCORE else style,
-                "color": _colour(name, colour, several),
-            }
-            if len(points):
-                curves[name].append(Curve(*points.T, look | {"marker": marker}))
-    drawn = [curve for found in curves.values() for curve in found]
-    lowest = min((curve.y.min() for curve in drawn), default=1.0)
-    highest = max((curve.y.max() for curve in drawn), default=1.0)
-    is_logarithmic, is_score = title in LOGARITHMIC and lowest > 0, SCORE in names
+    is_score = SCORE in names
+    curves = _training_curves(runs, names)
+    lowest = min((curve.y.min() for _, curve in curves), default=1.0)
+    highest = max((curve.y.max() for _, curve in curves), default=1.0)
+    is_logarithmic = title in LOGARITHMIC and lowest > 0
     if is_logarithmic:
         axes.set_yscale("log")
-    draw_curves(axes, drawn, np.log if is_logarithmic else None)
+    draw_curves(axes, [curve for _, curve in curves], np.log if is_logarithmic else None)
     _mark_best(axes, runs, is_score)
     if title in FROM_ZERO and lowest >= 0:
         axes.set_ylim(bottom=0, top=1.05 if names == ["tfr"] and highest <= 1 else None)
@@ -149,8 +137,28 @@ def _draw_training_panel(axes: Axes, runs: Runs, title: str, names: list[str]) -
         axes.ticklabel_format(axis="y", scilimits=(-2, 3), useOffset=False)
     finish(axes, f"{title}: pred, rec dashed" if several and is_score else title, "epoch")
     if is_score and not several:
-        entries = [found[0].entry(name.split("_")[1]) for name, found in curves.items() if found]
+        entries = [curve.entry(name.split("_")[1]) for name, curve in curves]
         draw_legend(axes, entries + _best_entry(next(iter(runs.values()))), fontsize=8)
+
+
+def _training_curves(runs: Runs, names: list[str]) -> list[tuple[str, Curve]]:
+    """Return the lines of a panel with the names of their values, run after run for each value."""
+    several = len(runs) > 1
+    curves = []
+    for name in names:
+        for (colour, style), lines in zip(run_looks(len(runs)), runs.values(), strict=True):
+            points = [(line["epoch"], line[name]) for line in lines if name in line]
+            if not points:
+                continue
+            marker = "x" if name == REC_SCORE else "o"
+            look = {
+                "linestyle": METHODS["rec"].line if name == REC_SCORE else style,
+                "color": _colour(name, colour, several),
+                "marker": marker if len(points) < MOST_EPOCHS else "",
+            }
+            x, y = np.array(points, np.float64).T
+            curves.append((name, Curve(x, y, look)))
+    return curves
 
 
 def _colour(name: str, run_colour: str, several: bool) -> Any:
@@ -161,7 +169,7 @@ def _colour(name: str, run_colour: str, several: bool) -> Any:
 
 
 def _mark_best(axes: Axes, runs: Runs, is_score: bool) -> None:
-    """Mark the best epoch of each run by a star on its score, and of a single run by a vertical line in every panel."""
+    """Mark the best epoch of each run by a star, that of a single run by a vertical line in all panels."""
     for (colour, _), lines in zip(run_looks(len(runs)), runs.values(), strict=True):
         best = best_epoch(lines)
         if best is None:
@@ -175,8 +183,13 @@ def _mark_best(axes: Axes, runs: Runs, is_score: bool) -> None:
 
 def _star(colour: Any, size: float) -> dict[str, Any]:
     return {
-        "color": colour, "marker": "*", "linestyle": "", "markersize": size, "markeredgecolor": "white", "markeredgewidth": 0.8,
-    }  # fmt: skip
+        "color": colour,
+        "marker": "*",
+        "linestyle": "",
+        "markersize": size,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.8,
+    }
 
 
 def _best_entry(lines: list[dict[str, Any]]) -> list[Entry]:
@@ -202,7 +215,17 @@ def _run_entries(runs: Runs) -> list[Entry]:
     return entries
 
 
-# -------------------------------------------------------------------------------------------------------------- frames
+# ---------------------------------------------------------------------------------- frames
+
+
+@dataclass(frozen=True)
+class MethodLine:
+    """Line of a method in the panels of all metrics: its scores, its look and the words of its legend."""
+
+    scores: Evaluation
+    method: str
+    look: dict[str, Any]
+    words: str
 
 
 def frame_curves(runs: dict[str, Evaluation], across: int = 0) -> Drawing:
@@ -215,37 +238,28 @@ def frame_curves(runs: dict[str, Evaluation], across: int = 0) -> Drawing:
     Raises `InputError` for runs that `Comparison` would not compare.
     """
     comparison = Comparison(runs)
-    metrics = [name for name in comparison.metrics if name != "mse"]  # of which PSNR says the same
+    metrics = [name for name in of_scope(comparison.metrics, FRAME) if METRICS[name].plotted]
     across = across or len(metrics)
     is_wide = across == len(metrics)
-    shown = _shown_methods(runs)
-    protocol, sequences = comparison.first.protocol, comparison.first.setting.sequences
-    words = f"protocol {label(protocol.name)}, {protocol.n_past} frames given, {sequences} sequences, bands: 95 % intervals"
-    width = 2.4 + 4.8 * across if is_wide else 4.0 * across
-    height = (
-        max(4.2, 0.8 + 0.2 * len(shown)) if is_wide else 2.7 * len(metrics) / across + 0.2 * len(shown) + 0.4
-    )
+    lines = _method_lines(runs)
+    protocol = comparison.first.protocol
+    sequences = comparison.first.setting.sequences
+    given = f"protocol {label(protocol.name)}, {protocol.n_past} frames given"
+    words = f"{given}, {sequences} sequences, bands: 95 % intervals"
+    if is_wide:
+        width = 2.4 + 4.8 * across
+        height = max(4.2, 0.8 + 0.2 * len(lines))
+    else:
+        width = 4.0 * across
+        height = 2.7 * len(metrics) / across + 0.2 * len(lines) + 0.4
 
     def draw(figure: FigureBase) -> None:
         panels = figure.subplots(len(metrics) // across, across, squeeze=False).flat
-        for axes, name in zip(panels, metrics, strict=True):
-            curves = []
-            for scores, method, look, _ in shown:
-                mean, low, high = (
-                    np.where(np.isfinite(line), line, np.nan) for line in scores.curve(method, name)
-                )
-                frames = np.arange(1, len(mean) + 1)
-                curves.append(
-                    Curve(frames, mean, look if len(frames) <= MOST_MARKS else look | {"marker": ""})
-                )
-                axes.fill_between(frames, low, high, color=look["color"], alpha=0.13, linewidth=0, zorder=1)
-            draw_curves(axes, curves)
-            axes.set_xlim(0.6, protocol.n_future + 0.4)
-            finish(axes, TITLES[name], "predicted frame")
-        entries = [curve.entry(legend) for curve, (*_, legend) in zip(curves, shown, strict=True)]
-        draw_legend(
-            figure, entries, loc="outside right center" if is_wide else "outside lower center", fontsize=9
-        )
+        for axes, metric in zip(panels, metrics, strict=True):
+            _draw_frame_panel(axes, metric, lines, protocol.n_future)
+        entries = [_frame_curve(line, metrics[0]).entry(line.words) for line in lines]
+        place = "outside right center" if is_wide else "outside lower center"
+        draw_legend(figure, entries, loc=place, fontsize=9)
         if is_wide:
             figure.supxlabel(words, fontsize=8, color=GREY, parse_math=False)
         else:
@@ -254,37 +268,68 @@ def frame_curves(runs: dict[str, Evaluation], across: int = 0) -> Drawing:
     return Drawing(width, height, draw)
 
 
-def _shown_methods(runs: dict[str, Evaluation]) -> list[tuple[Evaluation, str, dict[str, Any], str]]:
-    """Return the lines of each panel in the order in which they are drawn: scores, method, look, words of the legend."""
+def _draw_frame_panel(axes: Axes, metric: str, lines: list[MethodLine], n_future: int) -> None:
+    """Draw one metric of all methods, with bands of their intervals."""
+    for line in lines:
+        _, low, high = (_finite(values) for values in line.scores.curve(line.method, metric))
+        frames = np.arange(1, len(low) + 1)
+        axes.fill_between(frames, low, high, color=line.look["color"], alpha=0.13, linewidth=0, zorder=1)
+    draw_curves(axes, [_frame_curve(line, metric) for line in lines])
+    axes.set_xlim(0.6, n_future + 0.4)
+    finish(axes, METRICS[metric].title, "predicted frame")
+
+
+def _frame_curve(line: MethodLine, metric: str) -> Curve:
+    mean = _finite(line.scores.array(line.method, metric).mean(0))
+    look = line.look if len(mean) <= MOST_MARKS else line.look | {"marker": ""}
+    return Curve(np.arange(1, len(mean) + 1), mean, look)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Return `values` with NaN for infinities, which cannot be drawn."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _method_lines(runs: dict[str, Evaluation]) -> list[MethodLine]:
+    """Return the lines of each panel in the order in which they are drawn.
+
+    Several runs have a colour each, the methods of a single run one each.
+    """
     several = len(runs) > 1
-    shown = []
-    for number, ((run_colour, run_style), (name, scores)) in enumerate(
-        zip(run_looks(len(runs)), runs.items(), strict=True)
-    ):
-        # Copying is the same for all runs.
-        overlaid = OVERLAID if number == 0 else OVERLAID[1:]
-        names = method_names(scores.protocol.n_sample)
-        for order, method in enumerate(
-            method for method in scores.methods if not several or method in overlaid
-        ):
-            # Several runs: a colour each. One run: a colour for each method.
+    first = next(iter(runs))
+    lines = []
+    for (run_colour, run_style), (name, scores) in zip(run_looks(len(runs)), runs.items(), strict=True):
+        methods = [key for key in scores.methods if not several or METHODS[key].overlaid]
+        for order, key in enumerate(methods):
+            method = METHODS[key]
+            if method.is_grey and name != first:  # the same for all runs
+                continue
             colour = run_colour if several else COLOURS[(order - 1) % len(COLOURS)]
-            if method == "copy":
-                colour = GREY
-            elif several and method == "pred_best":
-                colour = shade(colour)
-            style = STYLES.get(method, run_style)
-            look = {"linestyle": style, "color": colour, "marker": "^" if method == "pred_best" else "o"}
-            legend = f"{label(name)}: {names[method]}" if several and method != "copy" else names[method]
-            shown.append((scores, method, look, legend))
-    return shown
+            look = {
+                "linestyle": method.line or run_style,
+                "color": _method_colour(method, colour, several),
+                "marker": method.marker,
+            }
+            title = method.name(scores.protocol.n_sample)
+            words = f"{label(name)}: {title}" if several and not method.is_grey else title
+            lines.append(MethodLine(scores, key, look, words))
+    return lines
 
 
-# ------------------------------------------------------------------------------------------------------------ rollouts
+def _method_colour(method: Method, colour: Any, several: bool) -> Any:
+    """Return the colour of a method's line; `colour` is that of its run or one of its own."""
+    if method.is_grey:
+        return GREY
+    return shade(colour) if several and method.is_shaded else colour
+
+
+# ---------------------------------------------------------------------------------- rollouts
 
 
 def rollout_curves(curves: dict[str, tuple[np.ndarray, np.ndarray]], n_past: int) -> Drawing:
-    """Return the PSNR at each frame of long predictions. Of many sequences the mean is drawn, and the range of nine in ten.
+    """Return the PSNR at each frame of long predictions.
+
+    Of many sequences the mean is drawn, and the range of nine in ten.
 
     Args:
         curves: by sequence the PSNR of the prediction and of the held given frame, [F] each.

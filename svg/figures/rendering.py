@@ -1,9 +1,11 @@
-"""What people look at: GIFs with given and predicted frames marked, and strips of every time step.
+"""Pictures of videos: frames side by side with given and predicted ones marked, strips of all time steps.
 
-Videos are uint8 ``[T,H,W,3]``; frames before `n_past` are given (green border), the rest are predicted (orange border).
+Videos are uint8 ``[T,H,W,3]``; frames before `n_past` are given (green border), the rest are predicted
+(orange border).
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -12,32 +14,65 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from data_tools.errors import InputError
-from data_tools.files import flush_file, remove, temporary_beside, whole_file
+from data_tools.files import whole_file
 
+from ..evaluation.futures import SequenceFutures
+from ..evaluation.metrics import psnr
+from ..evaluation.protocols import Protocol
+from ..sequences import SequenceDataset
+from .colours import GIVEN, INK, PAPER, PREDICTED
+from .films import save_gif, save_mp4
 from .names import label
 
-GIVEN, PREDICTED = (0, 158, 115), (213, 94, 0)
-"""Green and orange of Okabe & Ito, as in the plots: told apart by the colour-blind too."""
-INK, PAPER = (40, 40, 40), (255, 255, 255)
 BORDER = 4
 MARGIN = 8
+GAP = 3
+"""Pixels between the frames of a strip."""
 MOST_COLUMNS = 30
-MOST_PALETTE = 60
-"""Frames of a strip, and pictures that a palette is made from; of more, evenly spread ones are taken."""
+"""Frames of a strip; of a longer video evenly spread ones are taken."""
 
 Scores = dict[str, np.ndarray]
-"""PSNR in dB of each frame of some of the videos, by label, [T]; NaN of frames without one, such as given ones."""
+"""PSNR in dB of the frames of some videos by label, [T]; NaN of frames without one, such as given ones."""
 
 
 def to_video(given: Tensor, predicted: Tensor) -> np.ndarray:
-    """Given [n_past,C,H,W] and predicted [F,C,H,W] frames in [0,1] -> uint8 [n_past+F,H,W,3]; grey becomes RGB."""
+    """Return given and predicted frames as a video uint8 [n_past+F,H,W,3].
+
+    They are [n_past,C,H,W] and [F,C,H,W] in [0,1]. Grey becomes RGB.
+    """
     frames = torch.cat([given, predicted.to(given)]).clamp(0, 1).mul(255).round().byte()
     return frames.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
 
 
+def pose_video(dataset: SequenceDataset, number: int, frames: int) -> np.ndarray | None:
+    """Return the poses of the first frames of a sequence, uint8 [T,H,W,3], None for data without poses.
+
+    The first frame's pose, which nothing needs, is left empty.
+    """
+    if not dataset.info.pose_channels:
+        return None
+    poses = dataset.read_conditions(number, 0, frames - 1).float() / 255
+    return to_video(poses.new_ones(1, *poses.shape[1:]), poses)
+
+
+def future_videos(futures: SequenceFutures, protocol: Protocol) -> tuple[dict[str, np.ndarray], Scores]:
+    """Return the videos of a sequence by label (ref, rec, pred, samples), and the PSNR of predictions."""
+    videos = {"ref": futures.truth, "rec": futures.rec, "pred": futures.pred}
+    videos |= {f"sample_{number}": future for number, future in enumerate(futures.samples, start=1)}
+    given = np.full(protocol.n_past, np.nan)
+    scores = {}
+    for name, future in videos.items():
+        if name != "ref":
+            values = psnr(future, futures.truth, protocol.psnr, protocol.psnr_epsilon)
+            scores[name] = np.concatenate([given, values.cpu().numpy()])
+    return {name: to_video(futures.past, future) for name, future in videos.items()}, scores
+
+
+# ---------------------------------------------------------------------------------- parts of pictures
+
+
 def panel(frame: np.ndarray, given: bool, size: int) -> Image.Image:
-    """One frame enlarged to `size` pixels a line, within its border."""
+    """Return one frame enlarged to a width of `size` pixels, within its border."""
     inner = (size, round(size * frame.shape[0] / frame.shape[1]))
     picture = Image.new("RGB", panel_size(frame, size), GIVEN if given else PREDICTED)
     picture.paste(Image.fromarray(frame).resize(inner, Image.Resampling.BICUBIC), (BORDER, BORDER))
@@ -45,7 +80,7 @@ def panel(frame: np.ndarray, given: bool, size: int) -> Image.Image:
 
 
 def panel_size(frame: np.ndarray, size: int) -> tuple[int, int]:
-    """(width, height) in pixels of a frame's `panel`."""
+    """Return width and height in pixels of a frame's `panel`."""
     return size + 2 * BORDER, round(size * frame.shape[0] / frame.shape[1]) + 2 * BORDER
 
 
@@ -68,12 +103,20 @@ def fitted(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def captions(videos: Iterable[str], scores: Scores) -> dict[str, str]:
-    """Return what stands above each of the videos: its label, and the mean of its scores."""
+    """Return the caption of each of the videos: its label, and the mean of its scores."""
+    means = mean_scores(scores)
+    return {name: f"{name}: {means[name]}" if name in means else name for name in videos}
+
+
+def mean_scores(scores: Scores) -> dict[str, str]:
+    """Return the mean of each video's scores in words, where there are any."""
     known = {name: values[~np.isnan(values)] for name, values in scores.items()}
-    return {
-        name: f"{name}: mean {known[name].mean():.2f} dB" if len(known.get(name, ())) else name
-        for name in videos
-    }
+    return {name: f"mean {values.mean():.2f} dB" for name, values in known.items() if len(values)}
+
+
+def first_frame(videos: dict[str, np.ndarray]) -> np.ndarray:
+    """Return a frame of the videos, all of which have the same size."""
+    return next(iter(videos.values()))[0]
 
 
 def side_by_side(
@@ -94,162 +137,109 @@ def side_by_side(
         scores: PSNR of the videos' frames, shown below each.
         above: the captions, by default those of `captions`.
     """
-    font, middle, small, scores = text_font(15), text_font(14), text_font(13), scores or {}
-    above = above or captions(videos, scores)
-    (cell, height), bottom = panel_size(next(iter(videos.values()))[0], size), 24
-    top = 26 + 24 * bool(title)
-    below = 18 * bool(scores)
+    scores = scores or {}
+    cell, height = panel_size(first_frame(videos), size)
+    top = 26 + (24 if title else 0)
+    below = 18 if scores else 0
     width = len(videos) * (cell + MARGIN) + MARGIN
-    blank = Image.new("RGB", (width, top + height + below + bottom), PAPER)
+    lefts = {name: MARGIN + column * (cell + MARGIN) for column, name in enumerate(videos)}
+
+    blank = Image.new("RGB", (width, top + height + below + 24), PAPER)
     draw = ImageDraw.Draw(blank)
-    draw.text((MARGIN, 18), fitted(title, font, width - 2 * MARGIN), INK, font, anchor="ls")
-    lefts = [MARGIN + column * (cell + MARGIN) for column in range(len(videos))]
-    for left, name in zip(lefts, videos, strict=True):
-        draw.text((left + cell / 2, top - 5), fitted(above[name], middle, cell), INK, middle, anchor="ms")
+    draw.text((MARGIN, 18), fitted(title, text_font(15), width - 2 * MARGIN), INK, text_font(15), anchor="ls")
+    for name, caption in (above or captions(videos, scores)).items():
+        place = (lefts[name] + cell / 2, top - 5)
+        draw.text(place, fitted(caption, text_font(14), cell), INK, text_font(14), anchor="ms")
+
     pictures = []
-    for number in range(len(next(iter(videos.values())))):
-        given = first + number < n_past
+    for step in range(len(next(iter(videos.values())))):
+        time = first + step
+        given = time < n_past
         picture = blank.copy()
         draw = ImageDraw.Draw(picture)
-        for left, (name, video) in zip(lefts, videos.items(), strict=True):
-            picture.paste(panel(video[number], given, size), (left, top))
-            if name in scores and not np.isnan(scores[name][number]):
-                text = f"PSNR {scores[name][number]:.1f} dB"
-                draw.text((left + cell / 2, top + height + 14), text, INK, small, anchor="ms")
-        text = f"frame {first + number}, {'given' if given else 'predicted'}"
-        draw.text((MARGIN, top + height + below + 17), text, GIVEN if given else PREDICTED, font, anchor="ls")
+        for name, video in videos.items():
+            picture.paste(panel(video[step], given, size), (lefts[name], top))
+            if name in scores and not np.isnan(scores[name][step]):
+                place = (lefts[name] + cell / 2, top + height + 14)
+                draw.text(place, f"PSNR {scores[name][step]:.1f} dB", INK, text_font(13), anchor="ms")
+        words = f"frame {time}, {'given' if given else 'predicted'}"
+        colour = GIVEN if given else PREDICTED
+        draw.text((MARGIN, top + height + below + 17), words, colour, text_font(15), anchor="ls")
         pictures.append(picture)
     return pictures
+
+
+# ---------------------------------------------------------------------------------------------- strips
+
+
+@dataclass(frozen=True)
+class StripLayout:
+    """Places in a strip: of the row of each video, and of the columns of frames.
+
+    names   of the videos, as far as they fit
+    tops    of the rows, in pixels
+    left    of the first column
+    cell    width of a column, with `GAP` after it
+    height  of a frame
+    size    of the picture
+    """
+
+    names: dict[str, str]
+    tops: dict[str, int]
+    left: int
+    cell: int
+    height: int
+    size: tuple[int, int]
 
 
 def strip(
     videos: dict[str, np.ndarray], n_past: int, size: int = 96, title: str = "", scores: Scores | None = None
 ) -> Image.Image:
-    """Return a row for each video and a column for each frame, or for `MOST_COLUMNS` evenly spread ones of a long video.
+    """Return a picture with a row for each video and a column for each frame.
 
-    Titles and scores are as in `side_by_side`.
+    Of a long video `MOST_COLUMNS` evenly spread frames are shown. Titles and scores are as in `side_by_side`.
     """
-    font, small, scores = text_font(14), text_font(12), scores or {}
-    (cell, height), gap = panel_size(next(iter(videos.values()))[0], size), 3
-    means = {
-        name: text.removeprefix(f"{name}: ")
-        for name, text in captions(videos, scores).items()
-        if text != name
-    }
-    names = {name: fitted(name, font, 2 * cell) for name in videos}
-    left = 12 + max(int(font.getlength(name)) for name in names.values())
-    left = max(left, *(12 + int(small.getlength(text)) for text in means.values()), 0)
-    top = 22 + 22 * bool(title)
-    heights = {name: height + gap + 16 * (name in means) for name in videos}
-    tops = dict(zip(videos, np.cumsum([top, *heights.values()]).tolist(), strict=False))
+    scores = scores or {}
+    means = {name: words for name, words in mean_scores(scores).items() if name in videos}
     steps = len(next(iter(videos.values())))
     times = np.unique(np.linspace(0, steps - 1, min(steps, MOST_COLUMNS)).round().astype(int)).tolist()
-    width = left + len(times) * (cell + gap)
-    picture = Image.new("RGB", (width, top + sum(heights.values())), PAPER)
+    top = 22 + (22 if title else 0)
+    layout = _strip_layout(videos, means, size, top, len(times))
+
+    picture = Image.new("RGB", layout.size, PAPER)
     draw = ImageDraw.Draw(picture)
     explained = f"{title}; PSNR of each predicted frame in dB" if means else title
-    draw.text((4, 17), fitted(explained, font, width - 8), INK, font, anchor="ls")
-    for name, y in tops.items():
-        draw.text((4, y + height / 2), names[name], INK, font, anchor="lm")
-        draw.text((4, y + height / 2 + 17), means.get(name, ""), INK, small, anchor="lm")
+    font = text_font(14)
+    draw.text((4, 17), fitted(explained, font, layout.size[0] - 8), INK, font, anchor="ls")
+    for name, y in layout.tops.items():
+        draw.text((4, y + layout.height / 2), layout.names[name], INK, font, anchor="lm")
+        draw.text((4, y + layout.height / 2 + 17), means.get(name, ""), INK, text_font(12), anchor="lm")
     for column, time in enumerate(times):
-        x = left + column * (cell + gap)
-        draw.text((x + cell / 2, top - 5), f"{time}", INK, font, anchor="ms")
+        x = layout.left + column * (layout.cell + GAP)
+        draw.text((x + layout.cell / 2, top - 5), f"{time}", INK, font, anchor="ms")
         for name, video in videos.items():
-            picture.paste(panel(video[time], time < n_past, size), (x, tops[name]))
+            y = layout.tops[name]
+            picture.paste(panel(video[time], time < n_past, size), (x, y))
             if name in means and not np.isnan(scores[name][time]):
-                draw.text(
-                    (x + cell / 2, tops[name] + height + 12),
-                    f"{scores[name][time]:.1f}",
-                    INK,
-                    small,
-                    anchor="ms",
-                )
+                place = (x + layout.cell / 2, y + layout.height + 12)
+                draw.text(place, f"{scores[name][time]:.1f}", INK, text_font(12), anchor="ms")
     return picture
 
 
-def save_gif(pictures: list[Image.Image], path: Path, fps: float) -> None:
-    """Writes a GIF that loops, with one palette for all its frames (so that nothing flickers) and no dithering."""
-    palette = common_palette(pictures)
-    frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    duration = round(1000 / fps)
-    pauses = [duration] * (len(frames) - 1) + [duration * 4]
-    with whole_file(path) as file:
-        frames[0].save(
-            file, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0, disposal=1
-        )
-
-
-def common_palette(pictures: list[Image.Image]) -> Image.Image:
-    """256 colours for all pictures. Each colour counts by the square root of its pixels: a small bright object keeps its shades."""
-    some = pictures[:: -(-len(pictures) // MOST_PALETTE)]
-    pixels = np.concatenate([np.asarray(picture)[::2, ::2].reshape(-1, 3) for picture in some])
-    coarse = pixels.astype(np.uint32) >> 2
-    _, first, counts = np.unique((coarse << (0, 6, 12)).sum(1), return_index=True, return_counts=True)
-    weighted = np.repeat(pixels[first], np.ceil(np.sqrt(counts)).astype(int), axis=0)
-    marks = [PAPER, INK, GIVEN, PREDICTED]
-    palette = Image.fromarray(weighted[None]).quantize(256 - len(marks), Image.Quantize.MEDIANCUT, kmeans=3)
-    colours = palette.getpalette()[: 3 * (256 - len(marks))]
-    palette.putpalette(colours + [value for mark in marks for value in mark])
-    return palette
-
-
-def require_mp4() -> None:
-    """Raises `InputError` if what writes MP4 is missing."""
-    try:
-        import imageio_ffmpeg
-
-        imageio_ffmpeg.get_ffmpeg_exe()
-    except (ImportError, RuntimeError) as error:
-        raise InputError(
-            f"--mp4: {error}; it needs imageio-ffmpeg: pip install '.[video]' or pip install imageio-ffmpeg"
-        ) from None
-
-
-class Mp4Writer:
-    """Writes pictures to an MP4 (H.264) that any browser plays, as they come; the last one stays for four times as long.
-
-    The file gets its name at the end of the ``with``, and nothing is left of it after an error.
-    """
-
-    def __init__(self, path: Path, fps: float):
-        self._path, self._fps, self._writer, self._last = path, fps, None, None
-        self._folder = temporary_beside(path)  # of our own: ffmpeg follows links
-        self._growing = self._folder / "film.mp4"  # ffmpeg goes by the end of the name
-
-    def __enter__(self) -> "Mp4Writer":
-        return self
-
-    def add(self, picture: Image.Image) -> None:
-        from imageio_ffmpeg import write_frames
-
-        width, height = (side - side % 2 for side in picture.size)  # H.264 halves the colours' resolution
-        if self._writer is None:
-            self._folder.mkdir()
-            options = {"fps": self._fps, "quality": 8, "macro_block_size": 2, "ffmpeg_log_level": "error"}
-            self._writer = write_frames(str(self._growing), (width, height), **options)
-            self._writer.send(None)
-        self._last = np.ascontiguousarray(np.asarray(picture)[:height, :width])
-        self._writer.send(self._last)
-
-    def __exit__(self, error: type | None, *_: object) -> None:
-        if self._writer is None:
-            return
-        if error is None:
-            for _ in range(3):
-                self._writer.send(self._last)
-        self._writer.close()
-        if error is None:
-            flush_file(self._growing)
-            self._growing.replace(self._path)
-        remove(self._folder)
-
-
-def save_mp4(pictures: list[Image.Image], path: Path, fps: float) -> None:
-    """Writes an MP4 of all pictures; see `Mp4Writer`."""
-    with Mp4Writer(path, fps) as writer:
-        for picture in pictures:
-            writer.add(picture)
+def _strip_layout(
+    videos: dict[str, np.ndarray], means: dict[str, str], size: int, top: int, columns: int
+) -> StripLayout:
+    """Return the layout of a strip; below the rows of `means` there is place for scores."""
+    cell, height = panel_size(first_frame(videos), size)
+    names = {name: fitted(name, text_font(14), 2 * cell) for name in videos}
+    widths = [int(text_font(14).getlength(name)) for name in names.values()]
+    widths += [int(text_font(12).getlength(words)) for words in means.values()]
+    left = 12 + max(widths)
+    tops = {}
+    for name in videos:
+        tops[name] = top
+        top += height + GAP + (16 if name in means else 0)
+    return StripLayout(names, tops, left, cell, height, (left + columns * (cell + GAP), top))
 
 
 def render_sequence(
@@ -262,23 +252,23 @@ def render_sequence(
     title: str = "",
     scores: Scores | None = None,
 ) -> list[Path]:
-    """Write ``<name>_<label>.gif`` for each video, side by side ``<name>.gif`` (and ``.mp4``), and ``<name>.png``, the strip.
+    """Write GIFs (and MP4) of a sequence and its strip.
 
-    Titles and scores are as in `side_by_side`. Returns the paths.
+    ``<name>_<label>.gif`` for each video, ``<name>.gif`` (and ``.mp4``) side by side, ``<name>.png``. Titles
+    and scores are as in `side_by_side`. Returns the paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"title": title, "scores": scores}
     written = []
     for part, video in videos.items():
         written.append(folder / f"{name}_{part.split()[0]}.gif")
-        save_gif(side_by_side({part: video}, n_past, **texts), written[-1], fps)
+        save_gif(side_by_side({part: video}, n_past, title=title, scores=scores), written[-1], fps)
     written.append(folder / f"{name}.gif")
-    pictures = side_by_side(videos, n_past, **texts)
+    pictures = side_by_side(videos, n_past, title=title, scores=scores)
     save_gif(pictures, written[-1], fps)
     if mp4:
         written.append(folder / f"{name}.mp4")
         save_mp4(pictures, written[-1], fps)
     written.append(folder / f"{name}.png")
     with whole_file(written[-1]) as file:
-        strip(videos, n_past, **texts).save(file, "PNG")
+        strip(videos, n_past, title=title, scores=scores).save(file, "PNG")
     return written

@@ -1,23 +1,39 @@
-"""One self-contained HTML page about a run: videos with play, pause and a slider, curves, tables."""
+"""One self-contained HTML page about a run: videos with play, pause and a slider, curves, tables.
+
+The page is the template ``report.html``.
+"""
 
 import base64
-import html
 import io
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jinja2 import Environment, Template
+from markupsafe import Markup
 from PIL import Image
 
+from ..evaluation.methods import METHODS
+from ..evaluation.metrics import psnr
 from ..evaluation.results import Evaluation
 from ..evaluation.tables import Table, one_line
 from .drawing import Drawing, save
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..evaluation.futures import SequenceFutures
+
 ACROSS = 16
+"""Frames in a row of the picture that holds a video."""
 HEAT_LIMIT = 0.5
 """Error of a pixel, mean over its colours, at which the heat maps are at their brightest."""
+SHOWN = 7
+"""Sampled futures that are shown of each sequence, from the best to the worst in equal steps."""
+MOST_FRAMES = 100
+"""Frames that are shown of a longer video, evenly spread: the page would become too large."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +42,7 @@ class Panel:
 
     label: str
     frames: np.ndarray
-    scores: list[str]
+    scores: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -38,8 +54,67 @@ class ShownSequence:
     samples: list[Panel]
 
 
+# ---------------------------------------------------------------------------------------------- contents
+
+
+def choose_sequences(evaluation: Evaluation) -> dict[str, int]:
+    """Return the numbers of the best, median and worst sequence by the PSNR of pred, by their titles."""
+    order = np.argsort(evaluation.per_sequence("pred", "psnr"))
+    chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
+    kinds: dict[int, list[str]] = {}
+    for kind, number in chosen.items():
+        kinds.setdefault(int(number), []).append(kind)
+    names = evaluation.sequences
+    return {f"{' and '.join(words)}: sequence {names[number]}": number for number, words in kinds.items()}
+
+
+def shown_times(frames: int) -> list[int]:
+    """Return the times of the shown frames of a video."""
+    return sorted({round(time) for time in np.linspace(0, frames - 1, min(frames, MOST_FRAMES))})
+
+
+def shown_sequence(
+    title: str,
+    futures: "SequenceFutures",
+    evaluation: Evaluation,
+    times: list[int],
+    poses: np.ndarray | None = None,
+) -> ShownSequence:
+    """Return the videos of a sequence with their scores, at `times`; `poses` [T,H,W,3] among them."""
+    from .rendering import to_video
+
+    protocol = evaluation.protocol
+
+    def score(future: "Tensor") -> "Tensor":
+        return psnr(future, futures.truth, protocol.psnr, protocol.psnr_epsilon)
+
+    def panel(label: str, future: "Tensor") -> Panel:
+        values = score(future)
+        words = [""] * protocol.n_past + [f"{value:.1f} dB here" for value in values.tolist()]
+        video = to_video(futures.past, future)[times]
+        return Panel(f"{label}, {values.mean():.2f} dB", video, [words[time] for time in times])
+
+    truth = Panel("truth", to_video(futures.past, futures.truth)[times])
+    pred = panel("pred", futures.pred)
+    error = Panel("error of pred", error_map(pred.frames, truth.frames))
+    pose = [] if poses is None else [Panel("pose", poses[times])]
+    copied = panel("copy", futures.past[-1:].expand_as(futures.truth))
+    main = [truth, pred, error, *pose, panel("rec", futures.rec), copied]
+    order = np.argsort([-score(future).mean().item() for future in futures.samples])
+    ranks = sorted({round(rank) for rank in np.linspace(0, len(order) - 1, SHOWN)}) if len(order) else []
+    samples = [panel(_rank_name(rank, len(order)), futures.samples[order[rank]]) for rank in ranks]
+    return ShownSequence(title, main, samples)
+
+
+def _rank_name(rank: int, count: int) -> str:
+    """Return what stands above the sample of this rank among `count`."""
+    if count == 1:
+        return "sample"
+    return {0: "best", count - 1: "worst"}.get(rank, f"{rank + 1} of {count}")
+
+
 def error_map(video: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Absolute difference of two videos uint8 [T,H,W,3], mean over colours, in colours from black to light yellow."""
+    """Return the absolute difference of two videos uint8 [T,H,W,3], mean over channels, in colours."""
     from matplotlib import colormaps
 
     error = np.abs(video.astype(np.float32) - truth).mean(-1) / 255
@@ -47,7 +122,7 @@ def error_map(video: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def figure_svg(name: str, wide: Drawing, narrow: Drawing) -> str:
-    """Return a figure as SVG elements, of which the page shows the `wide` one or, on narrow screens, the `narrow` one."""
+    """Return a figure as SVG elements: a `wide` one and, for narrow screens, a `narrow` one."""
     elements = []
     for kind, drawing in {"wide": wide, "narrow": narrow}.items():
         file = io.BytesIO()
@@ -55,6 +130,9 @@ def figure_svg(name: str, wide: Drawing, narrow: Drawing) -> str:
         text = file.getvalue().decode()
         elements.append(f'<div class="{kind}">{text[text.index("<svg") :]}</div>')
     return "".join(elements)
+
+
+# ---------------------------------------------------------------------------------------------- the page
 
 
 def build_report(
@@ -74,69 +152,68 @@ def build_report(
         fps: frames a second at normal speed.
         times: of the videos' frames.
     """
-    protocol = Table(["protocol", ""], [[name, line] for name, line in evaluation.in_words().items()])
-    data = {
-        "fps": fps,
-        "given": evaluation.protocol.n_past,
-        "times": times,
-        "sequences": [
-            {
-                "title": one_line(shown.title),
-                "main": [_panel(p) for p in shown.main],
-                "samples": [_panel(p) for p in shown.samples],
-            }
-            for shown in sequences
-        ],
+    words = Table(["protocol", ""], [[name, line] for name, line in evaluation.in_words().items()])
+    return _template().render(
+        title=title,
+        protocol=evaluation.protocol,
+        setting=evaluation.setting,
+        times=times,
+        is_thinned=times != list(range(len(times))),
+        scores=Markup(evaluation.table().html()),
+        methods=Markup(_method_table(evaluation).html()),
+        findings=evaluation.findings(),
+        heat_limit=f"{HEAT_LIMIT:g}",
+        figures={heading: Markup(svg) for heading, svg in figures.items()},
+        description=Markup(words.html()),
+        tables={heading: Markup(table.html()) for heading, table in tables.items()},
+        data={
+            "fps": fps,
+            "given": evaluation.protocol.n_past,
+            "times": times,
+            "sequences": [_sequence_data(sequence) for sequence in sequences],
+        },
+    )
+
+
+def _template() -> Template:
+    """Return the page's template, which escapes every text that is no `Markup`."""
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["line"] = one_line
+    return environment.from_string(files("svg.figures").joinpath("report.html").read_text(encoding="utf-8"))
+
+
+def _method_table(evaluation: Evaluation) -> Table:
+    """Return the meaning of each row of the scores."""
+    titles = {row[0] for row in evaluation.table().rows}
+    methods = {method.name(evaluation.protocol.n_sample): method.meaning for method in METHODS.values()}
+    return Table(
+        ["row", "meaning"], [[title, meaning] for title, meaning in methods.items() if title in titles]
+    )
+
+
+def _sequence_data(sequence: ShownSequence) -> dict[str, Any]:
+    return {
+        "title": one_line(sequence.title),
+        "main": [_panel_data(panel) for panel in sequence.main],
+        "samples": [_panel_data(panel) for panel in sequence.samples],
     }
-    setting, thinned = evaluation.setting, times != list(range(len(times)))
-    parts = {
-        "TITLE": _escaped(title),
-        "LEAD": _escaped(
-            f"{setting.scored}, {evaluation.protocol.n_past} frames given, "
-            f"{evaluation.protocol.n_future} predicted{f', {len(times)} frames of each are shown' * thinned}. {setting.weights}."
-        ),
-        "HEAT_LIMIT": f"{HEAT_LIMIT:g}",
-        "SHORT": _escaped(
-            f"Protocol {evaluation.protocol.name}: {evaluation.protocol.n_sample} futures a sequence; how each score is taken "
-            "stands below. In brackets 95 % bootstrap intervals over sequences; gain: PSNR beyond copying the last frame."
-        ),
-        "SCORES": evaluation.table().html(),
-        "FINDINGS": "".join(f"<li>{_escaped(line)}</li>" for line in evaluation.findings()),
-        "PROTOCOL": protocol.html(),
-        "FIGURES": "".join(
-            f"<figure><figcaption>{_escaped(name)}</figcaption>{svg}</figure>"
-            for name, svg in figures.items()
-        ),
-        "DETAILS": "".join(
-            f"<details><summary>{_escaped(name)}</summary>{table.html()}</details>"
-            for name, table in tables.items()
-        ),
-        "DATA": json.dumps(data).replace("<", "\\u003c"),
-    }
-    page = files(__package__).joinpath("report.html").read_text(encoding="utf-8")
-    for name, value in parts.items():
-        page = page.replace(f"<!--{name}-->", value)
-    return page
 
 
-def _escaped(text: str) -> str:
-    return html.escape(one_line(text))
-
-
-def _panel(panel: Panel) -> dict[str, Any]:
-    """For the page: the frames in one PNG, `ACROSS` of them in a row."""
+def _panel_data(panel: Panel) -> dict[str, Any]:
+    """Return a video as the page's script reads it: all frames in one PNG, `ACROSS` of them in a row."""
     frames, height, width, _ = panel.frames.shape
     rows = -(-frames // ACROSS)
     sheet = np.zeros((rows * ACROSS, height, width, 3), np.uint8)
     sheet[:frames] = panel.frames
-    sheet = (
-        sheet.reshape(rows, ACROSS, height, width, 3)
-        .transpose(0, 2, 1, 3, 4)
-        .reshape(rows * height, ACROSS * width, 3)
-    )
+    sheet = sheet.reshape(rows, ACROSS, height, width, 3).transpose(0, 2, 1, 3, 4)
     file = io.BytesIO()
-    Image.fromarray(sheet).save(file, "PNG", optimize=True)
+    Image.fromarray(sheet.reshape(rows * height, ACROSS * width, 3)).save(file, "PNG", optimize=True)
     return {
-        "label": panel.label, "scores": panel.scores, "frames": frames, "across": ACROSS, "width": width, "height": height,
+        "label": panel.label,
+        "scores": list(panel.scores),
+        "frames": frames,
+        "across": ACROSS,
+        "width": width,
+        "height": height,
         "sprite": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode(),
-    }  # fmt: skip
+    }

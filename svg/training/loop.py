@@ -59,7 +59,7 @@ class Training:
         self.batches = Batches(self.config, self.training_data, shard, self.device)
         self.validation = None
         if self.validation_data is not None:
-            self.validation = Validation(self.validation_data, self.config, self.device, self.world)
+            self.validation = Validation(self.validation_data, self.config, self.world)
         mean, std = self.training_data.condition_mean, self.training_data.condition_std
         self.learner = Learner(self.config, mean, std, self.device, self.world, shard)
         self.progress = self._restore(last, changes)

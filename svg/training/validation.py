@@ -3,9 +3,9 @@
 import dataclasses
 
 import numpy as np
-import torch
 
 from ..config import Config
+from ..evaluation import EvaluationOptions
 from ..evaluation.protocols import OWN, PROTOCOLS
 from ..evaluation.scoring import evaluate
 from ..models.freezing import freeze
@@ -27,9 +27,8 @@ class Validation:
     processes.
     """
 
-    def __init__(self, dataset: SequenceDataset, config: Config, device: torch.device, world: World):
+    def __init__(self, dataset: SequenceDataset, config: Config, world: World):
         self._config = config
-        self._device = device
         self._world = world
         self._batch_size = max(config.train.batch_size, BATCH_SIZE)
         self._total = evaluated(dataset, config.train.validate_sequences)
@@ -43,17 +42,10 @@ class Validation:
         if not len(self._numbers):
             return scores
         data = self._config.data
-        precision = self._config.train.precision
         protocol = dataclasses.replace(PROTOCOLS[OWN], n_sample=0)
         protocol = protocol.for_run(data.n_past, data.n_eval - data.n_past)
-        result = evaluate(
-            freeze(model, precision),
-            self._dataset,
-            protocol,
-            self._device,
-            precision,
-            batch_size=self._batch_size,
-        )
+        frozen = freeze(model, self._config.train.precision)
+        result = evaluate(frozen, self._dataset, protocol, EvaluationOptions(self._batch_size))
         for column, (method, metric) in enumerate(SCORES):
             scores[self._numbers, column] = result.per_sequence(method, metric)
         return scores

@@ -1,4 +1,4 @@
-"""Predicting beyond the recorded frames: as far as actions go, as far as asked without, and what data tools make of such data."""
+"""Prediction beyond the recorded frames, with and without actions, and data sets with such sequences."""
 
 import shutil
 from pathlib import Path
@@ -21,8 +21,8 @@ from svg.sequences import SequenceDataset
 from tests.support.recordings import shared_case
 from tests.support.samples import moving_square
 
-FLAGS = """--model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --n_past 2 --n_future 4 --n_eval 8 --batch_size 2
---niter 1 --epoch_size 2 --device cpu --precision float32"""
+FLAGS = """--model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --n_past 2
+--n_future 4 --n_eval 8 --batch_size 2 --niter 1 --epoch_size 2 --device cpu --precision float32"""
 
 
 def write_table(path: Path, values: np.ndarray) -> None:
@@ -31,7 +31,7 @@ def write_table(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory) -> Path:
-    """Three training sequences of 8 frames; test ones of 2 to 6 frames with 9 rows of actions and with some of positions."""
+    """Three training sequences of 8 frames; test ones of 2 to 6 with 9 rows of actions, some of positions."""
     root, generator = tmp_path_factory.mktemp("squares"), np.random.default_rng(0)
     for number in range(3):
         write_sequence(root / "train" / str(number), *moving_square(generator, 8))
@@ -223,8 +223,8 @@ def test_packing_says_what_it_loses(squares, runs, tmp_path, capsys):
     printed = capsys.readouterr().out
     for name, rows in (("plan", 7), ("longer", 3), ("measured", 7)):
         assert (
-            f"note: {squares / 'test' / name}: a packed data set has no place for the {rows} rows of tables beyond its"
-            in printed
+            f"note: {squares / 'test' / name}: a packed data set has no place for the {rows} rows "
+            "of tables beyond its" in printed
         )
     assert "train" not in printed.split("packed: ")[0]
     assert open_store(tmp_path / "packed", "test").horizon(0) in (1, 5)

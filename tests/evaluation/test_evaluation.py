@@ -1,4 +1,4 @@
-"""Scores of predictors against scikit-image, what they must not depend on, and predictors whose scores are known."""
+"""Scores of predictors against scikit-image, independence of batches, predictors with known scores."""
 
 import dataclasses
 
@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
+from svg.evaluation import EvaluationOptions
+from svg.evaluation.futures import changed_conditions, latent_noise, predict_sequence
 from svg.evaluation.protocols import PROTOCOLS, Protocol
-from svg.evaluation.scoring import changed_conditions, evaluate, latent_noise, predict_sequence
+from svg.evaluation.scoring import evaluate
 from svg.evaluation.video_distances import frechet_distance, kernel_distance
 from svg.models.video_predictor import VideoPredictor
 from svg.sequences import SequenceDataset
 from tests.support import references
 from tests.support.reference_models import ConstantModel, CopyModel, TruthModel
 from tests.support.samples import small_model
-
-CPU = torch.device("cpu")
 
 
 def protocol(name: str = "own", n_sample: int = 7, n_future: int = 4) -> Protocol:
@@ -48,9 +48,7 @@ def clips(dataset) -> np.ndarray:
 @pytest.fixture(scope="module")
 def result(model, dataset):
     memory = 6.5e-9 * model.future_bytes(4)
-    return evaluate(
-        model, dataset, protocol(), CPU, "float32", batch_size=3, memory=memory, action_tests=True
-    )
+    return evaluate(model, dataset, protocol(), EvaluationOptions(3, memory=memory, action_tests=True))
 
 
 def test_copying_the_last_frame(result, clips):
@@ -108,7 +106,7 @@ def test_predictions(result, model, dataset, clips):
 
 
 def test_no_dependence_on_batches_and_chunks(result, model, dataset):
-    other = evaluate(model, dataset, protocol(), CPU, "float32", batch_size=5, action_tests=True)
+    other = evaluate(model, dataset, protocol(), EvaluationOptions(batch_size=5, action_tests=True))
     pd.testing.assert_frame_equal(
         result.scores.sort_values(["sequence", "method", "frame"], ignore_index=True),
         other.scores.sort_values(["sequence", "method", "frame"], ignore_index=True),
@@ -118,7 +116,7 @@ def test_no_dependence_on_batches_and_chunks(result, model, dataset):
 
 
 def test_sequence_futures_are_those_that_were_scored(result, model, dataset, clips):
-    found = predict_sequence(model, dataset, result.protocol, 3, CPU, "float32", 7, seed=1)
+    found = predict_sequence(model, dataset, result.protocol, 3, 7, seed=1)
     assert len(found.samples) == 7 and found.past.shape == (2, 3, 64, 64)
     for method, video in {"rec": found.rec, "pred": found.pred}.items():
         expected = [references.psnr(t, f.double().numpy()) for t, f in zip(clips[3, 2:], video, strict=True)]
@@ -136,7 +134,8 @@ def test_distances_of_videos(model, dataset, clips):
     def features(videos):
         return torch.cat([videos[:, 0].mean((2, 3)), videos[:, -1].mean((2, 3))], 1)
 
-    result = evaluate(model, dataset, protocol(), CPU, "float32", action_tests=True, video_features=features)
+    options = EvaluationOptions(action_tests=True, metrics=("fvd", "kvd"))
+    result = evaluate(model, dataset, protocol(), options, {"i3d": features})
     assert list(result.distances.index) == ["copy", "rec", "pred", "pred_sample"]
     truth = np.concatenate([clips[:, 0].mean((2, 3)), clips[:, -1].mean((2, 3))], 1)
     copied = np.concatenate([clips[:, 0].mean((2, 3)), clips[:, 1].mean((2, 3))], 1)
@@ -144,8 +143,7 @@ def test_distances_of_videos(model, dataset, clips):
         frechet_distance(copied, truth), rel=1e-3, abs=1e-9
     )
     samples = [
-        predict_sequence(model, dataset, result.protocol, n, CPU, "float32", 7, seed=1).samples[0][-1]
-        for n in range(5)
+        predict_sequence(model, dataset, result.protocol, n, 7, seed=1).samples[0][-1] for n in range(5)
     ]
     sampled = np.concatenate([clips[:, 0].mean((2, 3)), torch.stack(samples).mean((2, 3)).numpy()], 1)
     assert result.distances.loc["pred_sample", "kvd"] == pytest.approx(
@@ -156,7 +154,7 @@ def test_distances_of_videos(model, dataset, clips):
 
 def test_methods_of_a_protocol(model, dataset):
     def methods(name, **options):
-        return evaluate(model, dataset, protocol(name, **options), CPU, "float32", limit=2).methods
+        return evaluate(model, dataset, protocol(name, **options), EvaluationOptions(limit=2)).methods
 
     assert methods("own") == ["copy", "rec", "pred", "pred_best", "pred_mean"]
     assert methods("own", n_sample=0) == ["copy", "rec", "pred"]
@@ -193,19 +191,13 @@ def test_changed_conditions(data_root, conditions, actions, methods):
 def test_protocols_and_clips_must_agree(model, dataset):
     for name in ("own", "srvp"):  # one leaves its frames open, the other has more
         with pytest.raises(ValueError, match=rf"protocol {name} with .* clips, 6; see Protocol.for_run"):
-            evaluate(model, dataset, PROTOCOLS[name], CPU, "float32")
+            evaluate(model, dataset, PROTOCOLS[name])
 
 
 def test_without_conditions(data_root):
     model = small_model(model="dcgan", condition_dim=0)
-    result = evaluate(
-        model,
-        SequenceDataset(data_root, "test", 6, "none"),
-        protocol(n_sample=2),
-        CPU,
-        "float32",
-        action_tests=True,
-    )
+    dataset = SequenceDataset(data_root, "test", 6, "none")
+    result = evaluate(model, dataset, protocol(n_sample=2), EvaluationOptions(action_tests=True))
     assert result.methods == ["copy", "rec", "pred", "pred_best", "pred_mean"]
     assert np.isfinite(result.scores[["psnr", "ssim"]].to_numpy()).all()
 
@@ -218,7 +210,7 @@ def texts_of(result) -> str:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_the_true_frames(name, dataset, clips):
     model = TruthModel(torch.from_numpy(clips).float(), 2)
-    result = evaluate(model, dataset, protocol(name, n_sample=3), CPU, "float32", action_tests=True)
+    result = evaluate(model, dataset, protocol(name, n_sample=3), EvaluationOptions(action_tests=True))
     perfect = {"own": 100, "ivideogpt": 80}.get(name, np.inf)
     for method in ("rec", "pred", "pred_mean"):
         assert result.mean(method, "psnr").mean == pytest.approx(perfect) == result.mean(method, "psnr").low
@@ -238,21 +230,21 @@ def test_the_true_frames(name, dataset, clips):
 
 @pytest.mark.parametrize("name", ["own", "srvp"])
 def test_copying_and_constant_predictors(name, dataset, clips, tmp_path):
-    copying = evaluate(CopyModel(), dataset, protocol(name, n_sample=3), CPU, "float32", action_tests=True)
+    copying = evaluate(CopyModel(), dataset, protocol(name, n_sample=3), EvaluationOptions(action_tests=True))
     for metric in copying.metrics:
         np.testing.assert_array_equal(copying.array("pred", metric), copying.array("copy", metric))
         np.testing.assert_array_equal(copying.array("pred_best", metric), copying.array("pred_other", metric))
     assert copying.sample_statistics()["calibration"].mean == pytest.approx(0, abs=1e-4)
     constant = evaluate(
-        ConstantModel(), dataset, protocol(name, n_sample=3), CPU, "float32", action_tests=True
+        ConstantModel(), dataset, protocol(name, n_sample=3), EvaluationOptions(action_tests=True)
     )
     expected = [[references.psnr_apart(f, np.full_like(f, 0.5)) for f in clip[2:]] for clip in clips]
     if name == "srvp":
         np.testing.assert_allclose(constant.array("pred", "psnr"), expected, rtol=1e-4)
     for result in (copying, constant):
         assert (
-            "conditions cost 0.00" in result.report()
-            and "actions alone cost 0.00" in result.report()
+            "another sequence's conditions PSNR falls by 0.00" in result.report()
+            and "another sequence's actions alone PSNR falls by 0.00" in result.report()
             and "nan" not in texts_of(result).lower()
         )
         assert "NaN" not in result.save(tmp_path, "test").read_text()

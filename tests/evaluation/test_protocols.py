@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from data_tools.errors import InputError
 from svg.evaluation.protocols import PROTOCOLS, get_protocol
-from svg.evaluation.scoring import SampledFutures, Scorer
+from svg.evaluation.samples import SampledFutures
+from svg.evaluation.scoring import Scorer
+from svg.evaluation.wording import describe_protocol
 from tests.support import references
 
 CLOSE = {"psnr": 2e-4, "ssim": 2e-5, "mse": 1e-6}
@@ -35,6 +37,19 @@ def test_frames(name, seed):
             reference(t.astype(np.float64), o.astype(np.float64)) for t, o in zip(truth, other, strict=True)
         ]
         np.testing.assert_allclose(found[metric], expected, atol=CLOSE[metric], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_scikit_image_agrees(name):
+    """As a second opinion on PSNR and SSIM, of samples with one truth, too; the other metrics stay."""
+    truth, other = (torch.tensor(images) for images in frames(3, 2))
+    samples = torch.stack([other, truth.flip(0)])
+    expected = Scorer(PROTOCOLS[name])(samples, truth)
+    scores = Scorer(PROTOCOLS[name], scorer="skimage")(samples, truth)
+    assert scores.keys() == expected.keys()
+    for metric, values in scores.items():
+        assert values.shape == (2, 2)
+        torch.testing.assert_close(values, expected[metric], atol=CLOSE[metric], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +143,7 @@ def test_changes_show_in_the_name():
 
 
 def test_descriptions_tell_protocols_apart():
-    words = {name: protocol.for_run(2, 10).describe() for name, protocol in PROTOCOLS.items()}
+    words = {name: describe_protocol(protocol.for_run(2, 10)) for name, protocol in PROTOCOLS.items()}
     assert len({tuple(lines.values()) for lines in words.values()}) == len(words)
     assert (
         "data range 2" in words["svg"]["ssim"]
@@ -137,7 +152,7 @@ def test_descriptions_tell_protocols_apart():
     )
     assert (
         "lpips" not in words["own"]
-        and "version 0.1, vgg" in PROTOCOLS["ivideogpt"].describe(("lpips",))["lpips"]
+        and "version 0.1, vgg" in describe_protocol(PROTOCOLS["ivideogpt"], ["lpips"])["lpips"]
     )
 
 

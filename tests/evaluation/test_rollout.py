@@ -23,11 +23,12 @@ from svg.runs.checkpoint import load_model
 from svg.sequences import SequenceDataset
 from tests.support.samples import moving_square
 
-POSES = """--model pose_cvae --image_width 32 --g_dim 16 --pose_dim 8 --z_dim 4 --fusion_dim 16 --levels 3 --norm group --anchor
---blend --n_past 1 --n_future 4 --n_eval 24 --batch_size 4 --niter 1 --epoch_size 6 --lr 0.003 --tfr 0 --device cpu
---precision float32"""
+POSES = """--model pose_cvae --image_width 32 --g_dim 16 --pose_dim 8 --z_dim 4 --fusion_dim 16 --levels 3
+--norm group --anchor --blend --n_past 1 --n_future 4 --n_eval 24 --batch_size 4 --niter 1 --epoch_size 6
+--lr 0.003 --tfr 0 --device cpu --precision float32"""
 ROBOTS = """--model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --tfr 0
---n_past 2 --n_future 4 --n_eval 15 --batch_size 4 --niter 1 --epoch_size 2 --device cpu --precision float32"""
+--n_past 2 --n_future 4 --n_eval 15 --batch_size 4 --niter 1 --epoch_size 2 --device cpu
+--precision float32"""
 CPU = torch.device("cpu")
 
 
@@ -58,7 +59,7 @@ def scores_of(run: Path, name: str, method: str) -> np.ndarray:
 
 @pytest.mark.parametrize("stretch", [2, 5, 32])
 def test_a_rollout_is_the_prediction_that_is_evaluated(dancer, monkeypatch, stretch):
-    """With the mean latent it is ``pred``, sampled it is the first sampled future, wherever it is cut into pieces."""
+    """With the mean latent it is ``pred``, sampled the first sampled future, in pieces of any length."""
     monkeypatch.setattr(rolling, "STRETCH", stretch)
     assert evaluate.main([str(dancer), "--n_sample", "1"]) == 0
     for latent, method in (("mean", "pred"), ("sampled", "pred_mean")):
@@ -92,7 +93,8 @@ def test_files_of_a_rollout(dancer, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "0: PSNR" in printed and "23 frames" in printed and "mean over 2 sequences" in printed
     assert {path.name for path in out.iterdir()} == {
-        "submission.csv", "test_0.gif", "test_0.mp4", "test_1.gif", "test_1.mp4", "test_psnr.csv", "test_psnr.png"
+        "submission.csv", "test_0.gif", "test_0.mp4", "test_1.gif", "test_1.mp4",
+        "test_psnr.csv", "test_psnr.png"
     }  # fmt: skip
     with Image.open(out / "test_0.gif") as film:
         assert film.n_frames == 24 and film.size == (
@@ -108,7 +110,7 @@ def test_files_of_a_rollout(dancer, tmp_path, capsys):
     for number in range(2):
         given = dataset.read_frames(number, 0, 1).numpy().ravel()  # channel by channel
         np.testing.assert_array_equal(table[24 * number, 1:], given)
-        stretches = list(roll_out(freeze(model, "float32"), dataset, number, 1, 23, CPU, "float32"))
+        stretches = list(roll_out(freeze(model, "float32"), dataset, number, 1, 23))
         video = torch.cat([stretch.predicted for stretch in stretches])
         np.testing.assert_array_equal(
             table[24 * number + 1 : 24 * (number + 1), 1:], np.rint(video.flatten(1).numpy() * 255)
@@ -173,9 +175,7 @@ def test_conditions_are_read_a_stretch_at_a_time(dancer, pose_root, monkeypatch)
         monkeypatch.setattr(
             store, name, lambda n, start, out, read=read: spans.append(len(out)) or read(n, start, out)
         )
-    lengths = [
-        len(stretch.predicted) for stretch in roll_out(model, dataset, 0, 1, 23, CPU, "float32", seed=1)
-    ]
+    lengths = [len(stretch.predicted) for stretch in roll_out(model, dataset, 0, 1, 23, seed=1)]
     assert lengths == [3] * 7 + [2] and max(spans) == 3
 
 
@@ -210,7 +210,7 @@ def test_a_sequence_that_breaks_leaves_nothing_unfinished(dancer, pose_root, tmp
 
 
 def test_names_with_dots_and_more_than_there_is(robot, data_root, tmp_path, capsys):
-    """Films of shard.tfrecords/0 and shard.tfrecords/1 are two; what cannot be done is said before anything is."""
+    """Films of shard.tfrecords/0 and shard.tfrecords/1 are two; impossible requests fail at once."""
     root, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(data_root / "test", root / "test" / "shard.tfrecords")
     build_index(root)
@@ -254,7 +254,8 @@ def test_a_dancer_resumes_and_compares(pose_root, dancer, tmp_path, capsys):
     shutil.copytree(dancer, run)
     assert train.main(["--log_dir", str(run), "--resume", "--niter", "2"]) == 0
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
-    flags = "--image_width 32 --levels 3 --g_dim 16 --pose_dim 8 --fusion_dim 16 --niter 4 --epoch_size 2 --n_eval 9 --device cpu"
+    flags = "--image_width 32 --levels 3 --g_dim 16 --pose_dim 8 --fusion_dim 16 --niter 4 --epoch_size 2 "
+    flags += "--n_eval 9 --device cpu"
     out = tmp_path / "compared"
     command = [
         str(out),
@@ -271,9 +272,7 @@ def test_a_dancer_resumes_and_compares(pose_root, dancer, tmp_path, capsys):
         f"{a}_{b}.png" for a in ("kl", "tfr") for b in ("training", "frames")
     }
     assert compare.main([*command, "--studies", "prior"]) == 2
-    assert (
-        "--prior: is a flag of svg; --model pose_cvae has no such part" in capsys.readouterr().err
-    )
+    assert "--prior: is a flag of svg; --model pose_cvae has no such part" in capsys.readouterr().err
 
 
 def test_the_other_commands_serve_the_dancer_unchanged(dancer, capsys):

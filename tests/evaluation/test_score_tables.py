@@ -1,4 +1,4 @@
-"""Tables whose cells are any text: in Markdown, HTML and LaTeX they stay cells, in a comment they stay a comment."""
+"""Tables whose cells are any text: in Markdown, HTML and LaTeX cells stay cells, comments comments."""
 
 import html
 import re
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.evaluate import compare, write_tables
-from svg.evaluation.tables import Table, latex_comment
+from experiments.evaluate import compare
+from svg.evaluation.tables import Table, latex_comment, write_tables
 from tests.evaluation.test_results import made_up
 from tests.support.samples import ODD_NAMES
 
@@ -61,7 +61,9 @@ def test_notes_about_tables(tmp_path, capsys):
 
 
 def test_runs_of_odd_names_in_a_table(tmp_path, capsys):
-    compare({"$\\frac$\n\\evil": made_up(), "[b] & | \x1b[31m": made_up(gain=1.0)}, tmp_path, "test")
+    compare(
+        {"$\\frac$\n\\evil": made_up(), "[b] & | \x1b[31m": made_up(gain=1.0)}, tmp_path / "comparison_test"
+    )
     tex, text = (tmp_path / "comparison_test.tex").read_text(), (tmp_path / "comparison_test.md").read_text()
     assert (
         r"\$\textbackslash{}frac\$ \textbackslash{}evil: pred" in tex

@@ -20,8 +20,9 @@ def run(code: str) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_data_path(tmp_path):
     code = f"""
-from experiments import benchmark, benchmark_data
-benchmark_data.BAIR_SEQUENCES, benchmark_data.MEMORY_SIZES = 200, (20, 40)
+from experiments import benchmark
+from experiments.benchmarks import data
+data.BAIR_SEQUENCES, data.MEMORY_SIZES = 200, (20, 40)
 flags = ["--repeats", "1", "--folder", {str(tmp_path)!r}, "--json", {str(tmp_path / "figures.json")!r}]
 raise SystemExit(benchmark.main(["data", *flags]))
 """
@@ -79,19 +80,22 @@ gaussian_lstm = lstm
 
 @pytest.mark.slow
 def test_model_and_published(tmp_path):
-    """Both in turns, with a stand-in for the published code; then beside the earlier figures; and the sweep with its plot."""
+    """Ours and a stand-in for the published code in turns, beside earlier figures; the sweep and its plot."""
     for name, text in PUBLISHED.items():
         (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "clone" / name).write_text(text)
     (tmp_path / "small.args").write_text(
-        "--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 3 --rnn_size 16 --precision float32"
+        "--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 3 --rnn_size 16 "
+        "--precision float32"
     )
     (tmp_path / "dance.args").write_text(
-        "--model pose_cvae --levels 3 --g_dim 16 --pose_dim 8 --z_dim 3 --fusion_dim 16 --n_past 1 --n_future 3 --precision float32"
+        "--model pose_cvae --levels 3 --g_dim 16 --pose_dim 8 --z_dim 3 --fusion_dim 16 --n_past 1 "
+        "--n_future 3 --precision float32"
     )
     code = f"""
 from pathlib import Path
-from experiments import benchmark, benchmark_model
+from experiments import benchmark
+from experiments.benchmarks import model
 small = Path({str(tmp_path / "small.args")!r})
 model.SIZES, model.SEQUENCES = {{"published": small, "quickstart": small}}, 4
 model.MATRIX_SIZES = (64,)
@@ -99,7 +103,8 @@ model.POSE_SIZES = {{"dance": (Path({str(tmp_path / "dance.args")!r}), 4)}}
 model.VIDEO, model.LONG_VIDEO = 40, 70
 futures, batches = {{"published": (1, 2), "quickstart": (1,)}}, {{"published": (1,), "quickstart": (2,)}}
 model.SWEEPS = {{"sampled futures": futures, "batch size": batches}}
-flags = ["--repeats", "1", "--n_sample", "2", "--batch_size", "2", "--device", "cpu", "--folder", {str(tmp_path)!r}]
+flags = ["--repeats", "1", "--n_sample", "2", "--batch_size", "2", "--device", "cpu"]
+flags += ["--folder", {str(tmp_path)!r}]
 figures = {str(tmp_path / "figures.json")!r}
 parts = ["training", "sampling", "scoring", "poses"]
 done = benchmark.main([*parts, *flags, "--json", figures, "--published", {str(tmp_path / "clone")!r}])
@@ -143,7 +148,8 @@ def test_table_and_comparison(tmp_path):
     assert again == rows
     lines = measurement.table(rows, [Row.of("two, s", [0.02])]).splitlines()
     assert lines[0].split() == [
-        "ours", "min", "max", "reference", "ratio", "TFLOP/s", "of", "peak", "MB", "ref.", "MB", "ratio", "before", "now/before",
+        "ours", "min", "max", "reference", "ratio", "TFLOP/s", "of", "peak", "MB", "ref.", "MB",
+        "ratio", "before", "now/before",
     ]  # fmt: skip
     assert lines[1].split() == [
         "one,",

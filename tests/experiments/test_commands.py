@@ -79,7 +79,8 @@ def test_evaluate(run, capsys):
         and "pred (best of 3)" in printed
     )
     assert (
-        "another sequence's conditions cost" in printed and "another sequence's actions alone cost" in printed
+        "another sequence's conditions PSNR falls by" in printed
+        and "another sequence's actions alone PSNR falls by" in printed
     )
     assert json.loads((run / "evaluation" / "test_n3.json").read_text())["protocol"]["n_sample"] == 3
     assert (
@@ -333,7 +334,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (
             compare,
             "{tmp} --data_root {data} --init_from push-sim",
-            "--init_from: what is compared begins afresh",
+            "--init_from: all compared runs begin with new weights",
         ),
     ],
 )

@@ -114,7 +114,7 @@ NAMED = ("a/b", "a_b", "A_b", "a_b_ref", "$\\frac$ \u00e9")
 
 @pytest.fixture(scope="module")
 def odd_run(tmp_path_factory):
-    """A run whose name is a formula that matplotlib cannot read, on test sequences whose names collide or are odd."""
+    """A run whose name is a formula that matplotlib cannot read, on sequences with odd or colliding names."""
     folder, random = tmp_path_factory.mktemp("odd"), np.random.default_rng(0)
     root = folder / "data"
     for split, names in (("train", "0123"), ("validate", "01"), ("test", NAMED)):

@@ -158,7 +158,7 @@ def test_the_best_epoch_is_marked():
 
 
 def test_scores_before_the_first_epoch(tmp_path):
-    """A run that begins with the weights of another has a first line of scores alone, and may have no other yet."""
+    """A run that begins with the weights of another has a first line of scores alone, perhaps no other."""
     start = {"epoch": 0, "step": 0, "val_pred_psnr": 40.0, "val_rec_psnr": 41.0}
     assert best_epoch([start, *metrics()])["epoch"] == 0
     with warnings.catch_warnings():

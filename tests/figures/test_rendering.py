@@ -8,17 +8,13 @@ import torch
 from PIL import Image, ImageDraw
 
 from data_tools.errors import InputError
+from svg.figures.colours import GIVEN, INK, PREDICTED
+from svg.figures.films import require_mp4, save_gif, save_mp4
 from svg.figures.rendering import (
     BORDER,
-    GIVEN,
-    INK,
-    PREDICTED,
     fitted,
     panel,
     render_sequence,
-    require_mp4,
-    save_gif,
-    save_mp4,
     side_by_side,
     strip,
     text_font,

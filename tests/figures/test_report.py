@@ -86,22 +86,27 @@ const errors = [];
 window.onerror = message => errors.push(String(message));
 function pixel(number) {
   const canvas = document.querySelectorAll("canvas")[number];
-  return Array.from(canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data).slice(0, 3);
+  const image = canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1);
+  return Array.from(image.data).slice(0, 3);
 }
 function state() {
   return { frame: Number(slider.value), pixel: pixel(1), now: now.textContent,
            score: document.querySelectorAll(".score")[1].textContent,
-           border: getComputedStyle(document.querySelector("canvas")).borderTopColor, button: play.textContent };
+           border: getComputedStyle(document.querySelector("canvas")).borderTopColor,
+           button: play.textContent };
 }
 window.addEventListener("load", () => setTimeout(() => {
-  const seen = { start: state(), canvases: document.querySelectorAll("canvas").length, last: Number(slider.max) };
+  const canvases = document.querySelectorAll("canvas").length;
+  const seen = { start: state(), canvases, last: Number(slider.max) };
   slider.value = 18; slider.dispatchEvent(new Event("input")); seen.slider = state();
   slider.value = 0; slider.dispatchEvent(new Event("input")); seen.given = state();
-  document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true })); seen.right = state();
+  document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
+  seen.right = state();
   play.click(); seen.button = play.textContent;
   setTimeout(() => {
     play.click(); seen.played = state();
-    document.body.dispatchEvent(new KeyboardEvent("keydown", { key: " ", bubbles: true })); seen.space = play.textContent;
+    document.body.dispatchEvent(new KeyboardEvent("keydown", { key: " ", bubbles: true }));
+    seen.space = play.textContent;
     seen.errors = errors;
     parent.postMessage(JSON.stringify(seen), "*");
   }, 70);
@@ -109,14 +114,18 @@ window.addEventListener("load", () => setTimeout(() => {
 </script>"""
 
 
-FRAME = """<!doctype html><body style="margin: 0"><iframe src="report.html" style="width: {width}px; height: 900px; border: 0">
+FRAME = """<!doctype html><body style="margin: 0">
+<iframe src="report.html" style="width: {width}px; height: 900px; border: 0">
 </iframe><pre id="seen"></pre><script>
 window.addEventListener("message", event => {{ document.getElementById("seen").textContent = event.data; }});
 </script></body>"""
 
 
 def browse(page: str, folder: Path, script: str, width: int = 1280) -> dict:
-    """What `script` posts from the page in a frame so many pixels wide: Chromium's own window is never narrower than 500."""
+    """Return what `script` posts from the page in a frame so many pixels wide.
+
+    Chromium's own window is never narrower than 500.
+    """
     (folder / "report.html").write_text(page.replace("</body>", script + "</body>"))
     path = folder / "frame.html"
     path.write_text(FRAME.format(width=width))
@@ -161,9 +170,10 @@ window.addEventListener("load", () => setTimeout(() => {
   setTimeout(() => {
     const box = element => { const { left, right, top, bottom, width } = element.getBoundingClientRect();
                              return { left, right, top, bottom, width }; };
-    const shown = element => getComputedStyle(element).display !== "none" && element.getClientRects().length > 0;
-    const texts = Array.from(document.querySelectorAll("svg")).filter(shown).map(svg => svg.getBoundingClientRect().width
-                                                                                        / svg.viewBox.baseVal.width);
+    const shown = element => getComputedStyle(element).display !== "none"
+      && element.getClientRects().length > 0;
+    const texts = Array.from(document.querySelectorAll("svg")).filter(shown)
+      .map(svg => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width);
     const seen = {
       inner: innerWidth, page: document.documentElement.scrollWidth,
       canvases: Array.from(document.querySelectorAll("canvas")).map(box),
@@ -183,7 +193,7 @@ window.addEventListener("load", () => setTimeout(() => {
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 @pytest.mark.parametrize("width", [360, 390, 720, 1280])
 def test_on_screens_of_all_sizes(width, tmp_path):
-    """Nothing is wider than the screen but tables, which say so; truth and prediction stand side by side; curves can be read."""
+    """Only tables are wider than the screen, and say so; truth and prediction share a row; curves fit."""
     long = "a/very_long/name" * 12
     sequence = ShownSequence(
         f"best: {long}",

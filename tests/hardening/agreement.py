@@ -22,10 +22,12 @@ sys.path.insert(0, str(ROOT))
 
 from data_tools.folders import write_sequence
 from data_tools.index import build_index
+from svg.evaluation import EvaluationOptions
 from svg.evaluation.intervals import bootstrap_interval, sign_flip_p
 from svg.evaluation.perceptual import Lpips
 from svg.evaluation.protocols import PROTOCOLS
-from svg.evaluation.scoring import SampledFutures, Scorer, evaluate
+from svg.evaluation.samples import SampledFutures
+from svg.evaluation.scoring import Scorer, evaluate
 from svg.evaluation.tables import Table
 from svg.evaluation.video_distances import frechet_distance, kernel_distance
 from svg.sequences import SequenceDataset
@@ -176,7 +178,7 @@ def known_predictors() -> list[list[str]]:
         for name in ("own", "srvp", "ivideogpt"):
             protocol = dataclasses.replace(PROTOCOLS[name], n_past=2, n_future=10, n_sample=5)
             for label, model in models.items():
-                result = evaluate(model, dataset, protocol, torch.device("cpu"), "float32", action_tests=True)
+                result = evaluate(model, dataset, protocol, EvaluationOptions(action_tests=True))
                 found = result.sample_statistics()
                 assert "nan" not in result.report().lower()
                 means = [

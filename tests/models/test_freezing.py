@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from svg.evaluation.metrics import ssim
+from svg.evaluation.ssim import ssim
 from svg.models.freezing import freeze
 from svg.training.distributed import SynchronisedBatchNorm
 from tests.support.samples import small_model

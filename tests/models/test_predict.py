@@ -9,7 +9,7 @@ import torch
 
 from data_tools.errors import InputError
 from svg.config import ModelConfig
-from svg.evaluation.scoring import latent_noise
+from svg.evaluation.futures import latent_noise
 from svg.models.freezing import freeze
 from svg.models.pose_cvae import PoseCVAE
 from svg.models.video_predictor import VideoPredictor

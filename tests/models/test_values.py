@@ -12,7 +12,8 @@ from torch.distributions import Normal
 from torch.distributions import kl_divergence as reference_kl
 
 from svg.config import TrainConfig
-from svg.evaluation.metrics import psnr, squared_errors, ssim
+from svg.evaluation.metrics import psnr, squared_errors
+from svg.evaluation.ssim import ssim
 from svg.models.recurrent import Gaussian
 from svg.training.losses import kl_divergence, mean_squared_error
 from svg.training.schedules import kl_annealing, learning_rate, teacher_forcing_ratio

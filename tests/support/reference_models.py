@@ -10,6 +10,8 @@ class ReferenceModel(ABC):
     """The part of `VideoPredictor` that evaluation uses. Subclasses say what the future is."""
 
     latent_shape = (1,)
+    device = torch.device("cpu")
+    precision = "float32"
 
     def future_bytes(self, n_future: int) -> int:
         return 1000 * n_future
@@ -25,9 +27,10 @@ class ReferenceModel(ABC):
     def observe(self, past: Tensor, conditions: Tensor) -> Tensor:
         return past[:, -1]
 
-    def imagine(self, start: Tensor, conditions: Tensor, noise: Tensor) -> Tensor:
-        future = self.future(start, noise.shape[2])
-        return future.expand(noise.shape[1], *future.shape)
+    def imagine(self, start: Tensor, conditions: Tensor, noise: Tensor | None = None) -> Tensor:
+        samples = 1 if noise is None else noise.shape[1]
+        future = self.future(start, conditions.shape[1])
+        return future.expand(samples, *future.shape)
 
 
 class ConstantModel(ReferenceModel):

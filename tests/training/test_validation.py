@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 
+from svg.evaluation import EvaluationOptions
 from svg.evaluation.protocols import OWN, PROTOCOLS
 from svg.evaluation.scoring import evaluate
 from svg.models.freezing import freeze
@@ -14,8 +14,6 @@ from svg.training.distributed import World
 from svg.training.loop import Training
 from svg.training.validation import Validation
 from tests.support.runs import changed
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
@@ -26,13 +24,12 @@ def test_shards_add_up_to_the_scores_of_one_process(small_config, monkeypatch, s
     model = training.learner.model
     assert training.validation_data is not None
     validations = [
-        Validation(training.validation_data, training.config, CPU, World(rank, size)) for rank in range(size)
+        Validation(training.validation_data, training.config, World(rank, size)) for rank in range(size)
     ]
     scores = np.sum([validation.score_shard(model) for validation in validations], axis=0)
     protocol = dataclasses.replace(PROTOCOLS[OWN], n_sample=0).for_run(2, 4)
-    result = evaluate(
-        freeze(model, "float32"), training.validation_data, protocol, CPU, "float32", batch_size=2
-    )
+    options = EvaluationOptions(batch_size=2)
+    result = evaluate(freeze(model, "float32"), training.validation_data, protocol, options)
     for column, (method, metric) in enumerate(validation_module.SCORES):
         assert (scores[:, column] == result.per_sequence(method, metric)).all()
     assert training.score() == {
