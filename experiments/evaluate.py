@@ -14,7 +14,7 @@ from data_tools.errors import InputError
 from data_tools.files import check_writable, folder_in
 from svg.evaluation.metrics import METRICS, optional
 from svg.evaluation.options import SCORERS, EvaluationOptions
-from svg.evaluation.protocols import OWN, PROTOCOLS
+from svg.evaluation.protocols import CHOICES, OWN, PROTOCOLS
 
 from .command import Run, add_run_arguments, label_runs, open_run, parse_run_arguments, resolve_protocol
 
@@ -49,7 +49,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         "--n_sample", type=int, help="futures sampled for each sequence (default: the protocol's; own: 100)"
     )
     parser.add_argument(
-        "--ssim_window", choices=("uniform", "gaussian"), help="7x7 uniform or 11x11 Gaussian (own: uniform)"
+        "--ssim_window", choices=CHOICES["ssim_window"], help="7x7 uniform or 11x11 Gaussian (own: uniform)"
     )
     parser.add_argument(
         "--metrics",
@@ -59,7 +59,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         help="metrics besides PSNR, SSIM and MSE; lpips, fvd and kvd need --weights",
     )
     parser.add_argument(
-        "--lpips", choices=("alex", "vgg"), help="network of LPIPS (default: the protocol's; own: alex)"
+        "--lpips", choices=CHOICES["lpips"], help="network of LPIPS (default: the protocol's; own: alex)"
     )
     parser.add_argument(
         "--weights",
