@@ -15,7 +15,8 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     vectors than dimensions do no harm to the arithmetic (the distance is then biased upwards, as it always
     is).
     """
-    a, b = _features(a), _features(b)
+    a = _features(a)
+    b = _features(b)
     x = (a - a.mean(0)) / np.sqrt(len(a) - 1)
     y = (b - b.mean(0)) / np.sqrt(len(b) - 1)
     means = a.mean(0) - b.mean(0)
@@ -32,13 +33,14 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     has it; of video features it is KVD (Unterthiner et al. 2018). Around 0, also below it, for sets from one
     distribution.
     """
-    a, b = _features(a), _features(b)
+    a = _features(a)
+    b = _features(b)
     dimensions = a.shape[1]
 
     def total(x: np.ndarray, y: np.ndarray) -> float:
-        return sum(
-            ((some @ y.T / dimensions + 1) ** 3).sum() for some in np.array_split(x, -(-len(x) // BLOCK))
-        )
+        """Return the sum of the kernel over all pairs."""
+        blocks = np.array_split(x, -(-len(x) // BLOCK))
+        return sum(((block @ y.T / dimensions + 1) ** 3).sum() for block in blocks)
 
     def within(x: np.ndarray) -> float:
         """Return the mean over pairs of different vectors."""
