@@ -121,7 +121,6 @@ def as_flags(changes: Changes) -> str:
 
 def train_run(arguments: argparse.Namespace) -> None:
     """Train one run to its end, from where it is. Raises `InputError` if its folder holds another."""
-    from svg.flags import config_from_arguments, flag_values
     from svg.runs.checkpoint import exists, load_config
     from svg.runs.metrics_log import last_step
     from svg.training.resumption import WITHOUT_EFFECT
@@ -173,7 +172,6 @@ def draw(out: Path, study_runs: dict[str, list[str]], results: dict[str, "Evalua
 
 def compare(args: argparse.Namespace) -> None:
     """Train, score and draw the runs of the chosen studies."""
-    from svg.config import config_from_arguments
     from svg.sequences import SequenceDataset
 
     if args.init_from:

@@ -107,8 +107,8 @@ def curves(name: str, evaluation: "Evaluation", run: Path) -> dict[str, str]:
 
 def details(run: Run, evaluation: "Evaluation") -> "dict[str, Table]":
     """Return configuration and environment of a run as tables by their headings."""
-    from svg.config import flag_values
     from svg.evaluation.tables import Table
+    from svg.flags import flag_values
 
     setting = evaluation.setting
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
