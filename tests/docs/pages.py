@@ -19,8 +19,11 @@ PAGES = sorted(
 )
 """README and its neighbours, docs, cards of the released models, guides in the folders of the code."""
 NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
-FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^()\s]+)\)")
+FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+LISTING = re.compile(r"^```(?:bash|sh)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ABSENT = ("--published", "@flags.args")
+"""Flags that need a folder or a file of the reader's own."""
 
 
 def text(page: str) -> str:
@@ -63,3 +66,19 @@ def plain(heading: str) -> str:
 def repository_path(page: str, target: str) -> Path:
     """Return the file that a relative link of a page leads to."""
     return (ROOT / page).parent / target
+
+
+def commands(page: str) -> list[str]:
+    """Return the command lines in listings of a page, without those that are shown to fail.
+
+    In listings with prompts (``$``) other lines are output.
+    """
+    lines = []
+    for listing in LISTING.findall(text(page)):
+        rows = listing.replace("\\\n", " ").splitlines()
+        prompted = any(row.startswith("$ ") for row in rows)
+        for row, after in zip(rows, [*rows[1:], ""], strict=True):
+            match = re.match(r"(\$ )?(svg-\w+) ", row)
+            if match and bool(match[1]) == prompted and not after.startswith(match[2]):
+                lines += [part.strip() for part in row.removeprefix("$ ").split(" #")[0].split(";")]
+    return [line for line in lines if line.startswith("svg-") and not any(word in line for word in ABSENT)]

@@ -1,34 +1,11 @@
 """Commands of the pages are accepted as they stand there: flags, choices, recipes."""
 
 import importlib
-import re
 import shlex
 
 import pytest
 
-from .pages import NAMES, text
-
-LISTING = re.compile(r"^```(?:bash|sh)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-ABSENT = ("--published", "@flags.args")
-"""Flags that need a folder or a file of the reader's own."""
-
-
-def commands(page: str) -> list[str]:
-    """Return the command lines in listings of a page, without those that are shown to fail.
-
-    In listings with prompts (``$``) other lines are output.
-    """
-    lines = []
-    for listing in LISTING.findall(text(page)):
-        rows = listing.replace("\\\n", " ").splitlines()
-        prompted = any(row.startswith("$ ") for row in rows)
-        for row, after in zip(rows, [*rows[1:], ""], strict=True):
-            match = re.match(r"(\$ )?(svg-\w+) ", row)
-            if match and bool(match[1]) == prompted and not after.startswith(match[2]):
-                lines += [part.strip() for part in row.removeprefix("$ ").split(" #")[0].split(";")]
-    return [line for line in lines if line.startswith("svg-") and not any(word in line for word in ABSENT)]
+from .pages import NAMES, commands
 
 
 def parse(line: str):

@@ -16,19 +16,21 @@ from data_tools.folders import write_sequence
 from experiments import compare, train
 from svg.config import Config
 from svg.flags import config_from_arguments
+from tests.docs.pages import commands
 from tests.support.places import ROOT
 
 ASSIGNMENT = """--batch_size=12 --beta=0.0001 --beta1=0.9 --epoch_size=600 --g_dim=128 --kl_anneal_cycle=4
---kl_anneal_cyclical=True --kl_anneal_ratio=2 --last_frame_skip=False --log_dir=./logs/fp --lr=0.002 --n_eval=10 --n_future=10
---n_past=2 --niter=300 --num_workers=10 --optimizer=adam --posterior_rnn_layers=1 --predictor_rnn_layers=2 --rnn_size=256 --seed=1
---tfr=1.0 --tfr_decay_step=0.01 --tfr_start_decay_epoch=150 --tfr_lower_bound=0.0 --data_root=./processed_data --cuda=True
---model_dir= --save_model_name=best"""
-TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --feedback feature --tfr 0
---n_past 2 --n_future 4 --n_eval 6 --batch_size 4 --niter 1 --epoch_size 2 --device cpu"""
+--kl_anneal_cyclical=True --kl_anneal_ratio=2 --last_frame_skip=False --log_dir=./logs/fp --lr=0.002
+--n_eval=10 --n_future=10 --n_past=2 --niter=300 --num_workers=10 --optimizer=adam --posterior_rnn_layers=1
+--predictor_rnn_layers=2 --rnn_size=256 --seed=1 --tfr=1.0 --tfr_decay_step=0.01 --tfr_start_decay_epoch=150
+--tfr_lower_bound=0.0 --data_root=./processed_data --cuda=True --model_dir= --save_model_name=best"""
+TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8
+--feedback feature --tfr 0 --n_past 2 --n_future 4 --n_eval 6 --batch_size 4 --niter 1
+--epoch_size 2 --device cpu"""
 
 
 def write_processed_data(root: Path, width: int = 64) -> None:
-    """Sequences as the course lays them out: 30 frames, 4 columns of actions, 3 of positions, and no index."""
+    """Write sequences as the course lays them out: 30 frames, 4 action and 3 position columns, no index."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 12), ("validate", 1), ("test", 1)):
         for number in range(count):
@@ -37,14 +39,23 @@ def write_processed_data(root: Path, width: int = 64) -> None:
             write_sequence(folder, frames, generator.normal(size=(30, 4)), generator.normal(size=(30, 3)))
 
 
+def test_the_page_about_the_assignment_has_its_command_line():
+    line = next(line for line in commands("docs/assignment.md") if "--save_model_name" in line)
+    assert sorted(line.split()[1:]) == sorted(ASSIGNMENT.split())
+
+
 @pytest.mark.slow
 def test_the_command_line_of_the_assignment_trains_as_typed(tmp_path):
-    """In a folder with the course's data alone; it is stopped in its first step, which takes a while on a CPU."""
+    """In a folder with the course's data alone; stopped in its first step, which takes a while on a CPU."""
     write_processed_data(tmp_path / "processed_data")
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.train", *ASSIGNMENT.split()], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
-    )  # fmt: skip
+        [sys.executable, "-m", "experiments.train", *ASSIGNMENT.split()],
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+    )
     written = tmp_path / "logs" / "fp" / "config.json"
     while not written.exists() and process.poll() is None:
         time.sleep(0.05)
@@ -58,15 +69,40 @@ def test_the_command_line_of_the_assignment_trains_as_typed(tmp_path):
     expected = {
         "data": {"data_root": "./processed_data", "n_past": 2, "n_future": 10, "n_eval": 10, "workers": 10},
         "model": {
-            "model": "vgg", "recurrence": "vector", "width": 1.0, "image_width": 64, "g_dim": 128, "z_dim": 64, "rnn_size": 256,
-            "predictor_rnn_layers": 2, "posterior_rnn_layers": 1, "last_frame_skip": False, "channels": 3, "condition_dim": 7,
+            "model": "vgg",
+            "recurrence": "vector",
+            "width": 1.0,
+            "image_width": 64,
+            "g_dim": 128,
+            "z_dim": 64,
+            "rnn_size": 256,
+            "predictor_rnn_layers": 2,
+            "posterior_rnn_layers": 1,
+            "last_frame_skip": False,
+            "channels": 3,
+            "condition_dim": 7,
         },
         "train": {
-            "log_dir": "./logs/fp", "init_from": "", "batch_size": 12, "niter": 300, "epoch_size": 600, "optimizer": "adam",
-            "lr": 0.002, "beta1": 0.9, "beta": 0.0001, "kl_anneal": "cyclical", "kl_anneal_cycle": 4, "kl_anneal_ratio": 2.0,
-            "tfr": 1.0, "tfr_start_decay_epoch": 150, "tfr_decay_step": 0.01, "tfr_lower_bound": 0.0, "seed": 1, "device": "auto",
+            "log_dir": "./logs/fp",
+            "init_from": "",
+            "batch_size": 12,
+            "niter": 300,
+            "epoch_size": 600,
+            "optimizer": "adam",
+            "lr": 0.002,
+            "beta1": 0.9,
+            "beta": 0.0001,
+            "kl_anneal": "cyclical",
+            "kl_anneal_cycle": 4,
+            "kl_anneal_ratio": 2.0,
+            "tfr": 1.0,
+            "tfr_start_decay_epoch": 150,
+            "tfr_decay_step": 0.01,
+            "tfr_lower_bound": 0.0,
+            "seed": 1,
+            "device": "auto",
         },
-    }  # fmt: skip
+    }
     for section, values in expected.items():
         assert {name: config[section][name] for name in values} == values
     assert config.keys() == {"schema_version", *expected}
@@ -78,7 +114,7 @@ def test_the_command_line_of_the_assignment_trains_as_typed(tmp_path):
 
 
 def test_the_command_line_of_the_assignment_in_fields():
-    """What it stands for, and nothing to note of its flags but where they do less than they say."""
+    """The settings that it stands for, and notes on those of its flags that do less than they say."""
     args = train.parse(ASSIGNMENT.split())
     assert args.notes == {} and args.cuda
     default = Config()
@@ -89,10 +125,16 @@ def test_the_command_line_of_the_assignment_in_fields():
         if value != getattr(getattr(default, name), key)
     }
     assert changed == {
-        ("data", "data_root"): "./processed_data", ("data", "n_eval"): 10, ("data", "workers"): 10,
-        ("train", "log_dir"): "./logs/fp", ("train", "batch_size"): 12, ("train", "kl_anneal"): "cyclical",
-        ("train", "kl_anneal_cycle"): 4, ("train", "tfr_start_decay_epoch"): 150, ("train", "tfr_decay_step"): 0.01,
-    }  # fmt: skip
+        ("data", "data_root"): "./processed_data",
+        ("data", "n_eval"): 10,
+        ("data", "workers"): 10,
+        ("train", "log_dir"): "./logs/fp",
+        ("train", "batch_size"): 12,
+        ("train", "kl_anneal"): "cyclical",
+        ("train", "kl_anneal_cycle"): 4,
+        ("train", "tfr_start_decay_epoch"): 150,
+        ("train", "tfr_decay_step"): 0.01,
+    }
 
 
 def test_data_without_an_index_are_indexed(tmp_path, capsys):
