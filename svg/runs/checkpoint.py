@@ -253,7 +253,7 @@ def _digest(file: Path, checkpoint: Path) -> str:
     """Return the SHA-256 of a file that a checkpoint names. Raises `Damaged` if it cannot be read."""
     try:
         with open_regular(file) as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()  # ty: ignore[no-matching-overload] any reader
+            return hashlib.file_digest(handle, "sha256").hexdigest()
     except (OSError, ValueError) as error:  # ValueError: an impossible name
         raise Damaged(f"{file}: cannot be read, though {checkpoint.name} names it ({error})") from None
 
