@@ -17,6 +17,7 @@ import torch
 import svg
 from data_tools import folders, index, layout, png
 from data_tools.errors import InputError
+from data_tools.tables import read_conditions
 from experiments import evaluate, plot, render, report, train
 from svg.evaluation.metrics import psnr
 from svg.models.build import make_model
@@ -241,7 +242,7 @@ def test_columns_of_other_units_are_named(small_config, data_root, trained, tmp_
     """The same squares with the first action in micrometres and the second position five rooms away."""
     for folder in (path for split in layout.SPLITS for path in sorted((data_root / split).iterdir())):
         frames = np.stack([png.read_frame(folder / f"{number}.png", (64, 64, 3)) for number in range(15)])
-        tables = folders.read_conditions(folder, 15)
+        tables = read_conditions(folder, 15)
         tables["actions"][:, 0] *= 1e4
         tables["positions"][:, 1] += 300
         folders.write_sequence(
