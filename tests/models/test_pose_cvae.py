@@ -273,6 +273,7 @@ def test_folding_a_norm_by_hand():
         assert (first.weight.item(), second.weight.item(), first.bias.item()) == pytest.approx((5, 7, -1.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "anneal", [{}, {"kl_anneal": "monotonic"}, {"kl_anneal": "cyclical", "kl_anneal_cycle": 2}]
 )

@@ -49,6 +49,7 @@ def test_without_noise_latents_are_the_means(model, frames, conditions):
     assert both.shape[:3] == (2, 2, FUTURE)
 
 
+@pytest.mark.slow
 def test_all_forms_of_the_same_input_give_the_same_futures(model, frames, conditions):
     expected = model.predict(frames, conditions, FUTURE, 2, seed=5)
     assert (
