@@ -1,4 +1,4 @@
-"""Files of a data set that change while a training is stopped are noticed by name; other times alone are no change."""
+"""Files of a data set that change while a training is stopped are noticed; times alone are no change."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tests.support.runs import assert_same_run, changed
 
 @pytest.fixture
 def squares(data_root: Path, small_config: Config, tmp_path: Path) -> Config:
-    """A configuration whose data set is a copy of its own, with frames of one size in bytes: they are not compressed."""
+    """Return a configuration with its own copy of the data, whose frames are not compressed."""
     root = tmp_path / "data"
     shutil.copytree(data_root, root)
     for path in root.rglob("*.png"):
@@ -61,7 +61,8 @@ def flip(path: Path) -> None:
     ("name", "change"),
     [
         ("train/3/7.png", brighten), ("validate/2/0.png", brighten), ("train/0/actions.csv", retype),
-        ("train/11/endeffector_positions.csv", retype), ("train/5/14.png", Path.unlink), ("train/5/actions.csv", Path.unlink),
+        ("train/11/endeffector_positions.csv", retype), ("train/5/14.png", Path.unlink),
+        ("train/5/actions.csv", Path.unlink),
     ],
 )  # fmt: skip
 def test_a_file_that_is_changed_is_named(squares, name, change):
@@ -96,14 +97,15 @@ def test_poses_that_are_changed_are_named(pose_root, tmp_path):
 
 
 def test_knowingly_it_goes_on(squares, capsys):
-    """The next resumption finds what this one has found; scores of other validation data are not compared with earlier ones."""
+    """The next resumption compares with this one; scores of other validation data are not compared."""
     run = Training(squares).fit()
     best = checkpoint.find(run, "best").progress.best_psnr
     root = Path(squares.data.data_root)
     brighten(root / "train" / "3" / "7.png")
     retype(root / "train" / "4" / "actions.csv")
     training = Training(changed(squares, niter=2), resume=True, take_over=True)
-    told = f"{root}/train/3/7.png and 1 other files of the data set: not as when {run} was begun; the run goes on with the data as they are"
+    told = f"{root}/train/3/7.png and 1 other files of the data set: not as when {run} was begun; "
+    told += "the run goes on with the data as they are"
     assert told in capsys.readouterr().out and training.progress.best_psnr == best
     training.fit()
     brighten(root / "validate" / "0" / "3.png")
@@ -157,8 +159,10 @@ def test_a_run_of_an_earlier_release_has_noted_no_files(squares):
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", '{"schema_version": 2}', '{"schema_version": 1}', '{"schema_version": 1, "files": {"train/0": ["a"]}}',
-        '{"schema_version": 1, "files": {"train/0": [1, 2]}}', '{"schema_version": 1, "files": {"train/0": ["12", "3"]}}',
+        "", "[]", '{"schema_version": 2}', '{"schema_version": 1}',
+         '{"schema_version": 1, "files": {"train/0": ["a"]}}',
+        '{"schema_version": 1, "files": {"train/0": [1, 2]}}',
+         '{"schema_version": 1, "files": {"train/0": ["12", "3"]}}',
     ],
 )  # fmt: skip
 def test_damaged_notes_are_one_line(tmp_path, text):

@@ -1,4 +1,4 @@
-"""Positions that nobody has measured yet: by hand, beside the simulator, and in what evaluation and rollouts are given."""
+"""Integrated positions: by hand, beside the simulator, and in evaluation and rollouts."""
 
 import dataclasses
 import json
@@ -112,12 +112,12 @@ def test_beside_the_simulator():
     )  # metres
 
 
-# ------------------------------------------------------------------------------------------ in evaluation and rollouts
+# --------------------------------------------------------------------------------- in evaluation and rollouts
 
 
 @pytest.fixture(scope="module")
 def sideways(tmp_path_factory):
-    """Squares whose actions have their columns the other way round and a third, and whose recorded positions are off by noise."""
+    """Write squares whose actions have swapped columns and a third one, and whose positions are noisy."""
     root, generator = tmp_path_factory.mktemp("sideways"), np.random.default_rng(0)
     for split, count in (("train", 6), ("test", 4)):
         for number in range(count):
@@ -231,7 +231,8 @@ def test_scores_say_what_predictions_were_given(run, capsys, tmp_path):
         (
             ["--positions", "integrated", "--displacements", "1:0", "0:1"],
             "test_n0_positions_integrated_1-0_0-1",
-            "actions and positions integrated from them (displacements action:position 1:0 0:1, other columns held)",
+            "actions and positions integrated from them (displacements action:position 1:0 0:1, "
+            "other columns held)",
         ),
     ):
         assert evaluate.main([str(run), "--n_sample", "0", "--out", str(tmp_path), *flags]) == 0

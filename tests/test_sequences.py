@@ -29,7 +29,7 @@ def test_an_item_is_the_clip_on_disk(data_root):
 
 
 def test_time_contract(data_root):
-    """conditions[t] = [actions[t], positions[t]]: the position in frame t, and the step from frame t to frame t+1."""
+    """conditions[t] = [actions[t], positions[t]]: the position in frame t, and the step to frame t+1."""
     item = SequenceDataset(data_root, "test", 15)[0]
     centres = np.array([np.argwhere(frame[..., 0] > 100).mean(0)[::-1] + 0.5 for frame in item["frames"]])
     actions, positions = item["conditions"][:, :2], item["conditions"][:, 2:]
@@ -199,7 +199,7 @@ def test_a_split_that_does_not_fit_into_memory(data_root, monkeypatch):
     batches = TrainingBatches(SequenceDataset(data_root, "train", 6), 4, 1, "random")
     with pytest.raises(
         InputError,
-        match=r"--data_device cpu: found 0\.0 GB free, expected 0\.0 GB .* train split of .*leave the flag out",
+        match=r"--data_device cpu: found 0\.0 GB free, expected 0\.0 GB .* train split of .*leave the flag",
     ):
         ResidentBatches(batches, CPU)
 

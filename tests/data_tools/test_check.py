@@ -67,8 +67,10 @@ def test_every_damaged_sequence_is_named_not_only_the_first(root, capsys):
     shutil.rmtree(root / "validate/0")
     assert svg_data.main(["check", str(root), "--workers", "1"]) == 1
     printed = capsys.readouterr().out.replace(f"{root}/", "")
-    for line in ("train/1/3.png: not a PNG image", "train/2/7.png: unreadable PNG", "test/0/actions.csv: found 1 rows, expected 14",
-                 "validate/1/5.png: missing frame", "validate/0: listed in index.csv, but there is no such sequence"):  # fmt: skip
+    for line in ("train/1/3.png: not a PNG image", "train/2/7.png: unreadable PNG",
+                 "test/0/actions.csv: found 1 rows, expected 14",
+                 "validate/1/5.png: missing frame",
+                  "validate/0: listed in index.csv, but there is no such sequence"):  # fmt: skip
         assert line in printed
     assert ": 5 problems in 7 sequences, 42 frames" in printed
 

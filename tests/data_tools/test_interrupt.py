@@ -1,4 +1,4 @@
-"""Writers that are killed, run out of disk or lose their source: nothing half-written, and the same bytes in the end."""
+"""Writers that are killed, run out of disk or lose their source leave nothing half-written."""
 
 import errno
 import os
@@ -44,7 +44,7 @@ def test_stopped_at_random_moments_it_ends_with_the_same_bytes(jobs, tmp_path, n
 
 
 def interrupt(words: list, out: Path, after: float) -> int:
-    """Starts a converter in a process group of its own and interrupts the group some time after its first sequence."""
+    """Start a converter in its own process group, and interrupt the group after its first sequence."""
     process = subprocess.Popen(
         words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
     )
@@ -104,7 +104,8 @@ def test_ctrl_c_during_a_video_leaves_no_short_sequence(tmp_path):
 def test_no_room_on_the_disk_is_one_line_and_loses_nothing(jobs, tmp_path, writer, size):
     """No file may grow beyond `size` bytes."""
     done = subprocess.run(
-        [*jobs[writer].words, "--workers", "1"], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+        [*jobs[writer].words, "--workers", "1"], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE,
+         (size, size)),
         capture_output=True, text=True, cwd=tmp_path, env=drill.environment(),
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr.startswith(f"svg-data {writer}: out"), done.stderr

@@ -79,7 +79,8 @@ def test_index_and_statistics(tmp_path):
     read = layout.read_index(tmp_path)
     pd.testing.assert_frame_equal(read.astype(str), index[list(layout.INDEX_TYPES)].astype(str))
     assert layout.read_index(tmp_path, "train").iloc[1].to_dict() == {
-        "split": "train", "sequence": "shard_a.tfrecords/10", "path": "train/shard_a.tfrecords/10", "frames": 6,
+        "split": "train", "sequence": "shard_a.tfrecords/10", "path": "train/shard_a.tfrecords/10",
+         "frames": 6,
         "height": 8, "width": 8, "channels": 3, "action_dim": 2, "position_dim": 1,
     }  # fmt: skip
     info = layout.read_info(tmp_path)
@@ -318,7 +319,7 @@ def test_writers_leave_nothing_half_written(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_opening_a_large_index_is_light(tmp_path):
-    """The size of BAIR: 43,520 rows, whose images do not exist, in under 200 MB above the bare interpreter."""
+    """43,520 rows as in BAIR, whose images do not exist, take under 200 MB above the bare interpreter."""
     sequences = [f"traj_{n // 256}_to_{n // 256 + 255}.tfrecords/{n}" for n in range(43520)]
     index = pd.DataFrame({"split": "train", "sequence": sequences, "path": [f"train/{s}" for s in sequences]})
     index = index.assign(frames=30, height=64, width=64, channels=3, action_dim=4, position_dim=3)
@@ -343,7 +344,7 @@ print(rows, peak() - bare, imported - start, time.perf_counter() - imported)
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("tables", [True, False])
 def test_course_and_svg_folders_are_indexed_in_place(tmp_path, frames, first, tables):
-    """train/<shard>.tfrecords/<n>/<t>.png with CSVs or without; sequences and frames numbered from 0 or from 1."""
+    """train/<shard>.tfrecords/<n>/<t>.png with CSVs or without, numbered from 0 or from 1."""
     for split, shard in (
         ("train", "traj_0_to_255.tfrecords"),
         ("validate", "traj_256_to_511.tfrecords"),
@@ -437,10 +438,12 @@ def test_things_of_another_name_are_noted(sequence, capsys):
     lines = capsys.readouterr().out.replace(f"{root}/", "").splitlines()
     assert lines[:-1] == [
         "note: Test: is a file, expected a folder of sequences; remove it",
-        "note: train/0/action.csv: not read; the tables are called actions.csv and endeffector_positions.csv: rename it to "
+        "note: train/0/action.csv: not read; the tables are called actions.csv and "
+        "endeffector_positions.csv: rename it to "
         "actions.csv or move it away",
         f"note: {root}: not read: 1 .txt (notes.txt)",
-        f"note: {root}: the frames are 8x8, the models take 64x64 and 128x128; `svg-data resize {root} OUT` makes a copy that fits",
+        f"note: {root}: the frames are 8x8, the models take 64x64 and 128x128; `svg-data resize "
+        f"{root} OUT` makes a copy that fits",
     ]
     assert lines[-1].startswith(
         "index.csv: 1 sequences (1 train; no validate, no test), frames 8x8x3, 0 action and 1 position"
@@ -501,7 +504,8 @@ def test_names_and_widths_that_an_index_cannot_hold(sequence):
 
 @pytest.mark.parametrize("mean", ["1" * 401, "1" * 5001, "[" * 50_000, "1e999", '"x"', "null"])
 def test_dataset_json_that_breaks_parsers_is_one_line(tmp_path, mean):
-    text = f'{{"schema_version": 1, "name": "x", "source": "", "action_dim": 1, "position_dim": 0, "mean": [{mean}], "std": [1]}}'
+    head = '{"schema_version": 1, "name": "x", "source": "", "action_dim": 1, "position_dim": 0'
+    text = f'{head}, "mean": [{mean}], "std": [1]}}'
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(InputError, match=r"dataset\.json: damaged") as error:
         layout.read_info(tmp_path)

@@ -49,7 +49,7 @@ def test_packed_items_are_those_of_the_folders(varied):
 
 
 def test_packed_files_can_be_mapped(varied):
-    """They are plain NumPy files: frames and conditions of all sequences in the order of the index, none padded."""
+    """They are plain NumPy files: all frames and conditions in the order of the index, none padded."""
     folders, packed = varied
     frames, conditions = (
         np.load(packed / "train" / f"{name}.npy", mmap_mode="r") for name in ("frames", "conditions")
@@ -153,7 +153,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_one_line(varied, tmp_path):
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_a_damaged_index_or_dataset_json_is_one_line_or_harmless(varied, data):
-    """Bytes overwritten anywhere in index.csv or dataset.json: an error of one line, or items of the promised form."""
+    """Bytes overwritten anywhere in index.csv or dataset.json: an error of one line, or proper items."""
     _, packed = varied
     path = packed / data.draw(st.sampled_from([layout.INDEX_FILE, layout.INFO_FILE]))
     good = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Work spread over processes: in order, with errors in their turn, and no process that ends early blocks the others."""
+"""Work of processes: in order, errors in their turn, and one that ends early does not block the others."""
 
 import errno
 import multiprocessing
@@ -112,7 +112,8 @@ def test_a_signal_to_all_or_to_one_whose_worker_is_suspended(tmp_path, act):
     """The workers leave it to their parent, which ends them, whatever they are at."""
     (tmp_path / "work.py").write_text(COMMAND.format(act=act))
     process = subprocess.Popen(
-        [sys.executable, "work.py"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, start_new_session=True,
+        [sys.executable, "work.py"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+         start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     if "STOP" in act:

@@ -21,8 +21,9 @@ from svg.sequences import SequenceDataset
 from tests.support.recordings import contents
 
 SEQUENCES = {"train/day/0": 9, "train/day/1": 7, "val/0": 6, "test/0": 5}  # frames of each
-TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8 --n_past 2 --n_future 2
---n_eval 4 --batch_size 2 --niter 1 --epoch_size 1 --device cpu"""
+TINY = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 8 --z_dim 2 --rnn_size 8
+--n_past 2
+--n_future 2 --n_eval 4 --batch_size 2 --niter 1 --epoch_size 1 --device cpu"""
 
 
 def picture(generator: np.random.Generator, height: int, width: int, channels: int) -> np.ndarray:
@@ -61,14 +62,15 @@ def test_the_message_of_the_training_leads_to_a_training(root, tmp_path, capsys)
     printed = capsys.readouterr().err
     command = f"svg-data resize {root} OUT --image_width 64"
     assert (
-        f"--image_width: found 64, but the frames of {root} are 100x100; make a copy that fits with `{command}`"
-        in printed
+        f"--image_width: found 64, but the frames of {root} are 100x100; make a copy that fits with "
+        f"`{command}`" in printed
     )
     copy = str(tmp_path / "copy")
     assert svg_data.main(command.replace("OUT", copy).split()[1:]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{copy}: 4 sequences written, 0 were there already",
-        f"{copy}/index.csv: 4 sequences (2 train, 1 validate, 1 test), frames 64x64x1, 4 action and 3 position columns",
+        f"{copy}/index.csv: 4 sequences (2 train, 1 validate, 1 test), frames 64x64x1, 4 action and "
+        f"3 position columns",
     ]
     assert train.main([*flags, copy]) == 0
 
@@ -101,7 +103,8 @@ def test_frames_that_a_flag_fits_lead_to_the_flag(tmp_path, capsys, width):
 def test_index_names_the_command(tmp_path, capsys, size, hint):
     root = write_root(tmp_path / "data", *size)
     assert svg_data.main(["index", str(root)]) == 0
-    expected = f"the frames are {size[0]}x{size[1]}, the models take 64x64 and 128x128; `svg-data resize {root} OUT` makes a copy"
+    advice = f"`svg-data resize {root} OUT` makes a copy"
+    expected = f"the frames are {size[0]}x{size[1]}, the models take 64x64 and 128x128; {advice}"
     assert (expected in capsys.readouterr().out) == hint
 
 

@@ -1,4 +1,4 @@
-"""What reaches a terminal, and commands whose streams are closed, full or read by nobody: the work is done all the same."""
+"""Output to terminals, and commands whose streams are closed, full or read by nobody."""
 
 import json
 import os
@@ -42,8 +42,8 @@ def test_a_closed_stream_changes_nothing(data, closed):
     done = run(f"index data {closed}", data)
     assert (done.returncode, done.stderr) == (0, "")
     assert (
-        done.stdout
-        == "data/index.csv: 2 sequences (1 train, 1 test; no validate), frames 64x64x3, 2 action and 0 position columns\n"
+        done.stdout == "data/index.csv: 2 sequences (1 train, 1 test; no validate), frames 64x64x3, "
+        "2 action and 0 position columns\n"
     )
     assert (data / "index.csv").exists() and json.loads((data / "dataset.json").read_text())[
         "action_dim"

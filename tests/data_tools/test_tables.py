@@ -1,4 +1,4 @@
-"""Tables of numbers: what is read, what is refused with its likely cause, and how much memory a table takes."""
+"""Tables of numbers: values, faults with their likely cause, and memory."""
 
 import io
 import os
@@ -70,7 +70,8 @@ CAUSES = {
     ),
     "index of pandas": (
         pd.DataFrame(NUMBERS, columns=["dx", "dy"]).to_csv(),
-        "row 1 column 1: found '', expected a finite number; remove the header and the first column, the index that pandas",
+        "row 1 column 1: found '', expected a finite number; remove the header and the first "
+        "column, the index that pandas",
     ),
     "index read back": (
         "Unnamed: 0,dx\n0,1\n",
@@ -151,7 +152,7 @@ def test_files_that_are_no_tables_are_not_waited_for(table):
         read_table(table, 3)
 
 
-# ------------------------------------------------------------------------------------------------ the last action
+# -------------------------------------------------------------------------------------------- the last action
 
 
 def test_a_last_action_that_is_not_finite_is_held():
@@ -218,13 +219,14 @@ def test_written_sequences_may_lack_the_last_action(tmp_path):
         folders.write_sequence(tmp_path / "1", frames, None, actions)
 
 
-# ---------------------------------------------------------------------------------------------------------- names
+# ------------------------------------------------------------------------------------------------------ names
 
 
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("action.csv", "actions.csv"), ("Actions.CSV", "actions.csv"), ("end_effector_positions.csv", "endeffector_positions.csv"),
+        ("action.csv", "actions.csv"), ("Actions.CSV", "actions.csv"),
+        ("end_effector_positions.csv", "endeffector_positions.csv"),
         ("endeffector_pos.csv", "endeffector_positions.csv"), ("position.csv", "endeffector_positions.csv"),
         ("rewards.csv", None), ("captions.csv", None),
     ],
@@ -255,7 +257,7 @@ def test_misspelt_tables_and_row_numbers_are_noted(root, capsys):
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- cases
+# ------------------------------------------------------------------------------------------------------ cases
 
 
 @pytest.mark.parametrize(("name", "code"), [("csv_semicolon", 2), ("csv_nan_last", 0)])

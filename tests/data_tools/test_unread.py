@@ -40,7 +40,7 @@ def run(command: str, source: Path, *flags: object) -> None:
     assert svg_data.main([command, str(source), *map(str, flags)]) == 0
 
 
-# ------------------------------------------------------------------------------------------------------- the list
+# --------------------------------------------------------------------------------------------------- the list
 
 
 def test_the_list_counts_kinds_and_names_the_first_of_each(tmp_path):
@@ -91,7 +91,7 @@ def test_what_commands_write_into_a_data_root_is_their_own():
     assert names <= set(index.OWN_FILES)
 
 
-# ----------------------------------------------------------------------------------------------------- every reader
+# ----------------------------------------------------------------------------------------------- every reader
 
 
 def test_index_and_check_list_what_they_leave(tmp_path, capsys):
@@ -107,8 +107,12 @@ def test_index_and_check_list_what_they_leave(tmp_path, capsys):
     )
     run("index", root)
     printed = capsys.readouterr().out.replace(f"{root}/", "")
-    listed = f"note: {root}: not read: 2 .csv (first: meta.csv), 2 .jpg (first: train/0/0.jpg), 1 .npy (train/depth.npy), 1 folder (raw)"
-    slip = "train/0/end_effector_positions.csv: not read (and 1 more of that name); the tables are called actions.csv and "
+    kinds = (
+        "2 .csv (first: meta.csv), 2 .jpg (first: train/0/0.jpg), 1 .npy (train/depth.npy), 1 folder (raw)"
+    )
+    listed = f"note: {root}: not read: {kinds}"
+    slip = "train/0/end_effector_positions.csv: not read (and 1 more of that name); "
+    slip += "the tables are called actions.csv and "
     advice = "endeffector_positions.csv: rename it to endeffector_positions.csv or move it away"
     assert printed.splitlines()[:2] == [f"note: {slip}{advice}", listed]
     assert svg_data.main(["check", str(root), "--workers", "1"]) == 1  # for the slip, not for the note
@@ -133,7 +137,8 @@ def test_index_lists_what_it_leaves_beside_poses(tmp_path, capsys):
     )
     run("index", tmp_path)
     printed = capsys.readouterr().out.replace(f"{tmp_path}/", "")
-    listed = "1 .csv (train/train_img/a/actions.csv), 1 .jpg (train/train_img/a/0.jpg), 1 .png (train/train_label/b/0.png)"
+    pictures = "1 .jpg (train/train_img/a/0.jpg), 1 .png (train/train_label/b/0.png)"
+    listed = f"1 .csv (train/train_img/a/actions.csv), {pictures}"
     assert f"note: {tmp_path}: not read: {listed}" in printed
 
 
@@ -154,8 +159,8 @@ def test_frames_lists_what_it_leaves(tmp_path, capsys):
     run("frames", source, tmp_path / "out", "--workers", 1)
     printed = capsys.readouterr().out.replace(f"{source}/", "")
     assert (
-        f"note: {source}: not read: 2 .npy (first: push_0/1.npy), 1 .bak (push_1.csv.bak), 1 .jpg (push_0/cover.jpg), "
-        in printed
+        f"note: {source}: not read: 2 .npy (first: push_0/1.npy), 1 .bak (push_1.csv.bak), 1 .jpg "
+        f"(push_0/cover.jpg), " in printed
     )
     assert "1 .parquet (labels.parquet), 1 .pkl (state/0.pkl)" in printed
     assert "note: push_9.csv: not read; the tables are called actions.csv and " in printed
@@ -196,7 +201,7 @@ def test_nothing_is_said_where_everything_is_read(tmp_path, capsys, data_root, p
     assert "not read" not in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------------------------------------ pictures of a kind
+# ----------------------------------------------------------------------------------------- pictures of a kind
 
 
 def test_the_most_frequent_kind_of_pictures_is_taken(tmp_path):
@@ -223,7 +228,7 @@ def test_two_series_of_the_same_numbers_are_no_sequence(tmp_path):
         videos.convert(tmp_path / "in", tmp_path / "out", workers=1)
 
 
-# ------------------------------------------------------------------------------------------------ tables beside videos
+# --------------------------------------------------------------------------------------- tables beside videos
 
 
 def check_tables(

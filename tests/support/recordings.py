@@ -96,7 +96,7 @@ def episode(number: int, steps: int) -> dict:
 
 
 def write_version(folder: Path, shards: dict[str, list[int]]) -> Path:
-    """A TFDS data set: by name of split, the number of steps of each episode, up to three episodes a shard."""
+    """Write a TFDS data set: by split, the number of steps of each episode, up to three in a shard."""
     folder.mkdir(parents=True)
     steps = {
         "observation": features_dict({"wrist_camera": PICTURE, "camera": PICTURE, "state": TENSOR}),

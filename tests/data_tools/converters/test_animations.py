@@ -1,4 +1,4 @@
-"""Animated pictures are sequences, frames that are shown for longer count as often, and ordinary pictures stay what they were."""
+"""Animated pictures are sequences; frames that are shown for longer count several times."""
 
 from pathlib import Path
 

@@ -32,8 +32,10 @@ def test_bair_keeps_every_bit(softmotion, tmp_path):
     assert (report.written, report.present, report.left_out) == (12, 0, [])
     index = layout.read_index(tmp_path / "out")
     assert index["path"].tolist() == [
-        *(f"train/traj_0_to_2.tfrecords/{n}" for n in range(3)), *(f"train/traj_3_to_5.tfrecords/{n}" for n in range(3)),
-        *(f"validate/traj_10_to_12.tfrecords/{n}" for n in range(3)), *(f"test/traj_0_to_2.tfrecords/{n}" for n in range(3)),
+        *(f"train/traj_0_to_2.tfrecords/{n}" for n in range(3)),
+        *(f"train/traj_3_to_5.tfrecords/{n}" for n in range(3)),
+        *(f"validate/traj_10_to_12.tfrecords/{n}" for n in range(3)),
+        *(f"test/traj_0_to_2.tfrecords/{n}" for n in range(3)),
     ]  # fmt: skip
     for number, path in enumerate(index["path"]):
         cameras, actions, positions = bair_sequence(number)
@@ -177,7 +179,8 @@ def test_a_bair_shard_with_fewer_records_than_its_name_says_is_noted(softmotion,
     size = shard.stat().st_size
     assert lines == [
         f"note: {shard} record 1 at byte {size}: the file ends here, 2 of 3 records are missing",
-        f"note: {softmotion / 'test' / 'traj_0_to_2.tfrecords'} record 0 at byte 0: the file ends here, 3 of 3 records are missing",
+        f"note: {softmotion / 'test' / 'traj_0_to_2.tfrecords'} record 0 at byte 0: the file ends "
+        f"here, 3 of 3 records are missing",
         f"{tmp_path / 'out'}: 7 sequences written, 0 were there already",
         f"{tmp_path / 'out' / 'index.csv'}: 7 sequences (4 train, 3 validate; no test), "
         "frames 8x8x3, 4 action and 3 position columns",

@@ -98,8 +98,8 @@ def check_two_cameras(source: Path, out: Path, capsys) -> None:
         assert svg_data.main(["frames", str(source), str(out / camera), "--workers", "1", *flags]) == 0
         printed = capsys.readouterr().out
         named = (
-            "note: camera observation.images.top is taken, not observation.images.wrist; choose with --camera NAME"
-            in printed
+            "note: camera observation.images.top is taken, not observation.images.wrist; choose "
+            "with --camera NAME" in printed
         )
         assert named == (camera == "usual") and "not read" not in printed
     usual, wrist, both = (

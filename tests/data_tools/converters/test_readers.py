@@ -1,4 +1,4 @@
-"""Processes that read data for a training: they need no shared memory, and signals that they get or miss lose nothing."""
+"""Processes that read data for a training need no shared memory, and signals lose nothing."""
 
 import os
 import resource
@@ -111,7 +111,10 @@ def test_a_terminal_that_is_closed_ends_no_training_under_nohup(whole, tmp_path)
 
 def test_a_request_to_stop_does_not_wait_for_suspended_readers(whole, tmp_path):
     """It comes while the training waits for them."""
-    act = "suspend(readers); pool.PATIENCE = 10**6; threading.Timer(3, os.kill, [os.getpid(), signal.SIGTERM]).start()"
+    act = (
+        "suspend(readers); pool.PATIENCE = 10**6; "
+        "threading.Timer(3, os.kill, [os.getpid(), signal.SIGTERM]).start()"
+    )
     done = ended(acting(act, changed(whole[0], niter=10**6), tmp_path / "run", workers=2))
     assert done.returncode == 143, done.stderr
     step = checkpoint.find(tmp_path / "run", "last").step
@@ -167,7 +170,8 @@ def test_more_readers_than_files_may_be_open(whole, tmp_path):
     words = [sys.executable, "-m", "experiments.train", *arguments(whole[0], tmp_path / "run", workers=40)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, **limited(64))
     assert done.returncode == 2
-    told = "svg-train: --workers: found 40, more than the limit, 64 open files by `ulimit -n`, allows; lower --workers"
+    limit = "64 open files by `ulimit -n`"
+    told = f"svg-train: --workers: found 40, more than the limit, {limit}, allows; lower --workers"
     assert done.stderr.splitlines()[-1].startswith(told) and "Traceback" not in done.stderr, done.stderr
 
 

@@ -28,8 +28,9 @@ def test_real_bair_frames_train_and_roll_out_to_the_end(tmp_path):
     np.testing.assert_allclose(
         layout.read_info(tmp_path / "data").mean, recording["action"].mean(0, dtype=np.float64), rtol=1e-6
     )
-    flags = """--model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 4 --rnn_size 16 --n_future 4 --n_eval 6 --batch_size 4
-    --niter 2 --epoch_size 5 --conditions actions --kl_anneal_cyclical --kl_anneal_cycle 1
+    flags = """--model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 4 --rnn_size 16 --n_future 4
+    --n_eval 6
+--batch_size 4     --niter 2 --epoch_size 5 --conditions actions --kl_anneal_cyclical --kl_anneal_cycle 1
     --tfr_decay_step 0.5 --device cpu"""
     run = tmp_path / "run"
     assert train.main([*flags.split(), "--data_root", str(tmp_path / "data"), "--log_dir", str(run)]) == 0
@@ -42,7 +43,7 @@ def test_real_bair_frames_train_and_roll_out_to_the_end(tmp_path):
     not (RECORDINGS / "bair_sequence.npz").exists(), reason=f"no real recordings in {RECORDINGS}"
 )
 def test_real_bair_sequence_from_tfrecord_to_dataset(tmp_path):
-    """TFRecord -> sequences -> packed -> Dataset: every pixel and every float as recorded, from both cameras."""
+    """TFRecord -> sequences -> packed -> Dataset: every pixel and float as recorded, from both cameras."""
     recording = np.load(RECORDINGS / "bair_sequence.npz")
     cameras = {name: recording[name] for name in ("image_aux1", "image_main")}
     features = tfrecords.bair_features(cameras, recording["action"], None)
@@ -65,14 +66,14 @@ def test_real_bair_sequence_from_tfrecord_to_dataset(tmp_path):
 
 @pytest.mark.skipif(not (RECORDINGS / "bridge_rlds").exists(), reason=f"no real recordings in {RECORDINGS}")
 def test_real_bridge_episodes_train_and_render(tmp_path, capsys):
-    """The genuine RLDS file goes in, is sound, packs, trains for two epochs and renders; 10 frames an episode."""
+    """The genuine RLDS file is converted, sound, packed, trained on and rendered; 10 frames an episode."""
     data, run = tmp_path / "data", tmp_path / "run"
     assert svg_data.main(["rlds", str(RECORDINGS / "bridge_rlds"), str(data), "--workers", "1"]) == 0
     assert svg_data.main(["check", str(data), "--workers", "1"]) == 0
     assert "no problem in 25 sequences, 250 frames" in capsys.readouterr().out
     assert svg_data.main(["pack", str(data), str(tmp_path / "packed"), "--workers", "1"]) == 0
-    flags = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 4 --rnn_size 16 --n_future 8
-    --n_eval 10 --batch_size 4 --niter 2 --epoch_size 3 --device cpu"""
+    flags = """--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 4 --rnn_size 16
+--n_future 8     --n_eval 10 --batch_size 4 --niter 2 --epoch_size 3 --device cpu"""
     assert train.main([*flags.split(), "--data_root", str(tmp_path / "packed"), "--log_dir", str(run)]) == 0
     assert render.main([str(run)]) == 0
     assert (run / "figures" / "test_best.gif").exists()
@@ -83,7 +84,7 @@ def test_real_bridge_episodes_train_and_render(tmp_path, capsys):
     not (RECORDINGS / "dance_sequences.npz").exists(), reason=f"no real recordings in {RECORDINGS}"
 )
 def test_real_person_from_poses(tmp_path):
-    """Recordings in the course's layout are sound, train and roll out; a condition shows where the person is a frame later."""
+    """Recordings in the layout of the course are sound, train and roll out; a condition is the next pose."""
     recording, root = np.load(RECORDINGS / "dance_sequences.npz"), tmp_path / "data"
     for split, number in (("train", 1), ("test", 4)):
         frames, skeletons = recording[f"seq{number}_image"][:120], recording[f"seq{number}_pose"][:119]
@@ -108,8 +109,9 @@ def test_real_person_from_poses(tmp_path):
         for shift in (-6, 0, 6)
     }
     assert brightness[0] < 0.9 * min(brightness[-6], brightness[6])
-    flags = """--model pose_cvae --levels 4 --g_dim 16 --pose_dim 8 --fusion_dim 16 --z_dim 4 --anchor --blend --n_past 1
-    --n_future 4 --n_eval 120 --far_start 0.5 --augment 0.3 --batch_size 4 --niter 1 --epoch_size 5 --tfr 0 --device cpu"""
+    flags = """--model pose_cvae --levels 4 --g_dim 16 --pose_dim 8 --fusion_dim 16 --z_dim 4 --anchor --blend
+--n_past 1     --n_future 4 --n_eval 120 --far_start 0.5 --augment 0.3 --batch_size 4 --niter 1 --epoch_size 5
+    --tfr 0 --device cpu"""
     run = tmp_path / "run"
     assert train.main([*flags.split(), "--data_root", str(root), "--log_dir", str(run)]) == 0
     assert rollout.main([str(run), "--submission"]) == 0

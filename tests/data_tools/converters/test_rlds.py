@@ -207,7 +207,7 @@ def test_an_rlds_shard_that_was_not_fetched_is_named(version, tmp_path):
     assert report.written == 4 and "00001-of-00002: missing shard" in report.left_out[0]
 
 
-# ------------------------------------------------------------------------------------------------------------- forms
+# ------------------------------------------------------------------------------------------------------ forms
 
 
 def write_data_set(folder: Path, tree: dict, examples: list[dict]) -> Path:
@@ -309,11 +309,13 @@ FORMS = {
         )
     ),
     "sequences": features_dict(
-        {"image_main": sequence(image(3)), "image_aux1": sequence(image(3)), "action": sequence(tensor("float32", 2)),
+        {"image_main": sequence(image(3)), "image_aux1": sequence(image(3)),
+        "action": sequence(tensor("float32", 2)),
          "endeffector_pos": sequence(tensor("float32", 3)), "name": {"text": {}}}
     ),
     "tensors over time": features_dict(
-        {"image_aux1": {"video": {"shape": {"dimensions": ["5", "16", "16", "3"]}, "dtype": "uint8"}}, "goal": tensor("float32", 3),
+        {"image_aux1": {"video": {"shape": {"dimensions": ["5", "16", "16", "3"]}, "dtype": "uint8"}},
+         "goal": tensor("float32", 3),
          "action": tensor("float32", 5, 2), "endeffector_pos": tensor("float32", -1, 3)}
     ),
 }  # fmt: skip
@@ -410,7 +412,7 @@ def test_records_of_another_data_set_are_told_by_what_they_hold(version, tmp_pat
         rlds.convert(version, tmp_path / "out", workers=1)
 
 
-# ------------------------------------------------------------------------------------------------------------- cases
+# ------------------------------------------------------------------------------------------------------ cases
 
 
 def test_shared_case_of_a_logged_data_set(tmp_path):

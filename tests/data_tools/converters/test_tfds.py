@@ -24,7 +24,7 @@ def version(tmp_path) -> Path:
     return write_version(tmp_path / "pushing" / "1.0.0", {"train": [3, 4, 5, 6, 7], "val": [8]})
 
 
-# --------------------------------------------------------------------------------------------------- names of shards
+# -------------------------------------------------------------------------------------------- names of shards
 
 
 def rename_shards(version: Path, name: Callable[[str, int, int], str], template: str | None) -> None:
@@ -113,8 +113,8 @@ def test_shards_that_are_twice_or_not_listed_or_absent_are_told(version, tmp_pat
     lines = capsys.readouterr().out.splitlines()
     assert f"note: {version}: split val is not read; none of its 1 shards is here" in lines
     assert (
-        f"note: {version / 'pushing-extra.tfrecord-00000-of-00001'}: not read; dataset_info.json lists no such shard"
-        in lines
+        f"note: {version / 'pushing-extra.tfrecord-00000-of-00001'}: not read; dataset_info.json "
+        f"lists no such shard" in lines
     )
     shutil.copy(shard, version / "old-train.tfrecord-00001-of-00002")
     with pytest.raises(
@@ -135,7 +135,7 @@ def test_another_file_format_is_named(version, tmp_path):
         rlds.convert(version, tmp_path / "out", workers=1)
 
 
-# -------------------------------------------------------------------------------------------------- lying descriptions
+# ----------------------------------------------------------------------------------------- lying descriptions
 
 
 def nested(depth: int) -> dict:

@@ -125,7 +125,7 @@ def test_every_cut_is_found(shard, tmp_path):
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_damage_never_passes_for_a_record(shard, tmp_path_factory, data):
-    """Whatever is overwritten, inserted or removed: what comes as a record was written as one; nothing is raised."""
+    """Whatever is overwritten, inserted or removed: each record was written as one; nothing is raised."""
     path, contents, _ = shard
     whole = path.read_bytes()
     start = data.draw(st.integers(0, len(whole)))
@@ -285,7 +285,7 @@ def test_sequence_examples_are_named():
 
 
 def test_a_sparse_file_is_not_read(tmp_path):
-    """Its first record claims nine tenths of a terabyte, all of it there, as zeros that are stored nowhere."""
+    """Its first record claims nine tenths of a terabyte, which a sparse file has as zeros."""
     path, length = tmp_path / "x", struct.pack("<Q", 900 << 30)
     path.write_bytes(length + tfrecords.masked(tfrecords.crc32c(length)))
     os.truncate(path, 1 << 40)

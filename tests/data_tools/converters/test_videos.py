@@ -128,7 +128,7 @@ def test_recordings_that_have_grown_or_share_a_name_are_refused(tmp_path):
 
 @pytest.mark.parametrize("total", range(5, 13))
 def test_the_end_of_a_divided_recording_is_never_lost(tmp_path, total):
-    """Whatever is left over: three pieces or more give a test split, and no frame but a lone last one is missing."""
+    """Three pieces or more give a test split, and no frame but a single last one is missing."""
     write_pictures(tmp_path / "in", total)
     videos.convert(
         tmp_path / "in", tmp_path / "out", length=2, image_width=8, shares=(0.4, 0.3, 0.3), workers=1

@@ -1,4 +1,4 @@
-"""The simulated person: the same bytes from the same seed, a skeleton that lies where the figure is, a light in each sequence."""
+"""The simulated person: bytes by the seed, a skeleton on the figure, a light in each sequence."""
 
 import shutil
 
@@ -89,14 +89,14 @@ def test_values_out_of_range(tmp_path, capsys, flags, message):
 
 
 def test_projection_by_hand():
-    """From 4 m before the origin at 90 degrees of view: 1 m up or aside at the origin is a quarter of half the height."""
+    """From 4 m before the origin at 90 degrees: 1 m up or aside there is a quarter of half the height."""
     camera = Camera(position=(0, -4, 0), target=(0, 0, 0), field_of_view=90)
     points = np.array([(0, 0, 0), (1, 0, 0), (0, 0, 1), (1, 4, -1)], float)
     np.testing.assert_allclose(project(camera, points, 80), [(0, 0), (10, 0), (0, -10), (5, 5)], atol=1e-9)
 
 
 def test_rays_go_through_what_they_see():
-    """A ray through a cell meets points that are projected into this cell's middle, in pictures that are not square, too."""
+    """A ray through a cell meets points that are projected into its middle, in wide pictures as well."""
     rays = camera_rays(CAMERA, 16, 32)
     assert rays.shape == (16, 32, 3)
     for row, column in ((0, 0), (5, 30), (15, 16)):
@@ -147,7 +147,7 @@ def test_joints_do_what_they_are_called():
 
 
 def test_the_skeleton_lies_on_the_figure():
-    """Where the skeleton is drawn the picture differs from the empty room, but for a few thin places; and not far from it."""
+    """The picture differs from the empty room along the skeleton, and nowhere far from it."""
     generator = np.random.default_rng(4)
     figure = Dancer()
     figure.take(standing(x=20.0))  # out of sight

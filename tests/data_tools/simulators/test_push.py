@@ -121,7 +121,8 @@ def test_other_settings_in_the_same_root_are_refused_and_nothing_is_lost(tmp_pat
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("sequences", 0), ("seed", -1), ("frames", 1), ("workers", 0), ("image_width", 66), ("image_width", 8),
+        ("sequences", 0), ("seed", -1), ("frames", 1), ("workers", 0), ("image_width", 66),
+        ("image_width", 8),
         ("splits", (0.5, 0.1, 0.1)), ("splits", (1.2, -0.1, -0.1)), ("splits", (float("nan"), 0.5, 0.5)),
     ],
 )  # fmt: skip
@@ -241,7 +242,8 @@ ALBEDO, BALL = np.array([0.8, 0.6, 0.4]), np.array([0.1, 0.9, 0.2])
 def tiny_renderer(camera: Camera, width: int = 64, ball: str = "0 0 0.3") -> tuple[Renderer, mujoco.MjData]:
     model = mujoco.MjModel.from_xml_string(
         f"""<mujoco><worldbody><geom type="plane" size="0 0 1" group="0"/>
-        <body pos="{ball}"><freejoint/><geom type="sphere" size="0.1" group="1"/></body></worldbody></mujoco>"""
+        <body pos="{ball}"><freejoint/><geom type="sphere" size="0.1" group="1"/></body>
+        </worldbody></mujoco>"""
     )
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
@@ -251,7 +253,7 @@ def tiny_renderer(camera: Camera, width: int = 64, ball: str = "0 0 0.3") -> tup
 
 
 def pixel_of(point: tuple[float, float, float], camera: Camera, width: int) -> tuple[int, int]:
-    """Row and column by the pinhole formula, for a camera that looks along +y or down its tilt in the yz plane."""
+    """Return row and column by the pinhole formula, for a camera that looks in the yz plane."""
     offset = np.subtract(point, camera.position)
     view = np.subtract(camera.target, camera.position)
     tilt = np.arctan2(-view[2], view[1])
