@@ -279,7 +279,7 @@ def _against_statistics(root: Path, findings: list[Finding], info: DatasetInfo) 
     """Yield a line for the mean or the standard deviation if it is not that of the training split."""
     training = [finding for finding in findings if finding.split == "train"]
     if not all(finding.row and finding.conditions.shape[1] == info.condition_dim for finding in training):
-        return  # told already; what is left has other statistics
+        return  # the faulty ones are named already, and the others have other statistics
     moments = Moments(info.condition_dim)
     for finding in training:
         moments.add(finding.conditions)

@@ -238,12 +238,12 @@ def assign_splits(sequences: int, shares: Sequence[float]) -> list[str]:
     to the split that lacks most of its share. So the numbers are right to within one sequence, and a longer
     list begins with the shorter one.
     """
-    wanted = np.array(shares)
-    counts = np.zeros(len(wanted))
+    targets = np.array(shares)
+    counts = np.zeros(len(targets))
     splits = []
     for number in range(sequences):
-        is_empty = (wanted > 0) & (counts == 0)
-        lacking = np.round(wanted * (number + 1) - counts, 9)
+        is_empty = (targets > 0) & (counts == 0)
+        lacking = np.round(targets * (number + 1) - counts, 9)
         split = int(np.argmax(is_empty if is_empty.any() else lacking))
         counts[split] += 1
         splits.append(SPLITS[split])

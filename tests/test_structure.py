@@ -21,7 +21,18 @@ BELOW = {
     "models": set(),
 }
 """The wings that a wing may import."""
-SHARED = ("conditions", "errors", "files", "json_files", "layout", "store", "truth", "command", "lock", "pool")
+SHARED = (
+    "conditions",
+    "errors",
+    "files",
+    "json_files",
+    "layout",
+    "store",
+    "truth",
+    "command",
+    "lock",
+    "pool",
+)
 """The modules of `data_tools` that `svg` may import."""
 
 

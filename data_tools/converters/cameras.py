@@ -131,8 +131,8 @@ def _pattern(pattern: str) -> Callable[[str], tuple[str, str] | None]:
     compiled = re.compile(pattern, re.IGNORECASE)
 
     def take(name: str) -> tuple[str, str] | None:
-        found = compiled.fullmatch(name)
-        return (found["episode"], found["camera"]) if found else None
+        match = compiled.fullmatch(name)
+        return (match["episode"], match["camera"]) if match else None
 
     return take
 

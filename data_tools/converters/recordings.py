@@ -180,14 +180,14 @@ def _with_given_splits(recordings: list[Recording]) -> tuple[list[Recording], bo
             return recordings, False
         named = [replace(recording, split=split) for recording, split in zip(recordings, stems, strict=True)]
         return named, True
-    found = []
+    placed = []
     for recording, place in zip(recordings, places, strict=True):
         if place is None:
             outside = f"lies outside of {', '.join(SPLITS)}, where others lie ({inside[0].place})"
             raise InputError(f"{recording.place}: {outside}; move it into one of them or away")
         split, name = place
-        found.append(replace(recording, split=split, name=name))
-    return found, True
+        placed.append(replace(recording, split=split, name=name))
+    return placed, True
 
 
 def _check_names(recordings: list[Recording]) -> None:

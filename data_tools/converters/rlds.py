@@ -225,8 +225,10 @@ def convert(
     workers = check_workers(workers)
     check_image_width(image_width)
     folder = find_version(source)
-    steps, found = read_step_features(folder / FEATURES_FILE), find_shards(folder)
-    shards, absent = found.present, found.absent
+    steps = read_step_features(folder / FEATURES_FILE)
+    listed = find_shards(folder)
+    shards = listed.present
+    absent = listed.absent
     if absent and not skip_damaged:
         raise InputError(
             f"{absent[0]} ({len(absent)} in all); fetch it, or take what is there with --skip_damaged"
@@ -240,8 +242,8 @@ def convert(
         for episodes in _divided(shard.episodes)
     ]
     work = partial(_convert_episodes, out=out, steps=steps, selection=selection, skip_damaged=skip_damaged)
-    root = DataRoot(out, recipe, found.dataset, f"RLDS, {selection.camera}")
-    report = Report(left_out=absent, notes=found.notes)
+    root = DataRoot(out, recipe, listed.dataset, f"RLDS, {selection.camera}")
+    report = Report(left_out=absent, notes=listed.notes)
     fill_root(root, jobs, work, workers, report=report, shard=shard)
     files = [folder / FEATURES_FILE, folder / INFO_FILE, *(shard.path for shard in shards)]
     report.notes += itertools.chain(*list_unread(folder, among(files)))

@@ -100,17 +100,17 @@ def read_step_features(path: Path) -> dict[str, StepFeature]:
     try:
         top = tree["featuresDict"].get("features", {}) if "featuresDict" in tree else {}
         if STEPS in top:
-            found = dict(_leaves(top[STEPS]["sequence"]["feature"], "", f"{STEPS}/", 1))
+            features = dict(_leaves(top[STEPS]["sequence"]["feature"], "", f"{STEPS}/", 1))
         else:
-            found = dict(_leaves(tree, "", "", 0))
+            features = dict(_leaves(tree, "", "", 0))
     except (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path}: no features as TensorFlow Datasets writes them ({reason}); {ADVICE}"
         ) from None
-    if not found:
+    if not features:
         raise InputError(f"{path}: found no features over time, expected {STEPS} or sequences; {ADVICE}")
-    return found
+    return features
 
 
 def _leaves(node: dict, path: str, prefix: str, sequences: int) -> Iterator[tuple[str, StepFeature]]:
@@ -175,10 +175,10 @@ def _size(shape: list[int]) -> int:
 
 
 def _dimensions(feature: dict, usual: list[str]) -> list[int]:
-    found = feature.get("shape", {}).get("dimensions", usual)
-    if not isinstance(found, list):
-        raise TypeError(f"found dimensions {found!r}")
-    return [_count(dimension) for dimension in found[: MAX_RANK + 2]]
+    dimensions = feature.get("shape", {}).get("dimensions", usual)
+    if not isinstance(dimensions, list):
+        raise TypeError(f"found dimensions {dimensions!r}")
+    return [_count(dimension) for dimension in dimensions[: MAX_RANK + 2]]
 
 
 def _text(value: object) -> str:
@@ -208,12 +208,12 @@ def find_version(source: Path) -> Path:
         raise InputError(f"{source}: no such folder; name the folder of one version of a data set")
     if (source / FEATURES_FILE).exists():
         return source
-    found = [Path(folder) for folder, files in walk(source) if FEATURES_FILE in files]
-    if len(found) != 1:
-        names = ", ".join(str(path) for path in found[:5]) or "none"
+    folders = [Path(folder) for folder, files in walk(source) if FEATURES_FILE in files]
+    if len(folders) != 1:
+        names = ", ".join(str(path) for path in folders[:5]) or "none"
         expected = f"expected one folder with {FEATURES_FILE}, found {names}"
         raise InputError(f"{source}: {expected}; name the folder of one version")
-    return found[0]
+    return folders[0]
 
 
 def find_shards(folder: Path) -> Shards:
@@ -237,19 +237,19 @@ def find_shards(folder: Path) -> Shards:
         raise InputError(
             f"{path}: found the file format {kind!r}, expected tfrecord; have TFDS write TFRecords"
         )
-    found = Shards(dataset or folder.resolve().name)
+    shards = Shards(dataset or folder.resolve().name)
     for split in splits:
-        _add_split(found, folder, split, dataset)
-    if not found.present:
+        _add_split(shards, folder, split, dataset)
+    if not shards.present:
         first = (_first_name(split, dataset) for split in splits if split.lengths)
         names = ", ".join(itertools.islice(first, 3)) or "none"
         raise InputError(f"{folder}: found no shard that {INFO_FILE} lists, such as {names}; fetch them")
-    found.present.sort(key=lambda shard: shard.name)
-    known = {shard.name for shard in found.present}
+    shards.present.sort(key=lambda shard: shard.name)
+    known = {shard.name for shard in shards.present}
     for name in sorted(os.listdir(folder)):
         if ".tfrecord" in name and name not in known and not name.startswith("."):
-            found.notes.append(f"{folder / name}: not read; {INFO_FILE} lists no such shard")
-    return found
+            shards.notes.append(f"{folder / name}: not read; {INFO_FILE} lists no such shard")
+    return shards
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ def _first_name(split: _Split, dataset: str) -> str:
     )
 
 
-def _add_split(found: Shards, folder: Path, split: _Split, dataset: str) -> None:
+def _add_split(shards: Shards, folder: Path, split: _Split, dataset: str) -> None:
     """Add the present and the absent shards of a split."""
     total = len(split.lengths)
     for template in dict.fromkeys((split.template, *OTHER_TEMPLATES)):
@@ -282,19 +282,19 @@ def _add_split(found: Shards, folder: Path, split: _Split, dataset: str) -> None
             break
     else:
         if total:
-            found.notes.append(
+            shards.notes.append(
                 f"{folder}: split {split.name} is not read; none of its {total} shards is here"
             )
         return
     called = next(iter(names.values()))[1] or dataset
-    found.dataset = called or found.dataset
+    shards.dataset = called or shards.dataset
     for number, (name, _) in names.items():
         _check_size(folder / name, folder, split.lengths[number])
-        found.present.append(Shard(folder / name, name, split.name, split.lengths[number]))
+        shards.present.append(Shard(folder / name, name, split.name, split.lengths[number]))
     for number in range(total):
         if number not in names:
             name = _fill(template, _values(split.name, called) | _numbers(f"{number:05d}", f"{total:05d}"))
-            found.absent.append(f"{folder / name}: missing shard of split {split.name}")
+            shards.absent.append(f"{folder / name}: missing shard of split {split.name}")
 
 
 def _find_files(
@@ -317,7 +317,7 @@ def _find_files(
         raise InputError(
             f"{folder / INFO_FILE}: found shards in {above!r}, expected them in {folder}; {ADVICE}"
         )
-    found = {}
+    files: dict[int, tuple[str, str]] = {}
     names = sorted(os.listdir(folder / above)) if (folder / above).is_dir() else []
     for match in filter(None, map(pattern.fullmatch, names)):
         groups, name = match.groupdict(), f"{above}/{match[0]}" if above else match[0]
@@ -325,11 +325,11 @@ def _find_files(
         if of != total or number >= total or ("number" not in groups and total > 1):
             reason = f"{INFO_FILE} lists {total} shards of split {split}, not this one"
             raise InputError(f"{folder / name}: {reason}; {ADVICE}")
-        if number in found:
-            reason = f"is shard {number} of split {split}, and so is {found[number][0]}"
+        if number in files:
+            reason = f"is shard {number} of split {split}, and so is {files[number][0]}"
             raise InputError(f"{folder / name}: {reason}; move one of them away")
-        found[number] = name, groups.get("dataset", "")
-    return found
+        files[number] = name, groups.get("dataset", "")
+    return files
 
 
 def _values(split: str, dataset: str) -> dict[str, str]:

@@ -62,20 +62,23 @@ class MissingRecords(Damage):
 
 
 def read_records(
-    path: Path, wanted: Callable[[int], bool] = lambda number: True, expected: int = 0, certain: bool = True
+    path: Path,
+    is_wanted: Callable[[int], bool] = lambda number: True,
+    expected: int = 0,
+    certain: bool = True,
 ) -> Iterator[Record | Damage]:
     """Yield the records of a file in order, after comparing both checksums of each.
 
-    Records that are not `wanted` are skipped without reading them. A damaged record is yielded as `Damage`,
-    the end of a file with fewer than `expected` records as `MissingRecords`. If the length field of a record
-    is damaged, reading continues at the next place where a length and its checksum agree; the number of
-    records in between follows from `expected` if that is `certain`, otherwise from their size.
+    Records that are not `is_wanted` are skipped without reading them. A damaged record is yielded as
+    `Damage`, the end of a file with fewer than `expected` records as `MissingRecords`. If the length field of
+    a record is damaged, reading continues at the next place where a length and its checksum agree; the number
+    of records in between follows from `expected` if that is `certain`, otherwise from their size.
 
     Raises `InputError` if the file cannot be read or is of another kind.
     """
     try:
         with open_regular(path) as file:
-            yield from _records(file, path, os.fstat(file.fileno()).st_size, wanted, expected, certain)
+            yield from _records(file, path, os.fstat(file.fileno()).st_size, is_wanted, expected, certain)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or error}); restore this shard, then run again"
@@ -83,7 +86,7 @@ def read_records(
 
 
 def _records(
-    file: BinaryIO, path: Path, size: int, wanted: Callable[[int], bool], expected: int, certain: bool
+    file: BinaryIO, path: Path, size: int, is_wanted: Callable[[int], bool], expected: int, certain: bool
 ) -> Iterator[Record | Damage]:
     number, offset = 0, 0
     while offset < size:
@@ -103,7 +106,7 @@ def _records(
                 yield Damage(path, number, offset, lost)
         elif end > size:
             yield Damage(path, number, offset, f"file ends {end - size} bytes before the record does")
-        elif wanted(number):
+        elif is_wanted(number):
             data = file.read(length)
             if file.read(_CHECKSUM.size) == _CHECKSUM.pack(masked_crc32c(data)):
                 yield Record(number, offset, data)

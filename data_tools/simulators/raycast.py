@@ -25,7 +25,7 @@ _BIAS = 1e-3  # metres a shadow ray may fall short of its point: rounding, not a
 
 @dataclass(frozen=True)
 class Surfaces:
-    """What each geom of a model looks like, in addition to its shape.
+    """The look of each geom of a model, in addition to its shape.
 
     Args:
         color, second: float32 [G,3], RGB in [0,1]: the two colours of the geom.
@@ -230,7 +230,7 @@ class Renderer:
         return geom, distance, normal
 
     def _reached(self, data, points, group) -> np.ndarray:
-        """Whether the light reaches points [N,3] past the geoms of `group`, bool [N]."""
+        """Return whether the light reaches points [N,3] past the geoms of `group`, bool [N]."""
         rays = points - self._lamp
         length = np.sqrt(np.einsum("nk,nk->n", rays, rays))
         geom, distance, _ = self._cast(data, self._lamp, rays / length[:, None], group)
