@@ -35,10 +35,13 @@ class EvaluationOptions:
     compile: bool = False
 
     def __post_init__(self):
-        for name, least in {"batch_size": 1, "seed": 0, "limit": 0, "memory": 0}.items():
+        for name, least in {"batch_size": 1, "seed": 0}.items():
+            if getattr(self, name) < least:
+                raise InputError(f"found {getattr(self, name)}, expected at least {least}", name)
+        for name in ("limit", "memory"):
             value = getattr(self, name)
-            if not least <= value < math.inf:
-                raise InputError(f"found {value}, expected a number of at least {least}", name)
+            if not 0 <= value < math.inf:
+                raise InputError(f"found {value}, expected a number of at least 0", name)
         for metric in self.metrics:
             if metric not in optional():
                 raise InputError(f"found {metric!r}, expected some of {', '.join(optional())}", "metrics")

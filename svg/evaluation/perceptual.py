@@ -238,8 +238,7 @@ def load_networks(
     sequences = evaluated(dataset, options.limit)
     if "i3d" in names and (frames < I3D_FRAMES or sequences < 2):
         raise InputError(
-            f"fvd, kvd: found {sequences} clips of {frames} frames, "
-            f"expected at least 2 of at least {I3D_FRAMES}",
-            "metrics",
+            f"--metrics fvd, kvd: found {sequences} clips of {frames} frames, "
+            f"expected at least 2 of at least {I3D_FRAMES}"
         )
     return {name: NETWORKS[name](protocol, weights, device) for name in names}
