@@ -266,7 +266,7 @@ def test_an_evaluation_of_an_earlier_release_is_read_and_taken_again(run, capsys
 def test_flags_that_mean_nothing(run, capsys):
     for flags, expected in (
         (["--positions", "guessed"], "argument --positions: invalid choice: 'guessed'"),
-        (["--displacements", "0:0"], "--displacements: are of --positions integrated, found true"),
+        (["--displacements", "0:0"], "--displacements: goes with --positions integrated, found true"),
         (
             ["--positions", "integrated", "--displacements", "0-0"],
             "--displacements: found '0-0', expected ACTION:POSITION",
