@@ -26,7 +26,7 @@ lint: install
 	$(BIN)/ty check $(PACKAGES)
 
 docs: install
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: .venv/installed
 
@@ -34,7 +34,7 @@ install: .venv/installed
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed, this is ' + sys.version)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable '.[sim,video,dev]'
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable '.[sim,video,lerobot,docs,notebook,dev]'
 	touch $@
 
 clean:
