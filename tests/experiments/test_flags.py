@@ -315,7 +315,7 @@ def test_no_flag_of_another_program_hides_one_of_ours():
 words = st.sampled_from([f"--{name}" for name in (*ALIASES, *FOREIGN, "blend", "no-cuda", "lr", "grid")])
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)  # a busy machine is slow
 @given(
     st.lists(
         st.one_of(words, st.sampled_from(["True", "0", "--", "3", "x", "-1"]), st.text(max_size=9)),

@@ -286,12 +286,12 @@ def test_a_config_file_is_told_of_its_keys(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     for values, expected in (
-        ({"data": {"n_past": 0}}, r"config\.json: n_past: found 0, expected a number above 0"),
+        ({"data": {"n_past": 0}}, r"config\.json: damaged \(n_past: found 0, expected more than 0\)"),
         (
             {"model": {"recurrence": "round"}},
-            r"config\.json: recurrence: found 'round', expected one of vector",
+            r"config\.json: damaged \(recurrence: found 'round', expected one of vector",
         ),
-        ({"model": {"warp": "before"}}, r"config\.json: warp: expected blend beside it"),
+        ({"model": {"warp": "before"}}, r"config\.json: damaged \(warp: expected blend beside it"),
     ):
         (run / "config.json").write_text(
             json.dumps({"schema_version": 1, "data": {}, "model": {}, "train": {}} | values)
