@@ -186,6 +186,7 @@ class SequenceDataset(Dataset):
 
     def subset(self, numbers: Sequence[int] | np.ndarray) -> "SequenceDataset":
         """Return a dataset of some of the sequences, by their numbers in this one."""
+        numbers = np.asarray(numbers, int)
         part = copy.copy(self)
         part._numbers = self._numbers[numbers]
         part.index = self.index.iloc[numbers].reset_index(drop=True)

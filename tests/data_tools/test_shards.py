@@ -11,7 +11,18 @@ from tests.support.recordings import contents, write_pictures
 
 
 def simulate(root, *flags: str) -> list[str]:
-    words = ["simulate", str(root), "--sequences", "10", "--frames", "4", "--image_width", "16", "--workers", "1"]
+    words = [
+        "simulate",
+        str(root),
+        "--sequences",
+        "10",
+        "--frames",
+        "4",
+        "--image_width",
+        "16",
+        "--workers",
+        "1",
+    ]
     return [*words, *flags]
 
 
@@ -65,4 +76,6 @@ def test_impossible_shards(tmp_path, capsys, shard):
     with pytest.raises(SystemExit) as end:
         svg_data.main(simulate(tmp_path, f"--shard={shard}"))
     assert end.value.code == 2
-    assert f"argument --shard: found {shard}, expected I/N like 3/8, from 1/8 to 8/8" in capsys.readouterr().err
+    assert (
+        f"argument --shard: found {shard}, expected I/N like 3/8, from 1/8 to 8/8" in capsys.readouterr().err
+    )

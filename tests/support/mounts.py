@@ -1,4 +1,7 @@
-"""Commands that see other file systems than everybody else: a small /dev/shm, data that cannot be written, a full disk."""
+"""Commands that see other file systems than everybody else.
+
+A small /dev/shm, data that cannot be written, a full disk.
+"""
 
 import os
 import shlex
@@ -10,7 +13,10 @@ import pytest
 
 
 def under(mounts: list[str], words: list) -> list[str]:
-    """Return `words` as a command that runs after the ``mount`` commands, which it alone sees; skips where they are not allowed."""
+    """Return `words` as a command that runs after the ``mount`` commands, which it alone sees.
+
+    Skips where they are not allowed.
+    """
     if not can_mount():
         pytest.skip("mounting is not permitted here")
     steps = [*(f"mount {mount}" for mount in mounts), f"exec {shlex.join(map(str, words))}"]

@@ -1,4 +1,5 @@
-"""Metrics written out with scikit-image, SciPy and NumPy, as the published codes take them: nothing of svg is used here.
+"""Metrics written out with scikit-image, SciPy and NumPy, as the published codes take them: nothing of svg is
+used here.
 
 Images are float64 [C,H,W] in [0,1].
 """
@@ -46,7 +47,10 @@ def psnr(truth, image, epsilon=0.0):
 
 
 def psnr_apart(truth, image):
-    """scikit-image's of each channel, then their mean: utils.eval_seq of edenton/svg, finn_eval_seq, test.py of SRVP."""
+    """scikit-image's of each channel, then their mean.
+
+    Utils.eval_seq of edenton/svg, finn_eval_seq, test.py of SRVP.
+    """
     with np.errstate(divide="ignore"):
         return np.mean(
             [peak_signal_noise_ratio(t, i, data_range=1) for t, i in zip(truth, image, strict=True)]
@@ -75,7 +79,10 @@ PROTOCOLS = {
 
 
 def frechet(a, b):
-    """By the matrix root, as most FVD codes take it; good where there are many more vectors than dimensions."""
+    """By the matrix root, as most FVD codes take it.
+
+    Good where there are many more vectors than dimensions.
+    """
     covariances = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
     root = linalg.sqrtm(covariances[0] @ covariances[1])
     return np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(
@@ -102,7 +109,10 @@ def pairwise_mse(samples):
 
 
 def rank_of_truth(samples, truth, blocks=8):
-    """Share of samples [S,C,H,W] whose mean squared distance to all others is smaller than the truth's; ties count half."""
+    """Share of samples [S,C,H,W] whose mean squared distance to all others is smaller than the truth's.
+
+    Ties count half.
+    """
 
     def coarse(image):
         c, h, w = image.shape
@@ -115,7 +125,10 @@ def rank_of_truth(samples, truth, blocks=8):
 
 
 def random_lpips(net):
-    """The package ``lpips`` with its heads and a random trunk: the network, and the weights of both by their published names."""
+    """The package ``lpips`` with its heads and a random trunk.
+
+    The network, and the weights of both by their published names.
+    """
     import lpips
 
     torch.manual_seed(0)

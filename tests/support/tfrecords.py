@@ -1,4 +1,7 @@
-"""Genuine TFRecord files for tests, written independently of the reader: CRC32C bit by bit, protocol buffers by hand."""
+"""Genuine TFRecord files for tests, written independently of the reader.
+
+CRC32C bit by bit, protocol buffers by hand.
+"""
 
 import struct
 from pathlib import Path
