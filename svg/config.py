@@ -352,7 +352,9 @@ class Config:
         data, model = self.data, self.model
         if data.data_device == "cuda" and self.train.device == "cpu":
             advice = "use --data_device cpu"
-            raise InputError(f"cuda: the training runs on the CPU (--device cpu); {advice}", "data_device")
+            raise InputError(
+                f"found cuda, but the training runs on the CPU (--device cpu); {advice}", "data_device"
+            )
         for name in ("far_start", "augment"):
             if getattr(data, name) and not model.takes_poses:
                 advice = "leave it out, it is for --model pose_cvae"

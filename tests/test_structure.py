@@ -97,6 +97,7 @@ def test_there_is_one_printer_and_one_walk():
         assert not methods & {("os", "walk"), ("tqdm", "write")}, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "old", ["checkpoint", "inference", "model", "predictor", "pretrained", "protocols", "results"]
 )

@@ -246,6 +246,7 @@ def test_splits_that_share_frames(root):
     ]
 
 
+@pytest.mark.slow
 def test_a_damaged_packed_data_set_is_told_once(root, tmp_path, capsys):
     pack(root, tmp_path / "packed", workers=1)
     with open(tmp_path / "packed/train/frames.npy", "r+b") as file:
@@ -255,6 +256,7 @@ def test_a_damaged_packed_data_set_is_told_once(root, tmp_path, capsys):
     assert len([line for line in lines if "frames.npy: found 1000 bytes" in line]) == 1
 
 
+@pytest.mark.slow
 def test_show(root, tmp_path, capsys):
     frames, actions, positions = moving_square(np.random.default_rng(3), 5)
     write_sequence(root / "train" / "9", frames, actions, positions)
@@ -284,6 +286,7 @@ def test_show(root, tmp_path, capsys):
     assert svg_data.main(["show", str(root), "--out", "x.jpg"]) == 2
 
 
+@pytest.mark.slow
 def test_show_with_odd_names_and_large_constants(tmp_path):
     for number, name in enumerate(("a$_$b", "\u6f22\u5b57", "c")):
         table = np.column_stack(
@@ -316,6 +319,7 @@ def test_real_sequences_are_not_doubtful(tmp_path):
     assert problems(tmp_path / "clips") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_show_names_of_all_kinds(name, root, capsys):
     info = json.loads((root / "dataset.json").read_text())

@@ -157,6 +157,7 @@ def test_a_source_that_disappears(jobs, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_two_writers_do_not_share_a_root(tmp_path):
     words = command("simulate", tmp_path / "out", "--sequences", 4000, "--image_width", 16, "--frames", 10)
     first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)

@@ -65,6 +65,7 @@ def test_a_mistake_of_the_program_keeps_its_traceback():
     assert "return [][number]" in error.value.__notes__[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "code"), [(end, r"-9 \(Killed\); out of memory\?"), (end_while_handing_over, "7")]
 )

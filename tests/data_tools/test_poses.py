@@ -210,6 +210,7 @@ def test_packing_leaves_out_lone_frames_and_says_so(tmp_path, capsys):
     assert "found no sequence with two frames or more" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_check_and_show(pose_root, tmp_path, capsys):
     root = tmp_path / "copy"
     shutil.copytree(pose_root, root)

@@ -26,6 +26,7 @@ def simulate(root, *flags: str) -> list[str]:
     return [*words, *flags]
 
 
+@pytest.mark.slow
 def test_shards_at_the_same_time_and_the_join_give_what_one_run_gives(tmp_path, capsys):
     pytest.importorskip("mujoco")
     assert svg_data.main(simulate(tmp_path / "one")) == 0

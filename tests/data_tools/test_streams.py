@@ -77,6 +77,7 @@ def test_help_for_a_reader_that_leaves_early(data):
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
+@pytest.mark.slow
 def test_names_from_files_cannot_command_the_terminal(data):
     run("index data", data)
     info = json.loads((data / "dataset.json").read_text()) | {

@@ -249,6 +249,7 @@ def test_the_diagram_of_few_and_of_many_sequences(tmp_path):
             assert picture.size == (1430, 598)
 
 
+@pytest.mark.slow
 def test_a_dancer_resumes_and_compares(pose_root, dancer, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(dancer, run)
@@ -275,6 +276,7 @@ def test_a_dancer_resumes_and_compares(pose_root, dancer, tmp_path, capsys):
     assert "--prior: is a flag of svg; --model pose_cvae has no such part" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_other_commands_serve_the_dancer_unchanged(dancer, capsys):
     assert evaluate.main([str(dancer), "--n_sample", "3"]) == 0
     printed = capsys.readouterr().out
@@ -382,7 +384,7 @@ def test_a_course_split_without_later_frames_cannot_be_scored(dancer, pose_root,
     build_index(root)
     assert evaluate.main([str(dancer), "--data_root", str(root), "--n_sample", "0"]) == 2
     assert (
-        "svg-rollout predicts it from its poses, and what is to be scored is in another split"
+        "svg-rollout predicts it from its poses, and sequences for scores are in another split"
         in capsys.readouterr().err
     )
     assert rollout.main([str(dancer), "--submission", "--n_future", "3"]) == 2

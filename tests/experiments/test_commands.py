@@ -38,6 +38,7 @@ def test_a_misspelt_flag_is_one_line(capsys):
         assert len(printed.splitlines()) == 1 and f"unrecognized arguments: {flags[-2]}" in printed
 
 
+@pytest.mark.slow
 def test_train_prints_an_epoch_a_line(data_root, tmp_path):
     command = [
         sys.executable,
@@ -108,6 +109,7 @@ def test_evaluate_under_a_published_protocol(run, capsys):
     )
 
 
+@pytest.mark.slow
 def test_evaluate_several_runs(run, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(run, other)
@@ -135,6 +137,7 @@ def test_evaluate_several_runs(run, tmp_path, capsys):
     assert (other / "evaluation" / "test_n2.csv").stat().st_mtime_ns != before
 
 
+@pytest.mark.slow
 def test_compare(data_root, tmp_path, capsys):
     flags = [
         str(tmp_path),
@@ -247,7 +250,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (
             train,
             "--data_root {data} --data_device cuda --device cpu",
-            "--data_device cuda: the training runs on the CPU",
+            "--data_device: found cuda, but the training runs on the CPU",
         ),
         (train, "--data_root {data} --norm group --g_dim 4", "--g_dim: found 4, but a group"),
         (

@@ -42,6 +42,7 @@ def test_by_hand(run):
     assert METRICS["worst"].compute(pair).item() == 0.5
 
 
+@pytest.mark.slow
 def test_evaluate_plot_and_compare(run, tmp_path, capsys):
     flags = ["--n_sample", "2", "--metrics", "mae", "worst"]
     assert evaluate.main([str(run), *flags]) == 0

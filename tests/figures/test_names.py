@@ -141,6 +141,7 @@ def test_every_sequence_has_pictures_of_its_own(odd_run, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_run_and_sequences_of_odd_names_are_shown(odd_run, tmp_path, capsys):
     assert evaluate.main([str(odd_run), "--n_sample", "2", "--out", str(tmp_path)]) == 0
     assert plot.main([str(odd_run), "--scores", "test_n2", "--out", str(tmp_path / "x.svg")]) == 0

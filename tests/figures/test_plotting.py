@@ -205,6 +205,7 @@ def draw_all(names: tuple[str, ...]) -> list:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["png", "svg", "pdf"])
 def test_names_are_shown_as_they_are_written(form, tmp_path):
     with warnings.catch_warnings():
@@ -231,6 +232,7 @@ def test_names_are_shown_as_they_are_written(form, tmp_path):
     assert max(map(len, words.splitlines())) < 90
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(st.text(max_size=120))
 def test_any_name(name):
@@ -264,6 +266,7 @@ def runs(tmp_path):
     return [str(tmp_path / "runs" / name) for name in ("a", "$\\frac$")]
 
 
+@pytest.mark.slow
 def test_the_ending_says_the_form(runs, tmp_path, capsys):
     first = {"pdf": b"%PDF-", "svg": b"<?xml", "PNG": b"\x89PNG"}
     for ending, magic in first.items():

@@ -224,6 +224,7 @@ def test_on_screens_of_all_sizes(width, tmp_path):
         assert (seen["scrolls"], seen["hints"], seen["sticky"]) == (0, 0, "static")
 
 
+@pytest.mark.slow
 def test_command(tmp_path, data_root, capsys):
     run = tmp_path / "run"
     assert train.main([*TINY.split(), "--data_root", str(data_root), "--log_dir", str(run)]) == 0

@@ -14,6 +14,7 @@ def readers(tmp_path_factory) -> dict[str, fuzz.Reader]:
     return fuzz.make_readers(tmp_path_factory.mktemp("fuzz"))
 
 
+@pytest.mark.slow
 def test_bad_files_are_refused_in_one_line(readers, capfd):
     counts = sum(fuzz.fuzz(readers, 30, seed=1).values(), Counter())
     told = [

@@ -1,8 +1,11 @@
 """A few turns of training and evaluation; ``python -m tests.hardening.soak`` does so for half an hour."""
 
+import pytest
+
 from tests.hardening import soak
 
 
+@pytest.mark.slow
 def test_turns_leave_nothing_open(tmp_path):
     flags = soak.prepare(tmp_path)
     readings = []

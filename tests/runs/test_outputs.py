@@ -143,6 +143,7 @@ def test_a_run_that_cannot_be_written(trained, tmp_path):
     assert the_line(done.stderr).startswith(f"svg-evaluate: {trained}/evaluation: {reason}")
 
 
+@pytest.mark.slow
 def test_a_log_dir_that_cannot_be_written(trained, data_root, tmp_path):
     words = python(
         "experiments.train", "--data_root", data_root, "--log_dir", trained / "new", "--device", "cpu"
@@ -153,6 +154,7 @@ def test_a_log_dir_that_cannot_be_written(trained, data_root, tmp_path):
     assert "Read-only file system" in done.stderr
 
 
+@pytest.mark.slow
 def test_data_that_cannot_be_written_are_trained_and_scored_on(trained, data_root):
     before = contents(data_root)
     go_on = python(
@@ -180,6 +182,7 @@ def test_scores_that_cannot_be_written_are_printed(trained, monkeypatch, capsys)
     assert the_line(printed.err).endswith("No space left on device; make room")
 
 
+@pytest.mark.slow
 def test_scores_are_written_though_nobody_reads_them(trained, tmp_path):
     """As with ``svg-evaluate RUN | head -1``."""
     words = python("experiments.evaluate", trained, "--n_sample", "0", "--out", tmp_path / "tables")

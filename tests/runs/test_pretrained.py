@@ -373,6 +373,7 @@ def test_stopped_while_the_start_is_scored(small_config, trained, tmp_path):
     assert_same_run(Training(config, resume=True).fit(), whole)
 
 
+@pytest.mark.slow
 def test_a_run_of_its_start_alone_is_drawn_and_reported(
     small_config, trained, data_root, tmp_path, monkeypatch
 ):
@@ -396,6 +397,7 @@ def test_without_a_validation_split_there_is_no_start_to_score(small_config, dat
     assert [line["epoch"] for line in read_metrics(run)] == [1, 2] and checkpoint.find(run, "best").step == 6
 
 
+@pytest.mark.slow
 def test_fine_tuning_a_released_model_begins_at_its_score_and_stays_there(tmp_path, monkeypatch):
     """Whole commands: six steps on new sequences of the same simulator lose at most 0.3 dB."""
     pytest.importorskip("mujoco")

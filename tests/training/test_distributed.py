@@ -42,6 +42,7 @@ def train(config: Config, run: Path, processes: int, **changes) -> subprocess.Co
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -80,6 +81,7 @@ def test_two_processes_train_as_one(small_config, tmp_path, changes):
         )
 
 
+@pytest.mark.slow
 def test_the_failure_of_one_process_ends_all(small_config, data_root, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(data_root, root)
@@ -124,6 +126,7 @@ def wait_for_step(run: Path, step: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("killed", "workers"), [(0, 1), (1, 0)])
 def test_one_of_two_is_killed_and_both_are_resumed(small_config, tmp_path, killed, workers):
     """The other ends within a minute, and the run ends with the bytes of one that was never killed."""
@@ -149,6 +152,7 @@ def test_one_of_two_is_killed_and_both_are_resumed(small_config, tmp_path, kille
     assert_same_run(run, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hung", [0, 1])
 def test_one_that_hangs_is_noticed(small_config, tmp_path, hung):
     """It neither ends nor closes its connections; with a timeout of seconds instead of minutes."""
@@ -170,6 +174,7 @@ def test_one_that_hangs_is_noticed(small_config, tmp_path, hung):
         processes[hung].communicate()
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_both_after_the_same_step(small_config, tmp_path):
     config, run, port = changed(small_config, niter=10**6), tmp_path / "run", free_port()
     processes = [start(config, run, rank, port) for rank in range(2)]
@@ -181,6 +186,7 @@ def test_a_signal_to_one_stops_both_after_the_same_step(small_config, tmp_path):
     assert all(f"svg-train: SIGTERM: stopped after step {step}, all is saved" in text for text in errors)
 
 
+@pytest.mark.slow
 def test_two_processes_begin_with_one_scored_start(small_config, tmp_path):
     """Epoch 0 has the origin's scores, and the first process alone says so."""
     origin = Training(changed(small_config, log_dir=str(tmp_path / "origin"), niter=1)).fit()
@@ -195,6 +201,7 @@ def test_two_processes_begin_with_one_scored_start(small_config, tmp_path):
     assert (line["epoch"], line["step"]) == (1, 3)
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_is_taken_over_knowingly(small_config, tmp_path):
     run = Training(changed(small_config, log_dir=str(tmp_path / "run"), niter=1)).fit()
     done = train(small_config, run, 2, resume=True)
@@ -208,6 +215,7 @@ def test_another_number_of_processes_is_taken_over_knowingly(small_config, tmp_p
     assert done.returncode == 0 and "processes: 1 up to step 3, 2 from there on" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared(small_config, tmp_path):
     done = train(small_config, tmp_path / "run", 2, batch_size=3)
     assert done.returncode != 0

@@ -128,6 +128,7 @@ def test_a_second_interrupt_leaves_at_once():
     assert process.wait(20) == 130
 
 
+@pytest.mark.slow
 def test_the_command_line(whole, tmp_path):
     """SIGTERM and a code of its own; with --resume a run begins where there is none."""
     config, run = changed(whole[0], niter=10**6), tmp_path / "run"
@@ -434,6 +435,7 @@ def test_out_of_memory(small_config):
         at_step(Training(small_config), 1, full).fit()
 
 
+@pytest.mark.slow
 def test_no_room_for_a_checkpoint(small_config):
     """The one before stays, and there is nothing half-written."""
     run = Training(changed(small_config, niter=1)).fit()

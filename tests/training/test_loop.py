@@ -25,6 +25,7 @@ from tests.support.runs import assert_same, assert_same_run, changed, weights
 from tests.support.samples import small_model
 
 
+@pytest.mark.slow
 def test_it_learns(small_config):
     config = changed(
         small_config, epoch_size=60, niter=1, feedback="feature", blend=True, tfr=0.0, max_grad_norm=1.0
@@ -96,6 +97,7 @@ def test_seed_decides_everything(small_config, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd", "muon"])
 def test_resuming_equals_never_stopping(small_config, tmp_path, optimizer):
     small_config = changed(small_config, optimizer=optimizer, tfr=1.0, tfr_decay_step=0.3, niter=3)
@@ -110,6 +112,7 @@ def test_resuming_equals_never_stopping(small_config, tmp_path, optimizer):
     assert_same_run(resumed, whole)
 
 
+@pytest.mark.slow
 def test_an_epoch_cut_by_time_goes_on_where_it_was(small_config, tmp_path, monkeypatch, capsys):
     small_config = changed(small_config, epoch_size=4, tfr=1.0, tfr_decay_step=1.0, lr_schedule="cosine")
     whole = Training(changed(small_config, log_dir=str(tmp_path / "whole"))).fit()
@@ -266,6 +269,7 @@ def test_gradient_norm_is_clipped(small_config):
     assert moved.item() == pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_time_limit_ends_the_run_and_its_schedule(small_config):
     config = changed(small_config, max_minutes=0.15, niter=10**6, epoch_size=10**6, lr_schedule="linear")
     training = Training(config)

@@ -251,6 +251,7 @@ def test_unknown_choices_are_answered_with_the_known_ones(version_2, tmp_path):
 # ----------------------------------------------------------------------------------------------------- export
 
 
+@pytest.mark.slow
 def test_every_pixel_and_number_comes_back(data_root, tmp_path, capsys):
     assert svg_data.main(["export", str(data_root), str(tmp_path / "le"), "--fps", "5"]) == 0
     assert "22 episodes written as a LeRobot data set, version v3.0" in capsys.readouterr().out

@@ -77,6 +77,7 @@ def ended(words: list[str]) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(words, process.returncode, out, errors)
 
 
+@pytest.mark.slow
 def test_a_full_dev_shm(whole, tmp_path):
     """As in a container: batches do not pass through it, nor semaphores."""
     config, run = whole[0], tmp_path / "run"
@@ -86,6 +87,7 @@ def test_a_full_dev_shm(whole, tmp_path):
     assert_same_run(run, whole[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_to_all_processes(whole, tmp_path, name):
     """Readers leave it to the training, which saves; the run ends as if it had never stopped."""
@@ -102,6 +104,7 @@ def test_a_signal_to_all_processes(whole, tmp_path, name):
     assert_same_run(run, whole[1])
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_closed_ends_no_training_under_nohup(whole, tmp_path):
     config, run = whole[0], tmp_path / "run"
     done = ended(["nohup", *acting("os.killpg(0, signal.SIGHUP)", config, run, workers=1)])
@@ -109,6 +112,7 @@ def test_a_terminal_that_is_closed_ends_no_training_under_nohup(whole, tmp_path)
     assert_same_run(run, whole[1])
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_does_not_wait_for_suspended_readers(whole, tmp_path):
     """It comes while the training waits for them."""
     act = (
@@ -121,12 +125,14 @@ def test_a_request_to_stop_does_not_wait_for_suspended_readers(whole, tmp_path):
     assert step >= 5 and f"SIGTERM: stopped after step {step}, all is saved" in done.stderr
 
 
+@pytest.mark.slow
 def test_suspended_readers_end_no_training(whole, tmp_path):
     done = ended(acting("suspend(readers); pool.PATIENCE = 0.1", whole[0], tmp_path / "run", workers=2))
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "run", whole[1])
 
 
+@pytest.mark.slow
 def test_two_trainings_together_whose_readers_are_suspended(whole, tmp_path):
     """torchrun hands a signal on; whoever waits for a reader takes part in the step after which all stop."""
     config, script = changed(whole[0], workers=1), tmp_path / "acting.py"
@@ -139,6 +145,7 @@ def test_two_trainings_together_whose_readers_are_suspended(whole, tmp_path):
     assert done.stderr.count(f"svg-train: SIGTERM: stopped after step {step}, all is saved") == 2, done.stderr
 
 
+@pytest.mark.slow
 def test_a_signal_to_torchrun_and_all_it_started(whole, tmp_path):
     config, runs, script = (
         changed(whole[0], workers=1),
@@ -166,6 +173,7 @@ def limited(files: int) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_more_readers_than_files_may_be_open(whole, tmp_path):
     words = [sys.executable, "-m", "experiments.train", *arguments(whole[0], tmp_path / "run", workers=40)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, **limited(64))
@@ -175,6 +183,7 @@ def test_more_readers_than_files_may_be_open(whole, tmp_path):
     assert done.stderr.splitlines()[-1].startswith(told) and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", [8, 16])
 def test_hardly_any_file_may_be_open(whole, tmp_path, files):
     """Whatever is opened first that cannot be: the limit is named."""

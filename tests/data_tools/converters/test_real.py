@@ -13,6 +13,7 @@ from tests.support import tfrecords
 from tests.support.places import RECORDINGS
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (RECORDINGS / "bair_sequence.npz").exists(), reason=f"no real recordings in {RECORDINGS}"
 )

@@ -26,6 +26,7 @@ def standing(**angles: float) -> np.ndarray:
     return dancer._posture(**angles)
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_workers_or_interruptions(tmp_path):
     dance.simulate(tmp_path / "one", 4, workers=1, **SMALL)
     assert dance.simulate(tmp_path / "two", 2, workers=2, **SMALL) == Report(written=2, present=0)

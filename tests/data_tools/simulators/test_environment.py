@@ -33,6 +33,7 @@ def registered():
             register()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("obs_type", ["pixels", "pixels_state", "state"])
 def test_gymnasium_finds_no_fault(task, obs_type):
@@ -70,6 +71,7 @@ def test_seeds_deal_the_same_scene_and_task_and_later_resets_others():
         assert first.sequence == second.sequence != 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_tasks_that_are_dealt_are_not_solved_and_lie_on_the_table(task):
     env = PushEnv(task=task, obs_type="state")

@@ -30,6 +30,7 @@ SMALL = {"image_width": 16, "frames": 6}
 # ------------------------------------------------------------------------------------------------------- disk
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_workers(tmp_path):
     push.simulate(tmp_path / "one", 4, workers=1, **SMALL)
     push.simulate(tmp_path / "two", 4, workers=2, **SMALL)
@@ -82,6 +83,7 @@ def test_a_rerun_completes_what_is_missing_and_nothing_else(tmp_path):
     assert sequences.items() <= sequence_files(tmp_path).items()
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_whole_sequences_and_the_same_command_continues(tmp_path):
     root, flags = (
         tmp_path / "cut",
@@ -445,6 +447,7 @@ def test_radii_hold_the_footprints_and_headings_turn_with_the_object():
 # ------------------------------------------------------------------------------------------------------ truth
 
 
+@pytest.mark.slow
 def test_truth_comes_along_and_changes_nothing_else(tmp_path):
     push.simulate(tmp_path / "plain", 4, workers=1, **SMALL)
     push.simulate(tmp_path / "told", 4, workers=2, truth=True, **SMALL)

@@ -107,6 +107,7 @@ def test_our_own_environment_with_a_policy(tmp_path):
     assert len(frames) < 20  # it got there
 
 
+@pytest.mark.slow
 def test_a_data_set_by_command_and_again(tmp_path, capsys):
     root = tmp_path / "data"
     words = ["record", str(root), "--env", STRIPES, "--state_key", ".", "--frames", "5", "--workers", "1"]
