@@ -7,8 +7,8 @@ from svg.config import ModelConfig
 from svg.models.video_predictor import VideoPredictor
 
 ODD_NAMES = (
-    "$\\frac$", "\\", "{}", "%", "a\nb", "\x1b[31m", "a" * 300, "", "\U0001f600", "_hidden", "]]>", "--><script>&", "a\0\rb",
-    "\ud800",
+    "$\\frac$", "\\", "{}", "%", "a\nb", "\x1b[31m", "a" * 300, "", "\U0001f600", "_hidden", "]]>",
+    "--><script>&", "a\0\rb", "\ud800",
 )  # fmt: skip
 """Names that runs, sequences and data sets may have."""
 
