@@ -20,7 +20,7 @@ def skimage_ssim(truth, image, data_range=1.0):
 
 
 def scipy_ssim(truth, image):
-    """11x11 Gaussian windows by convolution with SciPy: finn_ssim, tf.image.ssim, SRVP and PIQA have these."""
+    """11x11 Gaussian windows by convolution with SciPy: finn_ssim, tf.image.ssim, SRVP, PIQA."""
     axis = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
     window = np.outer(axis, axis) / axis.sum() ** 2
 
