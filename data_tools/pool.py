@@ -111,7 +111,9 @@ def _spread(
         return result.result()
 
     threads = ThreadPoolExecutor(workers)  # each waits for one process at a time
-    cut_off = True  # jobs that write are finished, unless a signal asks to stop
+    # Jobs that write are finished when another one fails. When a signal asks to stop they are not, nor when the
+    # results are no longer asked for: a signal that arrives between two of them is raised there, and seen so here.
+    cut_off = True
     try:
         _start(pool, work, workers, root)
         for worker in pool:
@@ -122,7 +124,7 @@ def _spread(
                 yield take()
         while given:
             yield take()
-    except (Exception, GeneratorExit) as error:
+    except Exception as error:
         cut_off = here is not None
         if isinstance(error, _Lost):
             raise error.reason() from None
