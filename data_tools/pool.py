@@ -111,8 +111,9 @@ def _spread(
         return result.result()
 
     threads = ThreadPoolExecutor(workers)  # each waits for one process at a time
-    # Jobs that write are finished when another one fails. When a signal asks to stop they are not, nor when the
-    # results are no longer asked for: a signal that arrives between two of them is raised there, and seen so here.
+    # Jobs that write are finished when another one fails. When a signal asks to stop they are not, nor when
+    # the results are no longer asked for: a signal that arrives between two of them is raised there, and seen
+    # so here.
     cut_off = True
     try:
         _start(pool, work, workers, root)
