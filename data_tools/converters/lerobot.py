@@ -1,4 +1,4 @@
-"""Converts LeRobot data sets (versions 3.0 and 2.1) to sequences, index included.
+"""Convert LeRobot data sets (versions 3.0 and 2.1) to sequences, index included.
 
 SOURCE is the folder of a data set, with meta/info.json. One camera is taken, whether its frames are stored as
 pictures or as videos, and each episode becomes one sequence: OUT/<split>/<episode>. The source's own splits
@@ -254,6 +254,7 @@ def _splits(info: Info, shares: tuple[float, float, float] | None) -> list[str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``svg-data lerobot``."""
     parser.add_argument("source", type=Path, help="folder of the data set, with meta/info.json")
     parser.add_argument("out", type=Path, help="data root to write")
     parser.add_argument(
@@ -276,6 +277,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Convert a data set and print what was taken and done."""
     shares = tuple(args.splits) if args.splits else None
     selection, report = convert(
         args.source,

@@ -78,10 +78,12 @@ class Info:
 
     @property
     def cameras(self) -> list[str]:
+        """The features that are pictures or videos."""
         return [name for name, feature in self.features.items() if feature.dtype in CAMERAS]
 
     @property
     def vectors(self) -> list[str]:
+        """The features that are numbers or rows of numbers."""
         return [name for name, feature in self.features.items() if feature.is_vector]
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .environment import SUCCESS, PushEnv
+from .environment import PushEnv
 from .pusher import LOW, MAX_LIFT, MAX_STEP, REACH, PushingPolicy
+from .tasks import SUCCESS
 
 CLEARANCE = 0.035  # metres from an object's edge to the hand that waits behind it
 AT_PLACE = 0.012  # metres to a place that count as there

@@ -1,4 +1,4 @@
-"""Records any Gymnasium environment that renders pictures into a data set, index included.
+"""Record any Gymnasium environment that renders pictures into a data set, index included.
 
 ENV is the name of an environment, like svg_push/Push-v0 or gym_pusht/PushT-v0; module:name imports the module
 first. Writes ROOT/<split>/<NNNNN>/ with the pictures that render() gives, the actions that were carried out
@@ -223,6 +223,7 @@ def _record_to(job: tuple[int, Path], recording: Recording) -> Report:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``svg-data record``."""
     parser.add_argument("root", type=Path, help="folder of the data set, made if it does not exist")
     parser.add_argument("--env", required=True, help="name of the environment")
     parser.add_argument(
@@ -254,6 +255,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Record episodes and print what was done."""
     try:
         json.loads(args.env_args).items()
     except (ValueError, AttributeError):

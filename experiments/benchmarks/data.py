@@ -212,7 +212,7 @@ def measure_reading(folder: Path, repeats: int) -> list[Row]:
 
 
 def measure_opening(folder: Path, repeats: int) -> Row:
-    """Opening a data set of BAIR's size, whose frames are not there, as a Dataset."""
+    """Measure opening a data set of BAIR's size, whose frames are not there, as a Dataset."""
     from svg.sequences import SequenceDataset
 
     write_linked_index(folder, BAIR_SEQUENCES)

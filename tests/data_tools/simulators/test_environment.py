@@ -15,10 +15,11 @@ from gymnasium.envs.registration import namespace  # noqa: E402
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
 from data_tools.simulators import register  # noqa: E402
-from data_tools.simulators.environment import SUCCESS, TASKS, PushEnv  # noqa: E402
+from data_tools.simulators.environment import PushEnv  # noqa: E402
 from data_tools.simulators.policies import PushThrough  # noqa: E402
 from data_tools.simulators.push import simulate_sequence  # noqa: E402
 from data_tools.simulators.pusher import REACH  # noqa: E402
+from data_tools.simulators.tasks import SUCCESS, TASKS  # noqa: E402
 from data_tools.truth import FIRST_OBJECT  # noqa: E402
 from tests.support.places import ROOT  # noqa: E402
 
