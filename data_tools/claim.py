@@ -30,7 +30,7 @@ def claimed(root: Path, recipe_file: str, recipe: dict[str, Any], shared: bool =
     Meanwhile nobody else writes there, and all that is there was made by the same recipe. The recipe is kept
     in ``<root>/<recipe_file>``; leftovers of an interrupted run of it are removed. With `shared`, other runs
     of the recipe that share the root may write there at the same time, and leftovers stay: they may be
-        theirs.
+    theirs.
 
     Raises `InputError` if the root was made by another recipe, holds sequences of unknown origin, or is being
     written by another process; nothing is lost then.

@@ -1,8 +1,8 @@
 """Fill data roots: what every converter and simulator does beside reading its source.
 
 A writer is a function that is given one job, such as a file to convert, and writes its sequences. `fill_root`
-does the rest: it takes the folder for this recipe, runs the jobs in processes with a progress bar, lists what
-was left out, and writes the index.
+does the rest: it claims the folder for this recipe, runs the jobs in processes with a progress bar, lists
+what was left out, and writes the index.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def fill_root(
 ) -> Report:
     """Fill a data root by doing all jobs, and index it.
 
-    One shard of several does every so many-th job and indexes nothing: the same command without a shard, when
+    One shard of several does every N-th job and indexes nothing: the same command without a shard, when
     all are through, finds every sequence there and writes the index.
 
     Args:
@@ -235,8 +235,8 @@ def assign_splits(sequences: int, shares: Sequence[float]) -> list[str]:
     """Return the split of each sequence 0, 1, 2, ...
 
     The first sequences go to one split each, until every split with a share has one; each later sequence goes
-    to the split that lacks most of its share. So the numbers are right to within one sequence, and a longer
-    list begins with the shorter one.
+    to the split that lacks most of its share. So beyond the first few the numbers are right to within one
+    sequence, and a longer list begins with the shorter one.
     """
     targets = np.array(shares)
     counts = np.zeros(len(targets))

@@ -209,7 +209,7 @@ class _Run:
 
     @property
     def computed(self) -> str:
-        """What computed, in words."""
+        """The device, precision and code that computed the scores, in words."""
         words = f"{self.model.precision} on {self.model.device.type}"
         if self.options.scorer == "skimage":
             words += f"; PSNR and SSIM by scikit-image {version('scikit-image')}"

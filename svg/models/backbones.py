@@ -49,7 +49,7 @@ def level_channels(backbone: str, image_width: int, width: float, grid: int) -> 
 class Encoder(nn.Module):
     """Frames [B,T,C,H,W] in [0,1] -> features [B,T,g_dim] or [B,T,g_dim,grid,grid], and skips.
 
-    Skips are the outputs of the levels.     VGG levels are 3x3 convolutions and max-pooling by two, a DCGAN
+    Skips are the outputs of the levels. VGG levels are 3x3 convolutions and max-pooling by two, a DCGAN
     level is one 4x4 convolution of stride two. Skips [B,K,C,h,w] are those of K source frames: the first
     `sources` of each clip, or the last ``-sources``.
     """

@@ -208,7 +208,7 @@ def hold_last(x: Tensor, length: int) -> Tensor:
 def warp(frames: Tensor, flow: Tensor) -> Tensor:
     """Sample `frames` [B,K,C,H,W] at each pixel's place plus `flow` [B,K,2,H,W], bilinear.
 
-    The flow is in pixels to the right and down.     Beyond the border it is the border's value. This is the
+    The flow is in pixels to the right and down. Beyond the border it is the border's value. This is the
     backward flow of spatial transformers (Jaderberg et al. 2015, equation 5).
     """
     height, width = frames.shape[-2:]

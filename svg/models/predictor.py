@@ -130,8 +130,8 @@ class Predictor(nn.Module, ABC):
     def adopt(self, weights: dict[str, Tensor], origin: ModelConfig) -> tuple[float, list[str]]:
         """Take over each piece of another model's `weights` that has the same shape here.
 
-        `origin` is the configuration of the other model.         Return the share of all numbers that were
-        taken over, and the names of the pieces that keep their own.
+        `origin` is the configuration of the other model. Return the share of all numbers that were taken
+        over, and the names of the pieces that keep their own.
         """
         taken = 0
         total = 0
@@ -175,14 +175,17 @@ class Predictor(nn.Module, ABC):
     ) -> Array:
         """Return the "pred" videos [S,B,n_future,C,H,W], float32 in [0,1]: own predictions are fed back.
 
-        Args: past: the observed frames [B,n_past,C,H,W], uint8 or float in [0,1]. conditions:
-            [B,>=n_past+n_future-1,D] in the data's own units, from the first observed frame on, those of
-                the future included. For positions that nobody knows yet see `svg.integrate_positions`. Poses
-                are pictures like `past`. None for a model without conditions.
-            n_future: frames to predict. n_samples: futures of each clip, S. generator: the source of the
-            latents. seed: the same as a number. The futures of clip b then depend on (seed, b) alone: they
-            are those that
-                `svg.evaluate` samples of sequence b.
+        Args:
+            past: the observed frames [B,n_past,C,H,W], uint8 or float in [0,1].
+            conditions: [B,>=n_past+n_future-1,D] in the data's own units, from the first observed frame on,
+                those of the future included. For positions that nobody knows yet see
+                `svg.integrate_positions`. Poses are pictures like `past`. None for a model without
+                conditions.
+            n_future: frames to predict.
+            n_samples: futures of each clip, S.
+            generator: the source of the latents.
+            seed: the same as a number. The futures of clip b then depend on (seed, b) alone: they are those
+                that `svg.evaluate` samples of sequence b.
             latent: ``sampled`` from the prior, or its ``mean``, with which there is one future.
 
         Arrays and tensors are taken, of a batch or of one clip without B, with channels first or last, on any

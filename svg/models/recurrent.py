@@ -66,7 +66,7 @@ class LSTM(nn.Module):
 class ConvLSTM(nn.Module):
     """Convolution and convolutional LSTM, [B,T,input,h,w] -> [B,T,hidden,h,w].
 
-    The LSTM is that of Shi et al. 2015 without peepholes.     All gates of a layer are one convolution over
+    The LSTM is that of Shi et al. 2015 without peepholes. All gates of a layer are one convolution over
     [input, hidden]. Over a sequence, the input's part of it is computed for all steps at once and only the
     hidden part goes step by step.
     """

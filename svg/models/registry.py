@@ -22,10 +22,10 @@ def accept(config: Any) -> None:
 class ModelEntry:
     """A model that can be chosen, and what it needs of the configuration.
 
-    Args: predictor: its class, a `svg.models.predictor.Predictor`, as ``package.module:Class``. It is
-        imported when a
-            model is made and called with the `svg.config.ModelConfig` and the mean and standard deviation of
-            the conditions.
+    Args:
+        predictor: its class, a `svg.models.predictor.Predictor`, as ``package.module:Class``. It is imported
+            when a model is made, and called with the `svg.config.ModelConfig` and the mean and standard
+            deviation of the conditions.
         families: the families of flags in `ModelConfig` that it uses. Flags of no family are every model's.
         takes_poses: its conditions are poses, pictures of a person's skeleton, instead of numbers.
         widths: widths of square frames that it takes; empty for frames of any height and width.

@@ -268,7 +268,7 @@ class Training:
             self._log_and_save(metrics, timing)
 
     def _log_and_save(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
-        """Write the epoch's metrics, the best weights and, at the end, the last checkpoint.
+        """Write the epoch's metrics, the best weights and then the checkpoint to resume from.
 
         A resumed run repeats whatever was cut off in between.
         """
