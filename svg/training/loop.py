@@ -63,7 +63,7 @@ class Training:
         mean, std = self.training_data.condition_mean, self.training_data.condition_std
         self.learner = Learner(self.config, mean, std, self.device, self.world, shard)
         self.progress = self._restore(last, changes)
-        self._resumed_from = None if last is None else last.step
+        self._last_saved_step = None if last is None else last.step
         self._pending: deque[StepReport] = deque()
         self.recorder = faults.StepRecorder(self.learner, self.progress, self.batches.clips_of)
         self.clock = Clock(train, self.progress, self.world)
@@ -120,7 +120,7 @@ class Training:
 
     def _check_still_last(self) -> None:
         last = checkpoint.find_any(self.run, "last")
-        if (last.step if last else None) != self._resumed_from:
+        if (last.step if last else None) != self._last_saved_step:
             raise InputError(
                 f"{self.run}: another process has trained there since; begin again with --resume"
             )
@@ -141,7 +141,7 @@ class Training:
                 tell(console.nothing_left(self.run, self.progress))
             return
         self._begin()
-        if self._resumed_from is None and self.config.train.init_from and self.validation is not None:
+        if self._last_saved_step is None and self.config.train.init_from and self.validation is not None:
             self._finish_epoch(None, self._score_or_stop())  # "epoch 0", which the others have to beat
         while self._is_work_left():
             settings = self._train_epoch(batches)
@@ -163,7 +163,7 @@ class Training:
     def _begin(self) -> None:
         """Bring the run folder to the state of the last checkpoint, and print what is trained."""
         if self.world.is_main:
-            metrics_log.truncate(self.run, -1 if self._resumed_from is None else self._resumed_from)
+            metrics_log.truncate(self.run, -1 if self._last_saved_step is None else self._last_saved_step)
             checkpoint.remove_after(self.run, self.progress.step)
             checkpoint.save_config(self.run, self.config)
             fingerprint.write(self.run, self._fingerprints)
@@ -178,6 +178,8 @@ class Training:
         train = self.config.train
         progress = self.progress
         first = progress.step
+        # With sums left over, this epoch was stopped: even after its last step, when only its scores were
+        # missing.
         epoch = (first - 1 if progress.sums.steps else first) // train.epoch_size
         end = (epoch + 1) * train.epoch_size
         settings = schedules.settings_of(train, epoch, self._learning_rate(max(first - 1, 0)))
@@ -292,4 +294,4 @@ class Training:
         if self.world.is_main:
             self.learner.save(self.run, self.progress)
         self.clock.note_save()
-        self._resumed_from = self.progress.step
+        self._last_saved_step = self.progress.step
