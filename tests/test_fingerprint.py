@@ -188,6 +188,7 @@ def test_checksums_by_hand(tmp_path, monkeypatch):
     assert contents == "".join(f"{zlib.crc32(data):08x}" for data in expected) + 2 * "missing."
 
 
+@pytest.mark.slow
 def test_scores_of_changed_frames_are_taken_anew(squares, capsys):
     """`--reuse` looks at the files, too; what earlier releases noted is compared as it was noted."""
     run = Training(squares).fit()

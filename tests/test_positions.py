@@ -219,6 +219,7 @@ def run(sideways, tmp_path_factory):
     ).fit()
 
 
+@pytest.mark.slow
 def test_scores_say_what_predictions_were_given(run, capsys, tmp_path):
     scores = {}
     for flags, name, words in (

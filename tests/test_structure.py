@@ -115,6 +115,7 @@ print(module.__name__, *(warning.message for warning in told if warning.category
     assert done.stdout == f"{new}; svg.{old} is now {new}\n"
 
 
+@pytest.mark.slow
 def test_public_names():
     code = "import svg; print(*sorted(type(getattr(svg, name)).__name__ for name in svg.__all__))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -50,6 +50,7 @@ def rewrite(folder: Path, frames=None, actions=None, positions=None) -> None:
     build_index(folder.parent.parent)
 
 
+@pytest.mark.slow
 def test_a_sound_data_set_has_no_problem(root, tmp_path, capsys):
     assert svg_data.main(["check", str(root), "--workers", "2"]) == 0
     assert capsys.readouterr().out == f"{root}: no problem in 8 sequences, 112 frames\n"
@@ -157,6 +158,7 @@ def test_a_set_whose_axis_is_inverted_is_told_once(tmp_path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sequences", [5, 10, 25])
 def test_unrelated_smooth_columns_raise_no_alarm(sequences):
     """Slow wanderings agree or disagree in sign for long stretches by chance."""

@@ -56,6 +56,7 @@ def items(root: Path, split: str) -> list[dict]:
     return [SequenceDataset(root, split, 5)[number] for number in range(len(SequenceDataset(root, split, 5)))]
 
 
+@pytest.mark.slow
 def test_the_message_of_the_training_leads_to_a_training(root, tmp_path, capsys):
     flags = [*TINY.split(), "--log_dir", str(tmp_path / "run"), "--data_root"]
     assert train.main([*flags, str(root)]) == 2

@@ -90,6 +90,7 @@ def test_names_from_files_cannot_command_the_terminal(data):
     assert done.stdout.startswith("\\x1b]0;owned\\x07: café \\x9b31m (data, folders)\n")
 
 
+@pytest.mark.slow
 def test_letters_that_the_terminal_lacks_are_written_out(data):
     run("index data --source café", data)
     done = subprocess.run(

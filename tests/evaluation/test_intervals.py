@@ -22,6 +22,7 @@ def test_interval_against_scipy():
         assert (low[column], high[column]) == pytest.approx((expected.low, expected.high), abs=0.05)
 
 
+@pytest.mark.slow
 def test_interval_covers_the_mean():
     random = np.random.default_rng(1)
     inside = 0

@@ -192,6 +192,7 @@ def test_mistakes_are_one_line(flags, expected, capsys, monkeypatch):
     assert capsys.readouterr().err == f"svg-benchmark: {expected}\n"
 
 
+@pytest.mark.slow
 def test_a_measurement_that_fails_says_why(tmp_path):
     from experiments.benchmarks.model import take_turns
 

@@ -210,6 +210,7 @@ def test_render(run, tmp_path, capsys):
     assert (tmp_path / "test_sequence_3.gif").exists()
 
 
+@pytest.mark.slow
 def test_plot_overlays_runs(run, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(run, other)

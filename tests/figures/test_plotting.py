@@ -303,6 +303,7 @@ def test_figures_of_a_run_are_not_written_through_a_link(runs, tmp_path, capsys)
     assert "figures: is a link" in capsys.readouterr().err and not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.slow
 def test_old_calls(tmp_path):
     """With a file and a form, and with a path alone."""
     for number, (draw, what) in enumerate(

@@ -190,6 +190,7 @@ window.addEventListener("load", () => setTimeout(() => {
 </script>"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 @pytest.mark.parametrize("width", [360, 390, 720, 1280])
 def test_on_screens_of_all_sizes(width, tmp_path):

@@ -135,6 +135,7 @@ def test_a_folder_in_the_place_of_a_file(trained, data_root, tmp_path, monkeypat
     assert f"{out}: is a folder, expected the name of a file" in the_line(capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_written(trained, tmp_path):
     words = python("experiments.evaluate", trained, "--n_sample", "0")
     done = ended(under([f"--bind {trained} {trained}", f"-o remount,ro,bind {trained}"], words))
@@ -217,6 +218,7 @@ def test_two_commands_that_take_a_released_model_at_once(tmp_path, monkeypatch, 
     assert [path.name for path in tmp_path.iterdir()] == ["push-sim"]
 
 
+@pytest.mark.slow
 def test_several_processes_take_a_released_model_at_once(tmp_path):
     code = "from experiments.command import take_released; take_released('push-sim')"
     others = [

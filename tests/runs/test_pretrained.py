@@ -323,6 +323,7 @@ def test_the_start_is_scored_and_is_the_best_until_an_epoch_beats_it(
     assert "stays the best checkpoint; try a lower --lr (found 0.002)" in printed[-1]
 
 
+@pytest.mark.slow
 def test_a_training_that_improves_says_nothing_of_its_start(small_config, trained, capsys):
     run = Training(tuning(small_config, trained, feedback="feature", tfr=0.0, epoch_size=20)).fit()
     start, *lines = read_metrics(run)
@@ -330,6 +331,7 @@ def test_a_training_that_improves_says_nothing_of_its_start(small_config, traine
     assert checkpoint.find(run, "best").step > 0 and "did not improve" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_start_goes_on_without_the_origin(
     small_config, trained, tmp_path, monkeypatch
 ):

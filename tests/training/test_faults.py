@@ -157,6 +157,7 @@ def test_the_command_line(whole, tmp_path):
 # ---------------------------------------------------------------------------------------- damaged checkpoints
 
 
+@pytest.mark.slow
 def test_the_checkpoint_before_a_damaged_one(whole, tmp_path, capsys):
     config, run = changed(whole[0], log_dir=str(tmp_path / "run")), tmp_path / "run"
     Training(config).fit()
@@ -407,6 +408,7 @@ def test_faults_while_others_read(small_config, monkeypatch, fault):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_killed(small_config):
     run = Training(changed(small_config, niter=1)).fit()
     training = Training(changed(small_config, workers=2, epoch_size=3, niter=100), resume=True)

@@ -87,6 +87,7 @@ def test_a_run_folder(small_config):
     np.testing.assert_allclose(model.condition_mean, info.mean, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_seed_decides_everything(small_config, tmp_path):
     one = Training(changed(small_config, log_dir=str(tmp_path / "one"))).fit()
     again = Training(changed(small_config, log_dir=str(tmp_path / "again"))).fit()
@@ -161,6 +162,7 @@ def test_time_that_scoring_takes_counts(small_config, monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_killed_before_or_between_checkpoints(small_config, tmp_path, monkeypatch):
     whole = Training(changed(small_config, log_dir=str(tmp_path / "whole"))).fit()
     config = changed(small_config, log_dir=str(tmp_path / "parts"))

@@ -58,6 +58,7 @@ def test_bair_cameras_and_validation_shards(softmotion, tmp_path):
     np.testing.assert_array_equal(first, bair_sequence(1)[0]["image_main"])
 
 
+@pytest.mark.slow
 def test_bair_does_not_depend_on_workers(softmotion, tmp_path):
     bair.convert(softmotion, tmp_path / "1", workers=1)
     bair.convert(softmotion, tmp_path / "2", workers=2)

@@ -266,6 +266,7 @@ def test_every_pixel_and_number_comes_back(data_root, tmp_path, capsys):
             np.testing.assert_array_equal(conditions, conditions_back)
 
 
+@pytest.mark.slow
 def test_the_statistics_are_those_of_all_numbers(data_root, tmp_path):
     export_lerobot(data_root, tmp_path / "le", fps=5)
     table = pq.read_table(tmp_path / "le/data/chunk-000/file-000.parquet")

@@ -65,6 +65,7 @@ def test_real_bair_sequence_from_tfrecord_to_dataset(tmp_path):
             np.testing.assert_array_equal(item["conditions"], recording["action"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (RECORDINGS / "bridge_rlds").exists(), reason=f"no real recordings in {RECORDINGS}")
 def test_real_bridge_episodes_train_and_render(tmp_path, capsys):
     """The genuine RLDS file is converted, sound, packed, trained on and rendered; 10 frames an episode."""
@@ -81,6 +82,7 @@ def test_real_bridge_episodes_train_and_render(tmp_path, capsys):
     assert load_config(run).model.condition_dim == 14
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (RECORDINGS / "dance_sequences.npz").exists(), reason=f"no real recordings in {RECORDINGS}"
 )

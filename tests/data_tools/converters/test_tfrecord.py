@@ -307,6 +307,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
             list(read_records(path))
 
 
+@pytest.mark.slow
 def test_looking_for_the_next_record_takes_no_longer_than_there_is_to_look_at(shard, tmp_path):
     """Thousands of damaged lengths between sound ones; and a megabyte in which each place may be a length."""
     sound = tfrecords.record(b"abcd")
