@@ -1,4 +1,4 @@
-"""The simulated robot as an environment in the form of Gymnasium: ``gymnasium.make("svg_push/Push-v0")``.
+"""The simulated robot as an environment in the form of Gymnasium: `PushEnv`.
 
 `PushEnv` also works without the package gymnasium. It knows three tasks: ``reach`` (the hand goes to a
 place), ``push`` (one object goes to a place) and ``push_many`` (several objects go to places of their own).

@@ -115,6 +115,8 @@ def _environment(name: str, arguments: str) -> Any:
         raise InputError(
             "gymnasium: not installed, and recording needs it; run `pip install 'svg-push[sim]'`"
         ) from None
+    from . import registration  # noqa: F401 our own environment
+
     module, _, rest = name.rpartition(":")
     namespace = rest.partition("/")[0] if "/" in rest else ""
     try:

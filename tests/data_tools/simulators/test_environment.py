@@ -11,10 +11,8 @@ import pytest
 pytest.importorskip("mujoco")
 gymnasium = pytest.importorskip("gymnasium")
 
-from gymnasium.envs.registration import namespace  # noqa: E402
 from gymnasium.utils.env_checker import check_env  # noqa: E402
 
-from data_tools.simulators import register  # noqa: E402
 from data_tools.simulators.environment import PushEnv  # noqa: E402
 from data_tools.simulators.policies import PushThrough  # noqa: E402
 from data_tools.simulators.push import simulate_sequence  # noqa: E402
@@ -23,15 +21,7 @@ from data_tools.simulators.tasks import SUCCESS, TASKS  # noqa: E402
 from data_tools.truth import FIRST_OBJECT  # noqa: E402
 from tests.support.places import ROOT  # noqa: E402
 
-ID = "svg_push/Push-v0"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def registered():
-    """Register the environment where the package is not installed, as its entry point would."""
-    if ID not in gymnasium.registry:
-        with namespace("svg_push"):
-            register()
+ID = "data_tools.simulators.registration:svg_push/Push-v0"
 
 
 @pytest.mark.slow

@@ -8,12 +8,11 @@ import pytest
 pytest.importorskip("mujoco")
 gymnasium = pytest.importorskip("gymnasium")
 
-from gymnasium.envs.registration import namespace
 
 from data_tools import __main__ as svg_data
 from data_tools import layout, tables
 from data_tools.errors import InputError
-from data_tools.simulators import record, register
+from data_tools.simulators import record, registration
 from data_tools.simulators.environment import PushEnv
 from data_tools.simulators.record import Recording, record_episode
 from tests.support.recordings import contents
@@ -59,9 +58,7 @@ def forty(env):
 
 @pytest.fixture(autouse=True, scope="module")
 def registered():
-    if PUSH not in gymnasium.registry:
-        with namespace("svg_push"):
-            register()
+    assert PUSH in registration.gymnasium.registry
     if "svg_test/Stripes-v0" not in gymnasium.registry:
         for kind in (Stripes, Broken):
             place = f"{__name__}:{kind.__name__}"
