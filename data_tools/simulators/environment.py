@@ -9,14 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..truth import SHADOW
+from .push import make_scene
 from .pusher import (
     ACTION_LIMITS,
     OBJECTS,
     REACH,
-    Pusher,
-    PushingPolicy,
 )
-from .raycast import Camera, Renderer, random_light
+from .raycast import Camera
 from .tasks import SUCCESS, TASKS, Dealer, checked_place, unit
 
 try:
@@ -188,17 +187,9 @@ class PushEnv(_Base):
     # ------------------------------------------------------------------------------------------------ a scene
 
     def _build(self, number: int) -> None:
-        """Make the scene of a sequence as `simulate_sequence` does.
-
-        The light is drawn after the policy's first goal.
-        """
-        generator = np.random.default_rng([self.scenes, number])
+        """Make the scene of a sequence of the data set."""
         self.sequence = number
-        self.simulator = Pusher(generator)
-        PushingPolicy(self.simulator, generator)
-        light = random_light(generator)
-        model, data, surfaces = self.simulator.model, self.simulator.data, self.simulator.surfaces
-        self._renderer = Renderer(model, data, surfaces, self.image_width, self.camera, light)
+        self.simulator, _, self._renderer = make_scene(self.scenes, number, self.image_width)
         self._labels = self.simulator.labels
 
     def _begin(self, options: dict[str, Any]) -> None:

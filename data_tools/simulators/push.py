@@ -19,6 +19,7 @@ import argparse
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -42,6 +43,10 @@ from ..errors import InputError
 from ..layout import SIMULATED_PUSHING
 from ..pool import add_workers_argument, check_workers
 from ..truth import SHADOW, Truth, write_truth
+
+if TYPE_CHECKING:
+    from .pusher import Pusher, PushingPolicy
+    from .raycast import Renderer
 
 RECIPE_FILE = "simulation.json"
 VERSION = 1  # of the simulator: another one writes other bytes from the same seed
@@ -88,10 +93,11 @@ class Simulation:
     truth: Truth | None = None
 
 
-def simulate_sequence(
-    seed: int, number: int, frames: int, image_width: int, with_truth: bool = False
-) -> Simulation:
-    """Simulate one sequence; see `simulate` for the arguments."""
+def make_scene(seed: int, number: int, image_width: int) -> "tuple[Pusher, PushingPolicy, Renderer]":
+    """Make the scene of a sequence: its physics, the policy that moves the hand, and its pictures.
+
+    All three draw from one generator in this order, so that the light follows the policy's first goal.
+    """
     from .pusher import Pusher, PushingPolicy
     from .raycast import Renderer, random_light
 
@@ -99,12 +105,20 @@ def simulate_sequence(
     pusher = Pusher(generator)
     policy = PushingPolicy(pusher, generator)
     light = random_light(generator)
-    renderer = Renderer(pusher.model, pusher.data, pusher.surfaces, image_width, light=light)
+    return pusher, policy, Renderer(pusher.model, pusher.data, pusher.surfaces, image_width, light=light)
+
+
+def simulate_sequence(
+    seed: int, number: int, frames: int, image_width: int, with_truth: bool = False
+) -> Simulation:
+    """Simulate one sequence; see `simulate` for the arguments."""
+    pusher, policy, renderer = make_scene(seed, number, image_width)
+    geom_labels = pusher.labels
     images, actions, positions, places = [], [], [], []
     segmentation, poses = [], []
     for time in range(frames):
         if with_truth:
-            image, labels = renderer.render_with_labels(pusher.data, pusher.labels, SHADOW)
+            image, labels = renderer.render_with_labels(pusher.data, geom_labels, SHADOW)
             images.append(image)
             segmentation.append(labels)
             poses.append(pusher.object_poses)

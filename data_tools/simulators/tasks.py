@@ -68,10 +68,11 @@ class Dealer:
                 chosen[number] = place
             if len(chosen) == count:
                 break
-        for number in self._generator.permutation(len(self._objects)).tolist():
-            place = self._object_goal(number, chosen, careful=False)
-            if len(chosen) < count and number not in chosen and place is not None:  # a crowded scene
-                chosen[number] = place
+        if len(chosen) < count:  # a crowded scene
+            for number in self._generator.permutation(len(self._objects)).tolist():
+                place = self._object_goal(number, chosen, careful=False)
+                if len(chosen) < count and number not in chosen and place is not None:
+                    chosen[number] = place
         return Goal(task, tuple(chosen), np.array(list(chosen.values())))
 
     def _hand_goal(self) -> np.ndarray:
