@@ -172,6 +172,14 @@ def _list_left_out(folder: Path, lines: list[str]) -> None:
         path.unlink(missing_ok=True)
 
 
+def print_selection(camera: str, actions: Sequence[str], states: Sequence[str]) -> None:
+    """Print which features a converter took, and how to choose others."""
+    tell(
+        f"camera {camera}, actions {' '.join(actions) or 'none'}, "
+        f"states {' '.join(states) or 'none'} (choose with --camera, --action_key, --state_key)"
+    )
+
+
 def print_report(out: Path, roots: Iterable[Path], report: Report, verb: str = "written") -> None:
     """Print what was done in `out`, and what each of its data roots holds now."""
     for line in report.left_out:

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..command import tell
 from ..conversion import (
     DEFAULT_SHARES,
     WHOLE,
@@ -28,6 +27,7 @@ from ..conversion import (
     check_shares,
     fill_root,
     print_report,
+    print_selection,
 )
 from ..errors import InputError
 from ..files import natural_key
@@ -294,8 +294,5 @@ def run(args: argparse.Namespace) -> None:
         args.skip_damaged,
         shard=args.shard,
     )
-    tell(
-        f"camera {selection.camera}, actions {' '.join(selection.actions) or 'none'}, "
-        f"states {' '.join(selection.states) or 'none'} (choose with --camera, --action_key, --state_key)"
-    )
+    print_selection(selection.camera, selection.actions, selection.states)
     print_report(args.out, [args.out], report)
