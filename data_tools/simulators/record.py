@@ -1,19 +1,20 @@
 """Record any Gymnasium environment that renders pictures into a data set, index included.
 
 ENV is the name of an environment, like svg_push/Push-v0 or gym_pusht/PushT-v0; module:name imports the module
-first. Writes ROOT/<split>/<NNNNN>/ with the pictures that render() gives, the actions that were carried out
-between them and, with --state_key, numbers of the observation. Actions are random, or those of --policy
-module:name, a class or function that is given the environment and returns what maps an observation to an
-action. An episode depends on the seed and its number only. Started again with the same settings, an
-interrupted recording continues; a larger --episodes adds to what is there.
+first, which may be a file in the current folder. Writes ROOT/<split>/<NNNNN>/ with the pictures that render()
+gives, the actions that were carried out between them and, with --state_key, numbers of the observation.
+Actions are random, or those of --policy module:name, a class or function that is given the environment and
+returns what maps an observation to an action. An episode depends on the seed and its number only. Started
+again with the same settings, an interrupted recording continues; a larger --episodes adds to what is there.
 """
 
 import argparse
 import importlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class Recording:
         frames: most frames of an episode; it is shorter where the environment ends it.
         state_key: key of the observation whose numbers are the positions; "." is the observation itself, ""
             none.
+        state_columns: which of these numbers, counted from 0; all if empty.
         seed: episode n depends on (seed, n) only.
         image_width, fit: see `images.fit_picture`.
     """
@@ -66,6 +68,7 @@ class Recording:
     hold: int = 1
     frames: int = 30
     state_key: str = ""
+    state_columns: tuple[int, ...] = ()
     seed: int = 0
     image_width: int = 64
     fit: str = "crop"
@@ -77,6 +80,7 @@ def record_episode(recording: Recording, number: int) -> tuple[np.ndarray, np.nd
     The last action is the one that would have followed. Raises `InputError` for what cannot be recorded,
     whatever the environment or the policy raises among it.
     """
+    # Made anew for each episode: some keep things over a reset, as PushT does the last action that it draws.
     env = _environment(recording.env, recording.env_args)
     try:
         return _record(env, recording, number)
@@ -85,10 +89,14 @@ def record_episode(recording: Recording, number: int) -> tuple[np.ndarray, np.nd
     except Exception as error:
         kind = type(error).__name__
         raise InputError(f"--env: {recording.env}: {kind}: {_one_line(error)} (episode {number})") from error
+    finally:
+        env.close()
 
 
 def _record(env: Any, recording: Recording, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     seed = int(np.random.SeedSequence([recording.seed, number]).generate_state(1)[0])
+    # Some ignore the seed of a reset, as Meta-World does, and draw from this generator all the same.
+    env.unwrapped.np_random = np.random.default_rng(seed)
     observation, _ = env.reset(seed=seed)
     env.action_space.seed(seed)
     policy = _policy(recording, env)
@@ -98,7 +106,7 @@ def _record(env: Any, recording: Recording, number: int) -> tuple[np.ndarray, np
         images.append(_picture(env, recording))
         actions.append(np.array(policy(observation), np.float32).ravel())
         if recording.state_key:
-            states.append(_state(observation, recording.state_key))
+            states.append(_state(observation, recording))
         if ended or len(images) == recording.frames:
             break
         observation, _, terminated, truncated, _ = env.step(actions[-1].reshape(env.action_space.shape))
@@ -106,9 +114,8 @@ def _record(env: Any, recording: Recording, number: int) -> tuple[np.ndarray, np
     return np.stack(images), np.stack(actions), np.stack(states) if states else None
 
 
-@lru_cache(maxsize=1)
 def _environment(name: str, arguments: str) -> Any:
-    """Make an environment, once in each process. Raises `InputError`."""
+    """Make an environment. Raises `InputError`."""
     try:
         import gymnasium
     except ImportError:
@@ -167,13 +174,17 @@ def _picture(env: Any, recording: Recording) -> np.ndarray:
     return fit_picture(Image.fromarray(picture), recording.image_width, recording.fit)
 
 
-def _state(observation: Any, key: str) -> np.ndarray:
+def _state(observation: Any, recording: Recording) -> np.ndarray:
+    key, columns = recording.state_key, recording.state_columns
     try:
-        values = observation if key == "." else observation[key]
-        return np.array(values, np.float32).ravel()
+        values = np.array(observation if key == "." else observation[key], np.float32).ravel()
     except (KeyError, IndexError, TypeError, ValueError):
         names = ", ".join(observation) if isinstance(observation, dict) else "an array: give `.`"
         raise InputError(f"--state_key: found {key}, expected one of the observation's: {names}") from None
+    beyond = [column for column in columns if not 0 <= column < len(values)]
+    if beyond:
+        raise InputError(f"--state_columns: found {beyond[0]}, expected 0 to {len(values) - 1}")
+    return values[list(columns)] if columns else values
 
 
 def _one_line(error: Exception) -> str:
@@ -203,7 +214,9 @@ def record(
     ):
         if value < least:
             raise InputError(f"{flag}: found {value}, expected {least} or more")
-    _environment(recording.env, recording.env_args)  # before anything is written
+    if recording.state_columns and not recording.state_key:
+        raise InputError("--state_columns: expected --state_key beside it, the numbers to choose from")
+    _environment(recording.env, recording.env_args).close()  # complains before anything is written
     recipe = {"converter": "record", "version": 1, "splits": shares, **asdict(recording)}
     jobs = [
         (number, Path(root) / split / f"{number:05d}")
@@ -243,6 +256,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="of the observation, to store as positions; `.` is all of it (default: none)",
     )
+    parser.add_argument(
+        "--state_columns",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="which of these numbers, counted from 0 (default: all)",
+    )
     parser.add_argument("--episodes", type=int, default=200, help="how many in all (default: %(default)s)")
     parser.add_argument(
         "--frames", type=int, default=30, help="most frames of an episode (default: %(default)s)"
@@ -264,6 +285,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(
             f'--env_args: found {args.env_args}, expected JSON like {{"task": "reach"}}'
         ) from None
+    if "" not in sys.path:
+        sys.path.append("")  # modules of --env and --policy in the current folder
     recording = Recording(
         args.env,
         args.env_args,
@@ -271,6 +294,7 @@ def run(args: argparse.Namespace) -> None:
         args.hold,
         args.frames,
         args.state_key,
+        tuple(args.state_columns),
         args.seed,
         args.image_width,
         args.fit,

@@ -1,4 +1,4 @@
-"""The notebook in examples/ runs from its first to its last cell."""
+"""The notebooks in examples/ run from their first to their last cell."""
 
 import json
 import re
@@ -8,31 +8,39 @@ import pytest
 
 from tests.support.places import ROOT
 
-NOTEBOOK = ROOT / "examples" / "push.ipynb"
 nbformat = pytest.importorskip("nbformat")
 
 
-def read_notebook():
-    return nbformat.read(NOTEBOOK, as_version=4)
-
-
-def test_notebook_is_valid_and_without_outputs():
-    notebook = read_notebook()
+def read_notebook(name):
+    notebook = nbformat.read(ROOT / "examples" / name, as_version=4)
     nbformat.validate(notebook)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert len(cells) >= 5
-    assert not [cell for cell in cells if cell.outputs or cell.execution_count]
+    return notebook
 
 
-@pytest.mark.slow
-def test_notebook_runs(tmp_path, monkeypatch):
-    """Planning comes nearer to its goal: the error of the best plan falls to less than half."""
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook):
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def printed(notebook):
+    return "".join(output.get("text", "") for output in outputs(notebook))
+
+
+def pictures(notebook):
+    return [output for output in outputs(notebook) if "image/png" in output.get("data", {})]
+
+
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+    """Return a function that executes a notebook of examples/ with this Python, in an empty folder."""
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     pytest.importorskip("mujoco")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    notebook = read_notebook()
     kernel = {
         "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
         "display_name": "",
@@ -42,9 +50,50 @@ def test_notebook_runs(tmp_path, monkeypatch):
     (tmp_path / "kernels" / "this").mkdir(parents=True)
     (tmp_path / "kernels" / "this" / "kernel.json").write_text(json.dumps(kernel))
     resources = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=300, kernel_name="this", resources=resources).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    printed = "".join(output.get("text", "") for output in outputs)
-    errors = [float(number) for number in re.findall(r"last frame (\d\.\d+)", printed)]
+
+    def run(name):
+        notebook = read_notebook(name)
+        nbclient.NotebookClient(notebook, timeout=300, kernel_name="this", resources=resources).execute()
+        return notebook
+
+    return run
+
+
+def test_push_is_without_outputs():
+    cells = code_cells(read_notebook("push.ipynb"))
+    assert len(cells) >= 5
+    assert not [cell for cell in cells if cell.outputs or cell.execution_count]
+
+
+def test_environment_has_outputs_of_one_run_and_is_small():
+    """A page of a git host shows it as it is stored."""
+    notebook = read_notebook("environment.ipynb")
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [output for output in outputs(notebook) if output.output_type == "error"]
+    assert len(pictures(notebook)) == 5
+    assert (ROOT / "examples" / "environment.ipynb").stat().st_size < 400_000
+
+
+@pytest.mark.slow
+def test_push_runs(execute):
+    """Planning comes nearer to its goal: the error of the best plan falls to less than half."""
+    notebook = execute("push.ipynb")
+    errors = [float(number) for number in re.findall(r"last frame (\d\.\d+)", printed(notebook))]
     assert len(errors) == 5 and errors[-1] < errors[0] / 2
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert len(pictures(notebook)) == 2
+
+
+@pytest.mark.slow
+def test_environment_runs(execute):
+    """It prints what is stored but for the numbers, and the model beats a copy of the last frame by far."""
+    notebook = execute("environment.ipynb")
+    text = printed(notebook)
+    assert re.sub(r"[+-]?\d+", "0", text) == re.sub(
+        r"[+-]?\d+", "0", printed(read_notebook("environment.ipynb"))
+    )
+    assert "solved: True" in text and "the same pictures: True" in text
+    scores = re.findall(r": (\d+\.\d) dB, the last given frame copied: (\d+\.\d) dB", text)
+    assert len(scores) == 2
+    assert all(float(predicted) > float(copied) + 5 for predicted, copied in scores)
+    assert len(pictures(notebook)) == 5

@@ -2,6 +2,8 @@
 
 # ruff: noqa: E402
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,27 @@ class Broken(Stripes):
         raise RuntimeError("the robot\nis away")
 
 
+class Worn(Stripes):
+    """Its picture is as bright as it has been reset often."""
+
+    resets = 0
+
+    def reset(self, *, seed=None, options=None):
+        observation = super().reset(seed=seed)
+        self.resets += 1
+        self.total = float(self.resets)
+        return observation
+
+
+class Seedless(Stripes):
+    """It ignores the seed of a reset, and draws from its generator all the same."""
+
+    def reset(self, *, seed=None, options=None):
+        observation = super().reset()
+        self.total = float(self.np_random.integers(80))
+        return observation
+
+
 def forty(env):
     """A policy: always 40, which is more than the space allows, as some policies give."""
     return lambda observation: np.array([40.0])
@@ -60,10 +83,9 @@ def forty(env):
 def registered():
     assert PUSH in registration.gymnasium.registry
     if "svg_test/Stripes-v0" not in gymnasium.registry:
-        for kind in (Stripes, Broken):
+        for kind in (Stripes, Broken, Worn, Seedless):
             place = f"{__name__}:{kind.__name__}"
             gymnasium.register(f"svg_test/{kind.__name__}-v0", entry_point=place, disable_env_checker=True)
-    record._environment.cache_clear()
 
 
 def test_pictures_actions_and_states_belong_together():
@@ -83,6 +105,17 @@ def test_actions_are_held_and_episodes_depend_on_seed_and_number_alone():
     assert one[1][0] == one[1][1] != one[1][2]
     assert not np.array_equal(one[1][:2], record_episode(recording, 4)[1][:2])
     assert one[2] is None
+
+
+@pytest.mark.parametrize("kind", ["Worn", "Seedless"])
+def test_an_episode_does_not_depend_on_those_before(kind):
+    recording = Recording(f"svg_test/{kind}-v0", frames=4, image_width=8)
+    alone = record_episode(recording, 7)
+    record_episode(recording, 3)
+    after = record_episode(recording, 7)
+    np.testing.assert_array_equal(alone[0], after[0])
+    firsts = [record_episode(recording, number)[0][0, 0, 0, 0] for number in range(5)]
+    assert firsts == [1] * 5 if kind == "Worn" else len(set(firsts)) > 1
 
 
 def test_our_own_environment_with_a_policy(tmp_path):
@@ -139,6 +172,8 @@ def test_a_data_set_by_command_and_again(tmp_path, capsys):
             {"state_key": "pose"},
             "--state_key: found pose, expected one of the .* an array: give `.`",
         ),
+        ({"state_key": ".", "state_columns": (0, 1)}, "--state_columns: found 1, expected 0 to 0"),
+        ({"state_columns": (0,)}, "--state_columns: expected --state_key beside it"),
         ({"env_args": '{"picture": "f4"}'}, r"render\(\) gave \(20, 30, 3\), expected uint8"),
         ({"env": "svg_test/Broken-v0"}, "--env: svg_test/Broken-v0: RuntimeError: the robot"),
         ({"frames": 1}, "--frames: found 1, expected 2 or more"),
@@ -150,6 +185,28 @@ def test_mistakes_are_one_line(tmp_path, changes, expected):
     with pytest.raises(InputError, match=expected) as caught:
         record.record(tmp_path / "data", Recording(**values), 2, workers=1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_policy_in_a_file_of_the_current_folder(tmp_path, monkeypatch, capsys):
+    """As a user types it: `svg-data` alone does not look for modules in the current folder."""
+    (tmp_path / "my_policy.py").write_text("def thirty(env):\n    return lambda observation: [30.0]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    words = ["record", "data", "--env", STRIPES, "--policy", "my_policy:thirty", "--episodes", "3"]
+    assert svg_data.main([*words, "--splits", "1", "0", "0", "--workers", "2"]) == 0
+    assert f"{STRIPES}: my_policy:thirty" in capsys.readouterr().out
+    table = tables.read_conditions(tmp_path / "data" / "train" / "00002", 4)
+    assert table["actions"].tolist() == [[30.0]] * 4  # from 0 to 4, then 3 times 30 are 90 and more
+
+
+def test_columns_of_the_state():
+    arguments = '{"obs_type": "pixels_state"}'
+    every = record_episode(Recording(PUSH, arguments, state_key="state", frames=3), 0)[2]
+    chosen = record_episode(Recording(PUSH, arguments, state_key="state", state_columns=(2, 0), frames=3), 0)[
+        2
+    ]
+    np.testing.assert_array_equal(chosen, every[:, [2, 0]])
 
 
 def test_a_policy_of_ones_own():
