@@ -108,6 +108,7 @@ def _letters(name: str) -> str:
 
 _lost: dict[str, OSError] = {}  # the error of each stream that can no longer be written to, by its name
 _commands: list[str] = []  # the commands that run now: some call others
+_silences: list[None] = []  # one for each `silenced` that is entered
 
 
 def tell(text: str = "", error: bool = False) -> None:
@@ -116,6 +117,8 @@ def tell(text: str = "", error: bool = False) -> None:
     Control sequences for terminals are escaped, and so are letters that the encoding of the stream lacks. If
     the stream can no longer be written to the work goes on: `run_command` reports it at the end.
     """
+    if _silences:
+        return
     name = "stderr" if error else "stdout"
     stream = getattr(sys, name)
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -126,6 +129,16 @@ def tell(text: str = "", error: bool = False) -> None:
             print(line, file=stream, flush=True)
     except OSError as problem:
         _give_up(name, problem)
+
+
+@contextlib.contextmanager
+def silenced() -> Generator[None]:
+    """Let `tell` print nothing meanwhile: of several processes that do the same, one is enough."""
+    _silences.append(None)
+    try:
+        yield
+    finally:
+        _silences.pop()
 
 
 def _give_up(name: str, problem: OSError) -> None:
@@ -179,26 +192,35 @@ def _run(name: str, work: Callable[[], int | None], on_interrupt: str) -> int:
     try:
         with _terminable():
             return work() or 0
-    except InputError as error:
-        reason = error.line
-    except OSError as error:
-        reason = explain_os_error(error)
-    except RuntimeError as error:
-        on_gpu = type(error).__name__ == "OutOfMemoryError"  # of torch, which is not imported for --help
-        if str(error).startswith(("InvalidCxxCompiler", "TritonMissing")):
-            reason = "--compile: found no compiler; install g++ (on a GPU: triton) or leave the flag out"
-        elif on_gpu or "DefaultCPUAllocator" in str(error):
-            where = " on the GPU" if on_gpu else ""
-            reason = f"out of memory{where}; lower --batch_size, --n_sample, --memory or the model's channels"
-        else:
-            raise
-    except MemoryError as error:
-        reason = f"out of memory ({error}); close other programs or ask for less at a time"
     except KeyboardInterrupt as stop:
         tell(f"{name}: {str(stop) or on_interrupt}", error=True)
         return getattr(stop, "exit_code", 130)
+    except Exception as error:
+        reason = explain(error)
+        if reason is None:
+            raise
     tell(f"{name}: {reason}", error=True)
     return 2
+
+
+def explain(error: Exception) -> str | None:
+    """Return the line for an error that a user can fix; None for any other."""
+    if isinstance(error, InputError):
+        return error.line
+    if isinstance(error, OSError):
+        return explain_os_error(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error}); close other programs or ask for less at a time"
+    if not isinstance(error, RuntimeError):
+        return None
+    text = str(error)
+    if text.startswith(("InvalidCxxCompiler", "TritonMissing")):
+        return "--compile: found no compiler; install g++ (on a GPU: triton) or leave the flag out"
+    on_gpu = type(error).__name__ == "OutOfMemoryError"  # of torch, which is not imported for --help
+    if on_gpu or "DefaultCPUAllocator" in text:
+        where = " on the GPU" if on_gpu else ""
+        return f"out of memory{where}; lower --batch_size, --n_sample, --memory or the model's channels"
+    return None
 
 
 class Terminated(KeyboardInterrupt):

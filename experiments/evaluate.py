@@ -1,6 +1,7 @@
 """``svg-evaluate``: scores of trained runs on a split under a named protocol, beside copying the last frame.
 
-Of several runs one table, with the significance of their paired differences to the first.
+Of several runs one table, with the significance of their paired differences to the first. Under torchrun all
+processes score, each its share of the batches, and the main one prints and writes what a single one would.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from data_tools.files import check_writable, folder_in
 from svg.evaluation.metrics import METRICS, optional
 from svg.evaluation.options import SCORERS, EvaluationOptions
 from svg.evaluation.protocols import CHOICES, OWN, PROTOCOLS
+from svg.processes import World, together
 
 from .command import Run, add_run_arguments, label_runs, open_run, parse_run_arguments, resolve_protocol
 
@@ -127,10 +129,12 @@ def result_name(args: argparse.Namespace) -> str:
     return "_".join(filter(None, parts))
 
 
-def evaluate_run(args: argparse.Namespace, run: Run, path: Path, reuse: bool = False) -> "Evaluation":
+def evaluate_run(
+    args: argparse.Namespace, run: Run, path: Path, reuse: bool = False, world: World | None = None
+) -> "Evaluation":
     """Return the `Evaluation` of the run at `path`, after writing it to the run's folder.
 
-    With `reuse` an earlier one of the same kind is taken.
+    With `reuse` an earlier one of the same kind is taken. The main process of `world` does all but scoring.
 
     Raises `OSError` if it cannot be written; its scores are printed before.
     """
@@ -139,18 +143,24 @@ def evaluate_run(args: argparse.Namespace, run: Run, path: Path, reuse: bool = F
     from svg.evaluation.scoring import evaluate
     from svg.runs.checkpoint import read_identity
 
+    world = world or World()
     options = options_of(args)
     identity = read_identity(path, args.checkpoint)
-    digest = run.dataset.full_digest(args.limit)
+    digest = world.from_main(lambda: run.dataset.full_digest(args.limit))
     name = result_name(args)
-    earlier = saved_evaluation(path, name, run, options, identity) if reuse else None
+    earlier = None
+    if reuse:
+        earlier = world.from_main(lambda: saved_evaluation(path, name, run, options, identity))
     if earlier is not None:
         tell(f"taken as it is: {path / FOLDER / name}.json")
         return earlier
-    check_run_writable(path)
+    if world.is_main:
+        check_run_writable(path)
     networks = load_networks(options, run.protocol, run.dataset, args.weights, run.device)
     weights = f"{path}, {args.checkpoint} checkpoint: {identity}"
-    result = evaluate(run.model, run.dataset, run.protocol, options, networks, weights)
+    result = evaluate(run.model, run.dataset, run.protocol, options, networks, weights, world)
+    if not world.is_main:
+        return result
     result = replace(result, setting=replace(result.setting, data_digest=digest))
     try:
         written = result.save(path, name)
@@ -202,7 +212,7 @@ def saved_evaluation(
     return replace(saved, setting=replace(setting, conditions=conditions))
 
 
-def evaluate(args: argparse.Namespace) -> None:
+def evaluate(args: argparse.Namespace, world: World | None = None) -> None:
     """Score the runs that the flags name, print the result and write it."""
     from svg.evaluation.results import FOLDER
     from svg.evaluation.tables import write_tables
@@ -211,13 +221,14 @@ def evaluate(args: argparse.Namespace) -> None:
     labels = label_runs(args.runs)
     check_same_protocol(args, labels)
     folder = args.out or args.runs[0] / FOLDER
-    for path in () if args.reuse else labels.values():
-        check_run_writable(path)
-    if args.out or len(labels) > 1:
-        check_writable(folder)
+    world = world or World()
+    if world.is_main:
+        check_places(args, labels, folder)
     results = {}
     for label, path in labels.items():
-        results[label] = evaluate_run(args, open_run(args, path), path, args.reuse)
+        results[label] = evaluate_run(args, open_run(args, path), path, args.reuse, world)
+    if not world.is_main:
+        return
     name = result_name(args)
     if len(results) > 1:
         compare(results, folder / f"comparison_{name}")
@@ -228,6 +239,14 @@ def evaluate(args: argparse.Namespace) -> None:
             notes = result.in_words() | {"data": result.setting.scored}
             write_tables(folder / name, [result.table()], notes)
             tell(f"tables: {folder / name}.md and .tex")
+
+
+def check_places(args: argparse.Namespace, runs: dict[str, Path], folder: Path) -> None:
+    """Raise `InputError` if scores of the runs, or tables in `folder`, could not be written."""
+    for path in () if args.reuse else runs.values():
+        check_run_writable(path)
+    if args.out or len(runs) > 1:
+        check_writable(folder)
 
 
 def check_same_protocol(args: argparse.Namespace, runs: dict[str, Path]) -> None:
@@ -254,7 +273,12 @@ def compare(results: dict[str, "Evaluation"], stem: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command("svg-evaluate", lambda: evaluate(parse(argv)))
+
+    def work() -> None:
+        with together() as world:
+            evaluate(world.from_main(lambda: parse(argv)), world)
+
+    return run_command("svg-evaluate", work)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from data_tools.errors import InputError
 from data_tools.pool import check_workers
 from svg.config import Config, TrainConfig
 from svg.flags import FlagParser, add_config_arguments, config_from_arguments, flag_values
+from svg.processes import processes
 
 from . import RECIPES
 from .command import report_left_out
@@ -91,10 +92,9 @@ def index_if_new(root: Path) -> None:
     no index can be written.
     """
     from data_tools import index
-    from svg.training import distributed
 
     has_index = any((root / name).exists() for name in (layout.INDEX_FILE, layout.INFO_FILE))
-    if has_index or distributed.processes() > 1:
+    if has_index or processes() > 1:
         return
     if not any(index.kind_of(root).find(root, split) for split in layout.SPLITS):
         return

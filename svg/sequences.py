@@ -400,11 +400,6 @@ def evaluated(dataset: SequenceDataset, limit: int) -> int:
     return min(limit, len(dataset)) if limit else len(dataset)
 
 
-def evaluation_batches(
-    dataset: SequenceDataset, batch_size: int, limit: int = 0
-) -> Iterator[tuple[range, Batch]]:
-    """Yield (sequence numbers, batch) of all sequences, or the first `limit`, from their first frame on."""
-    total = evaluated(dataset, limit)
-    for start in range(0, total, batch_size):
-        numbers = range(start, min(start + batch_size, total))
-        yield numbers, dataset.batch([(number, 0) for number in numbers])
+def evaluation_batches(total: int, batch_size: int) -> list[range]:
+    """Return the numbers of the sequences of each batch in which `total` sequences are scored."""
+    return [range(start, min(start + batch_size, total)) for start in range(0, total, batch_size)]

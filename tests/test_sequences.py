@@ -11,8 +11,8 @@ from data_tools.errors import InputError
 from data_tools.index import build_index
 from data_tools.tables import read_conditions
 from svg import runtime
-from svg.sequences import ResidentBatches, SequenceDataset, TrainingBatches, evaluation_batches
-from svg.training.distributed import World
+from svg.processes import World
+from svg.sequences import ResidentBatches, SequenceDataset, TrainingBatches, evaluated, evaluation_batches
 
 CPU = torch.device("cpu")
 
@@ -217,7 +217,6 @@ def test_an_unreadable_frame_is_named(tmp_path, workers):
 
 def test_evaluation_batches_cover_the_split_once(data_root):
     dataset = SequenceDataset(data_root, "test", 6)
-    batches = list(evaluation_batches(dataset, 2))
-    assert [list(numbers) for numbers, _ in batches] == [[0, 1], [2, 3], [4]]
-    assert torch.equal(batches[2][1]["conditions"][0], torch.from_numpy(dataset[4, 0]["conditions"]))
-    assert [list(numbers) for numbers, _ in evaluation_batches(dataset, 2, limit=3)] == [[0, 1], [2]]
+    batches = evaluation_batches(evaluated(dataset, 0), 2)
+    assert [list(numbers) for numbers in batches] == [[0, 1], [2, 3], [4]]
+    assert [list(numbers) for numbers in evaluation_batches(evaluated(dataset, 3), 2)] == [[0, 1], [2]]

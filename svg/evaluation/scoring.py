@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from .. import runtime
 from ..models.predictor import Predictor, as_images
-from ..sequences import Batch, SequenceDataset, evaluated, evaluation_batches
+from ..processes import World
+from ..sequences import SequenceDataset, evaluated, evaluation_batches
 from .futures import changed_conditions, futures_at_a_time, imagine_in_groups, latent_noise
 from .methods import METHODS
 from .metrics import FRAME, METRICS, SET, VIDEO, FramePair, Metric, always_taken, of_scope
@@ -66,17 +67,24 @@ class VideoFeatures:
     """Features of true and predicted videos for metrics of scope ``set``, by network and method."""
 
     networks: Mapping[str, Network]
-    features: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)
+    features: dict[tuple[str, str], list[np.ndarray]] = field(default_factory=dict)
 
-    def add(self, method: str, past: Tensor, future: Tensor) -> None:
-        """Add videos, given [B,n_past,C,H,W] and predicted [B,F,C,H,W] frames; the true ones as ``truth``."""
-        videos = torch.cat([past, future.to(past)], 1)
-        for name, network in self.networks.items():
-            self.features.setdefault((name, method), []).append(network(videos).cpu())
+    def take(self, past: Tensor, futures: dict[str, Tensor]) -> dict[tuple[str, str], np.ndarray]:
+        """Return features [B,D] of videos, given [B,n_past,C,H,W] and later [B,F,C,H,W] frames by method."""
+        return {
+            (name, method): network(torch.cat([past, future.to(past)], 1)).cpu().numpy()
+            for method, future in futures.items()
+            for name, network in self.networks.items()
+        }
+
+    def add(self, features: dict[tuple[str, str], np.ndarray]) -> None:
+        """Add features of some more videos; those of the true ones are under the method ``truth``."""
+        for key, values in features.items():
+            self.features.setdefault(key, []).append(values)
 
     def distances(self, metrics: tuple[str, ...]) -> pd.DataFrame:
         """Return `metrics` of scope ``set`` by method, against the true videos."""
-        features = {key: torch.cat(parts).numpy() for key, parts in self.features.items()}
+        features = {key: np.concatenate(parts) for key, parts in self.features.items()}
         return pd.DataFrame({metric: self._distances(METRICS[metric], features) for metric in metrics})
 
     @staticmethod
@@ -97,6 +105,7 @@ def evaluate(
     options: EvaluationOptions | None = None,
     networks: Mapping[str, Network] | None = None,
     weights: str = "",
+    world: World | None = None,
 ) -> Evaluation:
     """Score the sequences of `dataset`, whose clips hold the protocol's given and predicted frames.
 
@@ -111,21 +120,40 @@ def evaluate(
         networks: those that ``options.metrics`` need, as `svg.evaluation.perceptual.load_networks` returns
             them.
         weights: text for the result that says where the model comes from.
+        world: processes that share the work, see `svg.processes.together`. They take turns at the batches
+            that one process would form, and each returns the result of all.
 
     Raises `ValueError` if the protocol does not fit the dataset's clips.
     """
     run = _Run(model, dataset, protocol, options or EvaluationOptions(), networks or {})
     run.check()
     total = evaluated(dataset, run.options.limit)
-    with tqdm(total=total, desc="evaluate", unit="sequence", disable=None, leave=False) as bar:
-        for numbers, batch in evaluation_batches(dataset, run.options.batch_size, run.options.limit):
-            run.score_batch(numbers, total, batch)
-            bar.update(len(numbers))
+    batches = evaluation_batches(total, run.options.batch_size)
+    world = world or World()
+    quiet = None if world.is_main else True  # None: where there is no terminal
+    with tqdm(total=total, desc="evaluate", unit="sequence", disable=quiet, leave=False) as bar:
+        for first in range(0, len(batches), world.size):
+            shared = batches[first : first + world.size]
+            own = shared[world.rank] if world.rank < len(shared) else None
+            scores = None if own is None else run.score_batch(own, total)
+            for batch_scores in world.gather(scores):
+                if batch_scores is not None:
+                    run.add(batch_scores)
+            bar.update(sum(map(len, shared)))
     setting = Setting(
         str(dataset.root), dataset.split, total, run.options.seed, run.computed, weights,
         runtime.machine(model.device), dataset.digest(), dataset.given,
     )  # fmt: skip
     return run.result(setting)
+
+
+@dataclass(frozen=True)
+class _BatchScores:
+    """Scores of a batch: rows of the tables of an `Evaluation`, and features for metrics of scope ``set``."""
+
+    rows: list[pd.DataFrame]
+    sample_rows: list[pd.DataFrame]
+    features: dict[tuple[str, str], np.ndarray]
 
 
 class _Run:
@@ -166,9 +194,10 @@ class _Run:
                 f"protocol {protocol.name}: found best {protocol.best!r}, expected {', '.join(choices)}"
             )
 
-    def score_batch(self, numbers: range, total: int, batch: Batch) -> None:
-        """Predict and score the sequences `numbers` among `total`, whose clips are `batch`."""
+    def score_batch(self, numbers: range, total: int) -> _BatchScores:
+        """Predict and score the sequences `numbers` among `total`."""
         n_past = self.protocol.n_past
+        batch = self.dataset.batch([(number, 0) for number in numbers])
         frames = as_images(batch["frames"].to(self.model.device))
         conditions = batch["conditions"].to(self.model.device)
         past = frames[:, :n_past]
@@ -189,14 +218,20 @@ class _Run:
         names = self.dataset.index["sequence"].iloc[numbers.start : numbers.stop]
         if self.protocol.n_sample:
             scores |= sampled.by_method()
-        if self.protocol.n_sample > 1:
-            self.sample_rows.append(_rows(names, sampled.statistics()))
-        self.rows += [_rows(names, values).assign(method=method) for method, values in scores.items()]
+        sample_rows = [_rows(names, sampled.statistics())] if self.protocol.n_sample > 1 else []
+        rows = [_rows(names, values).assign(method=method) for method, values in scores.items()]
+        features = {}
         if self.set_metrics:
-            for method in ("copy", "rec", "pred", "pred_sample"):
-                if method in videos:
-                    self.videos.add(method, past, videos[method])
-            self.videos.add("truth", past, target)
+            compared = ("copy", "rec", "pred", "pred_sample")
+            videos = {method: videos[method] for method in compared if method in videos}
+            features = self.videos.take(past, videos | {"truth": target})
+        return _BatchScores(rows, sample_rows, features)
+
+    def add(self, scores: _BatchScores) -> None:
+        """Add the scores of the next batch."""
+        self.rows += scores.rows
+        self.sample_rows += scores.sample_rows
+        self.videos.add(scores.features)
 
     def _sample(self, start: object, future: Tensor, numbers: range) -> Iterator[Tensor]:
         """Yield sampled futures [S,B,F,C,H,W] of the sequences, as many at a time as fit into memory."""

@@ -3,8 +3,8 @@
 import time
 
 from ..config import TrainConfig
+from ..processes import World
 from ..runs.progress import Progress
-from .distributed import World
 
 
 class Clock:

@@ -4,81 +4,16 @@ The batch size is that of all processes together and batch norm takes its statis
 the number of processes changes nothing but the speed.
 """
 
-import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from data_tools.errors import InputError
 
-TIMEOUT = timedelta(minutes=10)
-"""How long processes wait for a silent one: the main one alone checks data files and writes checkpoints."""
-
-
-@dataclass(frozen=True)
-class World:
-    """The processes of a training, and this one's number among them."""
-
-    rank: int = 0
-    size: int = 1
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this is the process that writes and prints."""
-        return self.rank == 0
-
-    def shard(self, batch_size: int) -> slice:
-        """Return this process's part of a batch."""
-        length = batch_size // self.size
-        return slice(self.rank * length, (self.rank + 1) * length)
-
-    def broadcast(self, value: float) -> float:
-        """Return the main process's value in all processes."""
-        if self.size == 1:
-            return value
-        tensor = torch.tensor(value, dtype=torch.float64, device=_device())
-        dist.broadcast(tensor, 0)
-        return tensor.item()
-
-    def any(self, value: bool) -> bool:
-        """Return whether the value is true in any process."""
-        return bool(self.sum(np.array(float(value))) > 0)
-
-    def sum(self, values: np.ndarray) -> np.ndarray:
-        """Return the sum of each entry over the processes, in float64."""
-        if self.size == 1:
-            return values
-        tensor = torch.tensor(values, dtype=torch.float64, device=_device())
-        dist.all_reduce(tensor)
-        return tensor.cpu().numpy()
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Return the mean of each entry over the processes, written to `values`."""
-        if self.size > 1:
-            dist.all_reduce(values)
-            values /= self.size
-        return values
-
-    def barrier(self) -> None:
-        """Wait until all processes are here."""
-        if self.size > 1:
-            dist.barrier()
-
-
-def _device() -> str:
-    """Return the kind of device whose tensors the processes exchange."""
-    return "cuda" if dist.get_backend() == "nccl" else "cpu"
-
-
-def processes() -> int:
-    """Return how many processes torchrun has started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+from ..processes import World, processes
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -86,19 +21,6 @@ def check_batch_size(batch_size: int) -> None:
     if batch_size % processes():
         expected = f"a multiple of the {processes()} processes: it is that of all together"
         raise InputError(f"--batch_size: found {batch_size}, expected {expected}")
-
-
-def join(device: torch.device) -> World:
-    """Join the processes that torchrun has started, if it has."""
-    size = processes()
-    if size == 1:
-        return World()
-    if not dist.is_initialized():
-        if device.type == "cuda":
-            dist.init_process_group("nccl", timeout=TIMEOUT, device_id=device)
-        else:
-            dist.init_process_group("gloo", timeout=TIMEOUT)
-    return World(dist.get_rank(), size)
 
 
 def leave() -> None:

@@ -2,13 +2,11 @@
 
 import json
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import save
 from torch import nn
 
@@ -17,12 +15,12 @@ from data_tools.files import explain_os_error, folder_in, whole_file, write_text
 from data_tools.pool import WorkerEnded
 
 from ..config import TrainConfig
+from ..processes import explain_disconnection
 from ..runs import checkpoint
 from ..runs.progress import LOSSES, Progress
 from .learner import Learner, StepReport
 
 FOLDER = "fault"
-CONNECTION_WORDS = ("gloo", "Connection closed by peer", "Connection reset")
 
 
 class StepRecorder:
@@ -141,9 +139,4 @@ def explain(error: Exception, processes: int) -> str | None:
         return f"a process that reads data ended, {error.reason}; {advice}"
     if isinstance(error, OSError):
         return explain_os_error(error)
-    of_connection = isinstance(error, dist.DistError) or any(words in text for words in CONNECTION_WORDS)
-    if processes > 1 and of_connection:
-        reason = re.sub(r"^\[\S+\] ", "", checkpoint.first_line(error)).split(". ")[0]
-        advice = "the message of the process that ended first gives the cause"
-        return f"the connection to the other processes is lost ({reason}); {advice}"
-    return None
+    return explain_disconnection(error) if processes > 1 else None

@@ -17,6 +17,7 @@ from ..config import Config
 from ..models.build import make_model
 from ..models.layers import BatchNorm
 from ..models.predictor import as_images
+from ..processes import World
 from ..runs import checkpoint
 from ..runs.progress import LOSSES, Progress
 from ..sequences import Batch
@@ -64,7 +65,7 @@ class Learner:
         condition_mean: list[float],
         condition_std: list[float],
         device: torch.device,
-        world: distributed.World,
+        world: World,
         shard: slice,
     ):
         train = config.train

@@ -15,7 +15,7 @@ from data_tools.command import tell
 from data_tools.errors import InputError
 from data_tools.lock import locked
 
-from .. import fingerprint
+from .. import fingerprint, processes
 from ..config import Config
 from ..runs import checkpoint, metrics_log
 from ..runs.progress import EpochSums, Progress
@@ -49,7 +49,7 @@ class Training:
         self.config, self.training_data, self.validation_data = open_data(config)
         train = self.config.train
         self.device = prepare_device(self.config)
-        self.world = distributed.join(self.device)
+        self.world = processes.join(self.device)
         self.circumstances = resumption.circumstances(
             self.config, self.training_data, self.device, self.world
         )

@@ -14,11 +14,11 @@ from .. import fingerprint, runtime
 from ..config import Config, ModelConfig
 from ..fingerprint import Fingerprints
 from ..flags import stored_flags
+from ..processes import World
 from ..runs import checkpoint, pretrained
 from ..runs.checkpoint import Checkpoint
 from ..sequences import SequenceDataset
 from . import console
-from .distributed import World
 from .learner import Learner
 
 WITHOUT_EFFECT = {

@@ -10,8 +10,8 @@ from ..evaluation.protocols import OWN, PROTOCOLS
 from ..evaluation.scoring import evaluate
 from ..models.freezing import freeze
 from ..models.predictor import Predictor
+from ..processes import World
 from ..sequences import SequenceDataset, evaluated
-from .distributed import World
 
 BATCH_SIZE = 16
 """The least number of sequences that are scored at a time."""

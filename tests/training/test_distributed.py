@@ -1,12 +1,9 @@
 """Training by several processes over gloo, as torchrun starts them, is training by one."""
 
 import json
-import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,13 +12,14 @@ import torch
 
 from svg.config import Config
 from svg.flags import flag_values
+from svg.processes import World
 from svg.runs import checkpoint
 from svg.runs.checkpoint import load_model
 from svg.runs.metrics_log import read_metrics
 from svg.sequences import SequenceDataset, TrainingBatches
-from svg.training.distributed import World
 from svg.training.loop import Training
-from tests.support.places import ROOT
+from tests.support.processes import free_port, launch
+from tests.support.processes import start as start_process
 from tests.support.runs import assert_same_run, changed
 
 LOSSES = ("loss", "mse", "kl", "val_rec_psnr", "val_pred_psnr")
@@ -34,12 +32,8 @@ def arguments(config: Config, run: Path, **changes) -> list[str]:
     return words
 
 
-def train(config: Config, run: Path, processes: int, **changes) -> subprocess.CompletedProcess:
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
-    return subprocess.run(
-        [sys.executable, *launcher, "-m", "experiments.train", *arguments(config, run, **changes)],
-        capture_output=True, text=True, cwd=ROOT, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def train(config: Config, run: Path, count: int, **changes) -> subprocess.CompletedProcess:
+    return launch("experiments.train", arguments(config, run, **changes), count)
 
 
 @pytest.mark.slow
@@ -98,25 +92,7 @@ def test_the_failure_of_one_process_ends_all(small_config, data_root, tmp_path):
 def start(config: Config, run: Path, rank: int, port: int, prelude: str = "", **changes) -> subprocess.Popen:
     """Start one of two processes, without a launcher that would end the other."""
     code = f"import sys\n{prelude}\nfrom experiments.train import main\nsys.exit(main(sys.argv[1:]))"
-    places = {
-        "RANK": rank,
-        "LOCAL_RANK": rank,
-        "WORLD_SIZE": 2,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "OMP_NUM_THREADS": 1,
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments(config, run, **changes)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env=os.environ | {name: f"{value}" for name, value in places.items()},
-    )  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    return start_process(code, arguments(config, run, **changes), rank, port)
 
 
 def wait_for_step(run: Path, step: int) -> None:
@@ -158,8 +134,7 @@ def test_one_that_hangs_is_noticed(small_config, tmp_path, hung):
     """It neither ends nor closes its connections; with a timeout of seconds instead of minutes."""
     config, run, port = changed(small_config, niter=10**6, save_minutes=1e-9), tmp_path / "run", free_port()
     prelude = (
-        "import datetime, svg.training.distributed as distributed\n"
-        "distributed.TIMEOUT = datetime.timedelta(seconds=15)"
+        "import datetime, svg.processes as processes\nprocesses.TIMEOUT = datetime.timedelta(seconds=15)"
     )
     processes = [start(config, run, rank, port, prelude) for rank in range(2)]
     try:

@@ -9,8 +9,8 @@ from svg.evaluation import EvaluationOptions
 from svg.evaluation.protocols import OWN, PROTOCOLS
 from svg.evaluation.scoring import evaluate
 from svg.models.freezing import freeze
+from svg.processes import World
 from svg.training import validation as validation_module
-from svg.training.distributed import World
 from svg.training.loop import Training
 from svg.training.validation import Validation
 from tests.support.runs import changed
