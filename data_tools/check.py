@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from . import layout, poses
+from . import layout, poses, remote
 from .command import tell
 from .errors import InputError
 from .folders import frame_paths
@@ -26,7 +26,7 @@ from .index import WITH_POSES, Moments, kind_of, no_sequences, overlooked
 from .layout import SPLITS, DatasetInfo
 from .png import read_frame
 from .pool import add_workers_argument, check_workers, in_order
-from .store import opened_store
+from .store import ChunkStore, opened_store
 from .tables import row_numbers
 
 FROZEN_RUN = 4  # frames in a row that each equal the one before
@@ -78,7 +78,7 @@ def check(root: Path, workers: int | None = None) -> Report:
     opened_store.cache_clear()
     index, info, problems = _read_metadata(root)
     notes = []
-    packed = info is not None and info.store == "packed"
+    packed = info is not None and not info.in_folders
     if packed:
         jobs, damage = _list_packed(root, index)
         work = partial(_read_packed, root)
@@ -132,7 +132,9 @@ def _list_packed(root: Path, index: pd.DataFrame | None) -> tuple[list[tuple[str
     jobs, problems = [], []
     for split in [] if index is None else index["split"].unique():
         try:
-            jobs += [(split, number) for number in range(len(opened_store(root, split).index))]
+            store = opened_store(root, split)
+            jobs += [(split, number) for number in range(len(store.index))]
+            problems += store.damaged() if isinstance(store, ChunkStore) else []
         except InputError as error:
             problems.append(str(error))
     return jobs, problems
@@ -381,14 +383,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check a data set and print the problems. Return 1 if there are any."""
-    report = check(args.root, args.workers)
+    root = remote.local_root(args.root)
+    report = check(root, args.workers)
     for problem in report.problems:
         tell(problem)
     for note in report.notes:
         tell(f"note: {note}")
-    if not (args.root / layout.INDEX_FILE).exists():
-        tell(f"{args.root}: has no index yet; `svg-data index {args.root}` writes it")
+    if not (root / layout.INDEX_FILE).exists():
+        tell(f"{root}: has no index yet; `svg-data index {args.root}` writes it")
     count = len(report.problems)
     found = f"{count} problem{'s' * (count > 1)}" if count else "no problem"
-    tell(f"{args.root}: {found} in {report.sequences} sequences, {report.frames} frames")
+    tell(f"{remote.address(args.root)}: {found} in {report.sequences} sequences, {report.frames} frames")
     return 1 if report.problems else 0

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import layout
+from . import layout, remote
 from .command import tell
 from .converters.lerobot_writer import ACTION, CODECS, STATE, VERSION, Episode, Writer, import_arrow
 from .errors import InputError
@@ -44,6 +44,7 @@ def export_lerobot(
         raise InputError(f"--fps: found {fps:g}, expected a rate above 0 and below 1000")
     if out.exists():
         raise InputError(f"{out}: is there already; remove it or take another name")
+    root = remote.local_root(root)
     index = layout.read_index(root)
     info = layout.read_info(root)
     if info.pose_channels:

@@ -11,8 +11,8 @@ Instead of tables a sequence may have a skeleton image for each frame, in a layo
 ``conditions[t] = poses[t+1]``.
 
 A **data set** is a root folder with ``index.csv`` (one row for each sequence) and ``dataset.json`` beside it.
-Its sequences are folders (see `folders`) or packed into two files for each split (see `store`); the columns
-of the index are the same.
+Its sequences are folders (see `folders`), packed into two files for each split (see `store`) or packed into
+chunks for object storage (see `chunks`); the columns of the index are the same.
 """
 
 import io
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "validate", "test")
-STORES = ("folders", "poses", "packed")
+STORES = ("folders", "poses", "packed", "litdata")
 ACTIONS_FILE = "actions.csv"
 POSITIONS_FILE = "endeffector_positions.csv"
 INDEX_FILE = "index.csv"
@@ -72,6 +72,7 @@ class DatasetInfo:
         store: the form of the sequences on disk, one of `STORES`.
         pose_channels: channels of the skeleton images that replace actions and positions; 0 if there are
             none.
+        digest: of the index and of all chunks, if the sequences are packed into chunks; otherwise "".
     """
 
     name: str
@@ -82,6 +83,7 @@ class DatasetInfo:
     std: list[float] = field(default_factory=list)
     store: str = field(default="folders", metadata={"choices": STORES})
     pose_channels: int = field(default=0, metadata={"least": 0, "most": 3})
+    digest: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -90,8 +92,13 @@ class DatasetInfo:
             raise ValueError(f"found {found}, expected {self.condition_dim} of each, one for each column")
         if self.pose_channels and self.condition_dim:
             raise ValueError(f"found both poses and {self.condition_dim} columns, expected one of them")
-        if self.store != "packed" and (self.store == "poses") != bool(self.pose_channels):
+        if self.in_folders and (self.store == "poses") != bool(self.pose_channels):
             raise ValueError(f"found {self.pose_channels} pose_channels in the store {self.store!r}")
+
+    @property
+    def in_folders(self) -> bool:
+        """Return whether each sequence is a folder of files; otherwise they are packed."""
+        return self.store in ("folders", "poses")
 
     @property
     def condition_dim(self) -> int:
@@ -243,10 +250,16 @@ def _no_data_set(root: Path, path: Path) -> InputError:
 def write_index(root: Path, index: "pd.DataFrame", info: DatasetInfo) -> None:
     """Write ``index.csv`` and ``dataset.json``, both completely or not at all."""
     values = asdict(info)
-    if not info.pose_channels:
-        del values["pose_channels"]
-    table = index[index_columns(info)].to_csv(index=False)
+    for name in ("pose_channels", "digest"):
+        if not values[name]:
+            del values[name]
+    table = index_text(index, info)
     write_texts({root / INDEX_FILE: table, root / INFO_FILE: json.dumps(values, indent=2) + "\n"})
+
+
+def index_text(index: "pd.DataFrame", info: DatasetInfo) -> str:
+    """Return the contents of ``index.csv``."""
+    return index[index_columns(info)].to_csv(index=False)
 
 
 def index_columns(info: DatasetInfo) -> list[str]:

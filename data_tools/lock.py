@@ -53,3 +53,29 @@ def share_lock(folder: Path) -> None:
     if fcntl is not None:
         with contextlib.suppress(OSError):
             fcntl.flock(os.open(folder, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
+
+
+@contextlib.contextmanager
+def queued(path: Path, patience: float) -> Generator[None]:
+    """Hold the lock on the file `path`, which is made, while other processes and threads wait for it.
+
+    After `patience` seconds of waiting go on without it: its holder may be suspended. So it may only guard
+    work that does no harm if it is done twice.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    deadline = time.monotonic() + patience
+    try:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.05)
+            except OSError:  # a file system without locks
+                break
+        yield
+    finally:
+        os.close(handle)

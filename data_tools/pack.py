@@ -1,8 +1,11 @@
-"""Pack an indexed data set into two NumPy files for each split, for reading some thirty times as fast.
+"""Pack an indexed data set into few files: for fast reading, or for object storage.
 
 The packed data set has the same index and gives the same items, bit for bit. --sequences and --frames limit
-its size: frames take height x width x channels bytes each and are not compressed. Started again, an
-interrupted packing continues.
+its size. Started again, an interrupted packing continues.
+
+--format npy: two NumPy files for each split, which are read some thirty times as fast; frames take height x
+width x channels bytes each and are not compressed. --format litdata: chunks of PNG frames, which can be
+uploaded to an S3 bucket and are read from there as --data_root s3://BUCKET/PREFIX.
 """
 
 import argparse
@@ -13,12 +16,13 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from . import layout
+from . import layout, pack_chunks, remote
 from .claim import claimed
 from .command import tell
 from .errors import InputError
@@ -30,10 +34,18 @@ from .pool import add_workers_argument, check_workers, in_order
 from .store import ARRAYS, opened_store
 
 RECIPE_FILE = "packing.json"
+FORMATS = ("npy", "litdata")
+CHUNK_MB = 64  # a chunk is downloaded as a whole: object storages like files of this size
 
 
 def pack(
-    root: Path, out: Path, sequences: int | None = None, frames: int | None = None, workers: int | None = None
+    root: Path,
+    out: Path,
+    sequences: int | None = None,
+    frames: int | None = None,
+    workers: int | None = None,
+    form: str = FORMATS[0],
+    chunk_mb: float = CHUNK_MB,
 ) -> pd.DataFrame:
     """Pack the data set `root` into the data root `out`, and return its index.
 
@@ -43,6 +55,8 @@ def pack(
         sequences: of each split at most this many, the first ones; None for all.
         frames: of each sequence at most this many, the first ones; None for all.
         workers: number of processes that read; as many as there are processors if None.
+        form: one of `FORMATS`.
+        chunk_mb: size of the chunks of the form litdata, in megabytes (10^6 bytes).
 
     Raises `InputError` naming the file for a sequence that cannot be read; what is packed by then is kept for
     the next run.
@@ -51,6 +65,14 @@ def pack(
     for flag, value in (("sequences", sequences), ("frames", frames)):
         if value is not None and value < 1:
             raise InputError(f"--{flag}: found {value}, expected 1 or more")
+    if not 0 < chunk_mb <= 4000:
+        raise InputError(f"--chunk_mb: found {chunk_mb:g}, expected more than 0 and at most 4000")
+    if remote.is_remote(out):
+        advice = "name a folder, and upload it as a whole (docs/data.md)"
+        raise InputError(f"{out}: nothing is packed straight into object storage; {advice}")
+    root = remote.local_root(root)
+    if form == "litdata":
+        pack_chunks.import_writer()
     if out.resolve().is_relative_to(root.resolve()):
         raise InputError(f"{out}: lies within the data set that is packed; name another folder")
     info = layout.read_info(root)
@@ -62,20 +84,29 @@ def pack(
     if layout.POSES_COLUMN in index:
         index = _with_poses_of_frames(root, index, frames)
     opened_store.cache_clear()
-    _check_room(root, out, index)
+    if form == "npy":
+        _check_room(root, out, index)
     check_writable(out, "make it writable, or name another folder")
     digest, mean, std = read_tables(root, index, info.condition_dim, name_lost=frames is None)
     source = f"{info.name}, {len(index)} sequences, {digest}"
-    recipe = {"packer": 1, "sequences": sequences, "frames": frames, "data set": source}
+    recipe: dict[str, Any] = {"packer": 1, "sequences": sequences, "frames": frames, "data set": source}
+    if form == "litdata":
+        recipe |= {"format": form, "chunk_mb": chunk_mb}
     with (
         claimed(out, RECIPE_FILE, recipe),
         tqdm(total=len(index), desc="pack", unit="sequence", disable=None) as bar,
     ):
         for split in SPLITS:
             rows = index[index["split"] == split].reset_index(drop=True)
-            if len(rows):
+            if len(rows) and form == "litdata":
+                pack_chunks.pack_split(root, out, split, rows, workers, bar, int(chunk_mb * 1e6))
+            elif len(rows):
                 _pack_split(root, out, split, rows, workers, bar)
-        layout.write_index(out, index, replace(info, store="packed", mean=mean, std=std))
+        info = replace(info, store="packed", mean=mean, std=std, digest="")
+        if form == "litdata":
+            digest = pack_chunks.digest(out, layout.index_text(index, info))
+            info = replace(info, store=remote.STORE, digest=digest)
+        layout.write_index(out, index, info)
     return index
 
 
@@ -209,11 +240,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="data root to write")
     parser.add_argument("--sequences", type=int, help="of each split at most this many (default: all)")
     parser.add_argument("--frames", type=int, help="of each sequence at most this many (default: all)")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help="NumPy files for fast reading (default), or chunks for object storage",
+    )
+    parser.add_argument(
+        "--chunk_mb",
+        type=float,
+        default=CHUNK_MB,
+        help="with --format litdata: megabytes of a chunk (default: %(default)s)",
+    )
     add_workers_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Pack a data set and print the size of the result."""
-    index = pack(args.root, args.out, args.sequences, args.frames, args.workers)
-    size = sum(path.stat().st_size for path in args.out.glob("*/*.npy"))
+    index = pack(args.root, args.out, args.sequences, args.frames, args.workers, args.format, args.chunk_mb)
+    files = "*/*.npy" if args.format == "npy" else f"*/{remote.CHUNKS}"
+    size = sum(path.stat().st_size for path in args.out.glob(files))
     tell(f"{args.out}: {len(index)} sequences, {index['frames'].sum()} frames, {size / 1e6:.1f} MB")

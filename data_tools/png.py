@@ -40,16 +40,16 @@ def read_image_size(path: Path) -> tuple[int, int, int]:
     """
     try:
         with open_regular(path) as file:
-            return _size(path, file.read(_HEADER_BYTES))
+            return _size(path, file.read(_HEADER_BYTES), os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); restore this frame") from None
 
 
-def _size(path: Path | str, head: bytes) -> tuple[int, int, int]:
-    """Return (height, width, channels) from the first bytes of a file. Raises `InputError`."""
+def _size(path: Path | str, head: bytes, length: int) -> tuple[int, int, int]:
+    """Return (height, width, channels) from the first bytes of a file of this length. Raises `InputError`."""
     if len(head) < _HEADER_BYTES or head[:8] != _SIGNATURE or head[12:16] != b"IHDR":
         kind = None if head[:8] == _SIGNATURE else kind_of(head)
-        found = kind or f"{os.path.getsize(path)} bytes"
+        found = kind or f"{length} bytes"
         raise InputError(f"{path}: not a PNG image ({found}); convert or restore this frame")
     width, height, depth, colour = struct.unpack(">IIBB", head[16:26])
     if depth > 8 or colour not in _CHANNELS:
@@ -67,13 +67,23 @@ def read_frame(path: Path | str, size: tuple[int, int, int], root: Path | None =
     Raises `InputError` naming the file, also for a link out of the data root `root`.
     """
     try:
-        data = read_bytes(path, _MOST_OVERHEAD + 8 * size[0] * size[1], root)
+        data = read_bytes(path, most_bytes(size), root)
     except FileNotFoundError:
         missing = "missing frame, though the index lists it"
         raise InputError(f"{path}: {missing}; restore it or run `svg-data index` again") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); restore this frame") from None
-    height, width, _ = _size(path, data[:_HEADER_BYTES])
+    return decode_frame(data, size, path)
+
+
+def most_bytes(size: tuple[int, int, int]) -> int:
+    """Return how large the file of a frame of this size may be."""
+    return _MOST_OVERHEAD + 8 * size[0] * size[1]
+
+
+def decode_frame(data: bytes, size: tuple[int, int, int], path: Path | str) -> np.ndarray:
+    """Return the frame uint8 [H,W,C] in the bytes of a PNG. Raises `InputError` as `read_frame` does."""
+    height, width, _ = _size(path, data[:_HEADER_BYTES], len(data))
     if (height, width) != size[:2]:  # compared before decoding: a wrong header must not cost memory
         raise InputError(f"{path}: found {height}x{width}, expected {size[0]}x{size[1]}; index again")
     try:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from . import layout
+from . import layout, remote
 from .conversion import WHOLE, DataRoot, Report, WorkShard, add_shard_argument, fill_root, print_report
 from .converters.images import add_fit_arguments, check_image_width, fit_picture
 from .errors import InputError
@@ -60,6 +60,7 @@ def resize(
     check_image_width(image_width)
     if out.resolve().is_relative_to(root.resolve()):
         raise InputError(f"{out}: lies within the data set that is copied; name another folder")
+    root = remote.local_root(root)
     info, index = layout.read_info(root), layout.read_index(root)
     if info.pose_channels:
         advice = "--model pose_cvae takes any size as it is"
@@ -106,7 +107,7 @@ def _copy(root: Path, width: int, fit: str, job: Job) -> Report:
         conditions.append(rows)
     with whole_folder(job.folder) as temporary:
         write_frames(temporary, np.stack(frames))
-        if store.info.store == "packed":
+        if not store.info.in_folders:
             table, actions = np.concatenate(conditions), store.info.action_dim
             for name, part in ((ACTIONS_FILE, table[:, :actions]), (POSITIONS_FILE, table[:, actions:])):
                 if part.shape[1]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import layout
+from . import layout, remote
 from .command import tell
 from .errors import InputError, clean
 from .files import check_file_writable, whole_file, write_text
@@ -100,7 +100,7 @@ def describe(root: Path, samples: list[SplitSample]) -> str:
     """Return the statistics as text."""
     info, size = samples[0].store.info, samples[0].store.frame_size
     lines = [
-        f"{info.name}: {info.source or 'source unknown'} ({root}, {info.store})",
+        f"{info.name}: {info.source or 'source unknown'} ({remote.origin(root) or root}, {info.store})",
         f"frames {size[0]}x{size[1]}x{size[2]}, "
         + (
             "with poses"
@@ -214,15 +214,18 @@ def run(args: argparse.Namespace) -> None:
     """Write the contact sheet and the statistics, and print the latter."""
     if args.sequences < 1:
         raise InputError(f"--sequences: found {args.sequences}, expected 1 or more")
-    path = args.out or args.root / "overview.png"
+    if args.out is None and remote.is_remote(args.root):
+        raise InputError(
+            f"--out: not given; {remote.address(args.root)} is no folder, name the picture to write"
+        )
+    root = remote.local_root(args.root)
+    path = args.out or root / "overview.png"
     if path.suffix.lower() != ".png":
         raise InputError(f"--out: found {path.name}, expected a name that ends in .png")
     check_file_writable(path)
-    present = layout.read_index(args.root)["split"].unique()
-    samples = [
-        sample_split(open_store(args.root, split), args.sequences) for split in SPLITS if split in present
-    ]
-    text = describe(args.root, samples)
+    present = layout.read_index(root)["split"].unique()
+    samples = [sample_split(open_store(root, split), args.sequences) for split in SPLITS if split in present]
+    text = describe(root, samples)
     draw(samples, path)
     write_text(path.with_suffix(".txt"), text)
     tell(f"{text}\n{path} and {path.with_suffix('.txt').name} written")

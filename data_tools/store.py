@@ -5,6 +5,8 @@ A packed split is two files, ``<root>/<split>/frames.npy``, uint8 [N,H,W,C], and
 index. They are plain NumPy files, which ``numpy.load(..., mmap_mode="r")`` maps as well. Here they are read
 by position, which is as fast, does not count as resident memory, and turns a file that was cut short into an
 error instead of a crash.
+
+The other form of packed splits is for object storage; `chunks` describes it.
 """
 
 import math
@@ -18,10 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import layout, png, poses
+from . import layout, png, poses, remote
+from .chunks import CONDITIONS, FRAME_ENDS, FRAMES, LANES, POSE_ENDS, POSES, Chunks, Sample, epoch_order
 from .conditions import ConditionSpec
 from .errors import InputError
-from .files import is_inside
+from .files import is_inside, read_bytes
 from .layout import DatasetInfo
 from .npy import PackedArray
 from .tables import read_conditions
@@ -42,7 +45,10 @@ class Store(ABC):
         frame_size: (H,W,C) of all frames.
         conditions: the form of the condition of one frame. Those of a sequence are rows of tables, float32
             [T,A+P], or poses, uint8 [T,H,W,C].
+        lanes: the clips at every `lanes`-th place of a pass in `order` lie near each other on disk.
     """
+
+    lanes = 1
 
     def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
         self.root = root
@@ -161,6 +167,41 @@ class Store(ABC):
         """
         return {self._path(sequence): self._files(sequence) for sequence in sequences}
 
+    def order(self, numbers: np.ndarray, ends: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """Return the order of all clips in one pass over the data, int64, a function of seed and epoch.
+
+        Args:
+            numbers: sequences whose clips these are.
+            ends: number of clips up to and including each of the sequences.
+            seed, epoch: which order.
+        """
+        return np.random.default_rng((seed, epoch, 0)).permutation(int(ends[-1]))
+
+    def expect(self, sequences: Iterable[int]) -> None:
+        """Prepare for reading some sequences soon: a remote store begins to download them."""
+        return
+
+    @property
+    def place(self) -> str:
+        """Return the data root, or the address that it is downloaded from."""
+        return remote.origin(self.root) or str(self.root)
+
+    @property
+    def is_remote(self) -> bool:
+        """Return whether sequences are downloaded when they are read."""
+        return False
+
+    def images(self, sequence: int, length: int) -> tuple[list[bytes], list[bytes]]:
+        """Return PNG files of the first `length` frames of a sequence, and of the poses after the first.
+
+        Without poses the second list is empty. They are the files of the data set if it has any.
+        """
+        frames = np.empty((length, *self.frame_size), np.uint8)
+        self.read_frames(sequence, 0, frames)
+        if not self.conditions.is_image:
+            return png.encode_frames(frames), []
+        return png.encode_frames(frames), png.encode_frames(self.read_conditions(sequence, 0, length - 1))
+
     def _entry(self, sequence: int, column: str) -> Any:
         """Return the value in a column of the index."""
         return self.index[column].iat[sequence]
@@ -187,6 +228,13 @@ class Store(ABC):
         """Return the number of conditions of a sequence, including those beyond the last frame."""
         return int(self.lengths[sequence])
 
+    def _read_file(self, path: str) -> bytes:
+        """Return the contents of a picture. Raises `InputError`."""
+        try:
+            return read_bytes(path, png.most_bytes(self.frame_size), self.root)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); restore it") from None
+
     @abstractmethod
     def _files(self, sequence: int) -> list[str]:
         """Return the paths of all files that are read for a sequence."""
@@ -211,6 +259,10 @@ class FolderStore(Store):
     def _files(self, sequence: int) -> list[str]:
         tables = [f"{self._folder(sequence)}/{name}" for name in (layout.ACTIONS_FILE, layout.POSITIONS_FILE)]
         return self._frame_files(sequence, 0, int(self.lengths[sequence])) + tables
+
+    def images(self, sequence: int, length: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the files of the frames, byte for byte, and no poses."""
+        return [self._read_file(file) for file in self._frame_files(sequence, 0, length)], []
 
     def _frame_files(self, sequence: int, start: int, stop: int) -> list[str]:
         folder = self._folder(sequence)
@@ -294,6 +346,12 @@ class PoseStore(Store):
         for frame, file in zip(frames, files[start : start + len(frames)], strict=True):
             frame[:] = png.read_frame(file, self.frame_size, self.root)
 
+    def images(self, sequence: int, length: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the files of frames and poses, byte for byte."""
+        frames, skeletons = self._list(sequence)
+        pictures = [self._read_file(file) for file in frames[:length]]
+        return pictures, [self._read_file(file) for file in skeletons[: length - 1]]
+
     def count_conditions(self, sequence: int) -> int:
         """Return the number of poses, or of frames if there are more."""
         return max(int(self.lengths[sequence]), self._pose_count(sequence) + 1)
@@ -364,6 +422,101 @@ class PackedStore(Store):
         self._conditions.read(int(self._starts[sequence]) + start, conditions)
 
 
+class ChunkStore(Store):
+    """Sequences in the chunks of a packed split, which may come from object storage.
+
+    Raises `InputError` on opening if the index contradicts the list of chunks.
+    """
+
+    lanes = LANES
+
+    def __init__(self, root: Path, split: str, info: DatasetInfo, index: pd.DataFrame):
+        super().__init__(root, split, info, index)
+        self._check_inside(split)
+        self._chunks = Chunks(root, split, len(index), self.conditions.is_image)
+        self._last: tuple[int, Sample] | None = None  # a long sequence is read piece by piece
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_last": None}
+
+    def order(self, numbers: np.ndarray, ends: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """Return an order that reads `lanes` chunks at a time, each from its first clip to its last."""
+        if (np.diff(numbers) <= 0).any():  # a selection in an order of its own
+            return super().order(numbers, ends, seed, epoch)
+        before = np.concatenate([[0], ends])
+        bounds = before[np.searchsorted(numbers, self._chunks.starts)]
+        return epoch_order(np.unique(np.append(bounds, ends[-1])), seed, epoch)
+
+    def expect(self, sequences: Iterable[int]) -> None:
+        """Begin to download the chunks of some sequences."""
+        if self.is_remote:
+            self._chunks.expect(sequences)
+
+    @property
+    def is_remote(self) -> bool:
+        """Return whether the data set is a cached one, whose chunks are downloaded when they are read."""
+        return remote.origin(self.root) is not None
+
+    def damaged(self) -> Iterator[str]:
+        """Read all chunks, and yield a line for each that is not the one that was packed."""
+        return self._chunks.damaged()
+
+    def files(self, sequences: Iterable[int]) -> dict[str, list[str]]:
+        """Return the list of chunks as the only file: it holds the digests of all chunks."""
+        return {self.split: self._files(0)}
+
+    def _files(self, sequence: int) -> list[str]:
+        return [str(self._chunks.list_file)]
+
+    def images(self, sequence: int, length: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the PNG files of frames and poses as they were packed."""
+        frames = [self._picture(sequence, FRAMES, FRAME_ENDS, time) for time in range(length)]
+        skeletons = range(length - 1 if self.conditions.is_image else 0)
+        return frames, [self._picture(sequence, POSES, POSE_ENDS, time) for time in skeletons]
+
+    def _sample(self, sequence: int) -> Sample:
+        if self._last is None or self._last[0] != sequence:
+            self._last = None  # it holds a chunk in memory
+            sample = self._chunks.sample(sequence)
+            length = int(self.lengths[sequence])
+            expected = {FRAME_ENDS: (length,), CONDITIONS: (length, *self.conditions.shape)}
+            if self.conditions.is_image:
+                expected = {FRAME_ENDS: (length,), POSE_ENDS: (length - 1,)}
+            for name, shape in expected.items():
+                found = getattr(sample.get(name), "shape", ())
+                if found != shape:
+                    found = f"found {name} {list(found)}, expected {list(shape)}"
+                    raise InputError(f"{self._place(sequence)}: {found}; pack the data set again")
+            self._last = sequence, sample
+        return self._last[1]
+
+    def _place(self, sequence: int) -> str:
+        return f"{self.root}/{self._path(sequence)}"
+
+    def _picture(self, sequence: int, pictures: str, ends: str, time: int) -> bytes:
+        sample = self._sample(sequence)
+        start = int(sample[ends][time - 1]) if time else 0
+        return bytes(sample[pictures][start : int(sample[ends][time])])
+
+    def _read_frames(self, sequence: int, start: int, frames: np.ndarray) -> None:
+        for time, frame in enumerate(frames, start=start):
+            place = f"{self._place(sequence)}/{time}.png"
+            picture = self._picture(sequence, FRAMES, FRAME_ENDS, time)
+            frame[:] = png.decode_frame(picture, self.frame_size, place)
+
+    def _read_conditions(self, sequence: int, start: int, conditions: np.ndarray) -> None:
+        if not self.conditions.is_image:
+            conditions[:] = self._sample(sequence)[CONDITIONS][start : start + len(conditions)]
+            return
+        height, width, channels = self.conditions.shape
+        last = len(self._sample(sequence)[POSE_ENDS]) - 1
+        for time, condition in enumerate(conditions, start=start):
+            pose = min(time, last)
+            place = f"{self._place(sequence)}: pose {pose + 1}"
+            picture = self._picture(sequence, POSES, POSE_ENDS, pose)
+            condition[:] = png.decode_frame(picture, (height, width, channels), place)
+
+
 @lru_cache(maxsize=len(layout.SPLITS))
 def opened_store(root: Path, split: str) -> Store:
     """Return `open_store` of a split, which each process opens once.
@@ -381,8 +534,11 @@ def read_clips(
 
 
 def open_store(root: str | Path, split: str) -> Store:
-    """Open one split of a data set. Raises `InputError` if it has no sequences or the index is damaged."""
-    root = Path(root)
+    """Open one split of a data set, which may be a remote one (see `remote`).
+
+    Raises `InputError` if it has no sequences or the index is damaged.
+    """
+    root = remote.local_root(root)
     info = layout.read_info(root)
-    kinds = {"folders": FolderStore, "poses": PoseStore, "packed": PackedStore}
+    kinds = {"folders": FolderStore, "poses": PoseStore, "packed": PackedStore, "litdata": ChunkStore}
     return kinds[info.store](root, split, info, layout.read_index(root, split))

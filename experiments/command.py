@@ -10,6 +10,7 @@ from data_tools.command import tell
 from data_tools.errors import InputError
 from data_tools.files import whole_folder
 from data_tools.layout import SPLITS
+from data_tools.remote import is_remote
 from svg.config import POSITIONS, DataConfig
 from svg.evaluation.protocols import OWN, Protocol, get_protocol
 from svg.runs import pretrained
@@ -202,7 +203,7 @@ def _open_dataset(
     from svg.sequences import SequenceDataset
 
     trained_on = config.data.data_root
-    if args.data_root is None and not Path(trained_on).is_dir():
+    if args.data_root is None and not is_remote(trained_on) and not Path(trained_on).is_dir():
         raise InputError(
             f"{trained_on}: not found from here; {run} was trained on it: name its place with --data_root"
         )
@@ -217,7 +218,7 @@ def _open_dataset(
     expected = _describe_data((*model.frame_size, model.channels), model.takes_poses, model.condition_dim)
     if found != expected:
         raise InputError(
-            f"{dataset.root}: found frames {found}, expected {expected}, on which {run} was trained"
+            f"{dataset.place}: found frames {found}, expected {expected}, on which {run} was trained"
         )
     return dataset
 
@@ -240,7 +241,7 @@ def label_runs(runs: list[Path]) -> dict[str, Path]:
 def report_left_out(dataset: "SequenceDataset") -> None:
     """Print to stderr how many sequences of a split are too short to be used."""
     if dataset.left_out:
-        split = dataset.root / dataset.split
+        split = f"{dataset.place}/{dataset.split}"
         total = dataset.left_out + len(dataset)
         reason = f"are shorter than {dataset.clip_length} frames and left out"
         tell(f"{split}: {dataset.left_out} of {total} sequences {reason}", error=True)

@@ -11,6 +11,7 @@ from data_tools import layout
 from data_tools.command import run_command, tell
 from data_tools.errors import InputError
 from data_tools.pool import check_workers
+from data_tools.remote import is_remote
 from svg.config import Config, TrainConfig
 from svg.flags import FlagParser, add_config_arguments, config_from_arguments, flag_values
 from svg.processes import processes
@@ -86,13 +87,15 @@ def tell_notes(args: argparse.Namespace, config: Config) -> None:
 
 
 def index_if_new(root: Path) -> None:
-    """Index a data root that has no index yet, if it holds sequences as `svg-data index` takes them.
+    """Index a local data root that has no index yet, if it holds sequences as `svg-data index` takes them.
 
     Several processes do not: all but one would have to wait. Raises `InputError` for faulty sequences and if
     no index can be written.
     """
     from data_tools import index
 
+    if is_remote(root):
+        return
     has_index = any((root / name).exists() for name in (layout.INDEX_FILE, layout.INFO_FILE))
     if has_index or processes() > 1:
         return

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,11 @@ from .config import CONDITIONS
 from .positions import FuturePositions
 
 Batch = dict[str, torch.Tensor]
+
+STEPS_AHEAD = 100
+"""How many steps before it is read a sequence of a remote data set begins to be downloaded."""
+ORDERS_KEPT = 3
+"""How many passes over the data have their order in memory: this one and those that are looked ahead to."""
 
 
 def condition_columns(info: layout.DatasetInfo, conditions: str) -> slice:
@@ -103,6 +108,11 @@ class SequenceDataset(Dataset):
     def root(self) -> Path:
         """Return the data root."""
         return self.store.root
+
+    @property
+    def place(self) -> str:
+        """Return the data root in words: its address, if it is a remote one, instead of the cache."""
+        return self.store.place
 
     @property
     def left_out(self) -> int:
@@ -202,6 +212,10 @@ class SequenceDataset(Dataset):
         files = (self.root / name for name in (layout.INDEX_FILE, layout.INFO_FILE))
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
+    def order(self, ends: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """Return the order of all clips in a pass, int64; `ends` counts them up to each sequence's last."""
+        return self.store.order(self._numbers, ends, seed, epoch)
+
     def full_digest(self, limit: int = 0) -> str:
         """Return `digest` and, after a dash, that of the contents of `files`."""
         contents = "".join(contents for _, contents in fingerprint.take(self.files(limit)).values())
@@ -256,9 +270,12 @@ class TrainingBatches:
     """The batch of any training step, ``batches[step]``, as a function of the seed and the step alone.
 
     Every pass over the data is a new permutation of its clips: one of each sequence, from a random frame or,
-    with ``clip_start="first"``, from 0 on; or all of each, ``sliding`` by one frame or ``disjoint``. Of the
-    share `far` of the clips the first frame is not the one before the second but any of the sequence. `share`
-    is the part of each batch that this process takes.
+    with ``clip_start="first"``, from 0 on; or all of each, ``sliding`` by one frame or ``disjoint``. The
+    store draws it: that of data for object storage reads few files at a time, and the clips of a batch are
+    sorted so that processes, which take parts of it, read different files.
+
+    Of the share `far` of the clips the first frame is not the one before the second but any of the sequence.
+    `share` is the part of each batch that this process takes.
     """
 
     def __init__(
@@ -284,19 +301,34 @@ class TrainingBatches:
         elif clip_start == "disjoint":
             clips = lengths // length
         self._ends = np.cumsum(clips)  # number of clips of a pass, up to and including each sequence
+        self._orders: dict[int, np.ndarray] = {}  # of the passes that were used last
 
     def clips(self, step: int) -> list[tuple[int, int, int]]:
         """Return (sequence, start, first frame) of each clip in the batch of a step."""
         clips = []
-        for number in range(step * self.batch_size, (step + 1) * self.batch_size)[self.share]:
-            total = int(self._ends[-1])
+        total = int(self._ends[-1])
+        for number in self._numbers(step):
             epoch, place = divmod(number, total)
-            clip = int(_permutation(total, self.seed, epoch)[place])
+            clip = int(self._order(epoch)[place])
             sequence = int(np.searchsorted(self._ends, clip, side="right"))
             of_sequence = clip - (int(self._ends[sequence - 1]) if sequence else 0)
             start = self._start(number, sequence, of_sequence)
             clips.append((sequence, start, self._first_frame(number, sequence, start)))
         return clips
+
+    def _numbers(self, step: int) -> list[int]:
+        """Return which of all clips that are drawn are this process's part of a batch."""
+        total, lanes = int(self._ends[-1]), self.dataset.store.lanes
+        numbers = range(step * self.batch_size, (step + 1) * self.batch_size)
+        return sorted(numbers, key=lambda number: number % total % lanes)[self.share]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Return the order of the clips of a pass."""
+        if epoch not in self._orders:
+            if len(self._orders) == ORDERS_KEPT:
+                del self._orders[next(iter(self._orders))]
+            self._orders[epoch] = self.dataset.order(self._ends, self.seed, epoch)
+        return self._orders[epoch]
 
     def _first_frame(self, number: int, sequence: int, start: int) -> int:
         """Return the first frame of the `number`-th clip that is drawn."""
@@ -334,13 +366,22 @@ class TrainingBatches:
         """Yield frames and conditions of the batches of `steps` as `Store.read_clips` returns them."""
         store = self.dataset.store
         length = self.dataset.clip_length
-        jobs = (self.dataset.in_store(self.clips(step)) for step in steps)
+        jobs = self._jobs(steps)
         here = partial(store.read_clips, length=length)
         if workers:  # they do not import this module, which takes seconds
             work = partial(read_clips, store.root, store.split, length)
             yield from read_ahead(work, jobs, workers, here, hurried)
         else:
             yield from map(here, jobs)
+
+    def _jobs(self, steps: range) -> Iterator[list[tuple[int, int, int]]]:
+        """Yield the clips of the batches of `steps`, and let the store know of later ones."""
+        store = self.dataset.store
+        for step in steps:
+            if store.is_remote and step + STEPS_AHEAD in steps:
+                later = self.dataset.in_store(self.clips(step + STEPS_AHEAD))
+                store.expect(sequence for sequence, _, _ in later)
+            yield self.dataset.in_store(self.clips(step))
 
 
 class ResidentBatches:
@@ -360,7 +401,7 @@ class ResidentBatches:
         if needed > 0.9 * free:
             found = f"found {free / 1e9:.1f} GB free"
             expected = f"expected {needed / 1e9:.1f} GB and a tenth more"
-            purpose = f"for the {dataset.split} split of {dataset.root}"
+            purpose = f"for the {dataset.split} split of {dataset.place}"
             raise InputError(
                 f"--data_device {device.type}: {found}, {expected} {purpose}; leave the flag out"
             )
@@ -388,11 +429,6 @@ class ResidentBatches:
             batch = self[step]
             pin = pin_memory and not self.frames.is_cuda
             yield {name: values.pin_memory() for name, values in batch.items()} if pin else batch
-
-
-@lru_cache(maxsize=2)
-def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch, 0)).permutation(length)
 
 
 def evaluated(dataset: SequenceDataset, limit: int) -> int:

@@ -60,7 +60,7 @@ def plan_frames(
         total = n_future or int(dataset.lengths[number]) - n_past
         if total < 1:
             raise InputError(
-                f"{dataset.root}: sequence {name} has no frames beyond its {n_past} given frames; "
+                f"{dataset.place}: sequence {name} has no frames beyond its {n_past} given frames; "
                 "say how far with --n_future"
             )
         return total, ""
@@ -69,7 +69,7 @@ def plan_frames(
     advice = _positions_advice(dataset, number, most + n_past - 1)
     if most < 1:
         raise InputError(
-            f"{dataset.root}: sequence {name} has no conditions beyond its {n_past} given frames; "
+            f"{dataset.place}: sequence {name} has no conditions beyond its {n_past} given frames; "
             f"{advice or 'choose others with --sequences'}"
         )
     note = f"--n_future asks for {n_future} frames, its conditions are enough for {most}"

@@ -141,7 +141,7 @@ def evaluate(
                     run.add(batch_scores)
             bar.update(sum(map(len, shared)))
     setting = Setting(
-        str(dataset.root), dataset.split, total, run.options.seed, run.computed, weights,
+        dataset.place, dataset.split, total, run.options.seed, run.computed, weights,
         runtime.machine(model.device), dataset.digest(), dataset.given,
     )  # fmt: skip
     return run.result(setting)

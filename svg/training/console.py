@@ -75,7 +75,7 @@ def start(
             "*: the best pred so far, which is kept"
         )
     return [
-        f"data      {training.root}: {sequences}; {_clip_lengths(config, training, validation)}",
+        f"data      {training.place}: {sequences}; {_clip_lengths(config, training, validation)}",
         f"model     {weights:,} weights on {device}",
         f"training  {_training_length(config.train, step)}",
         f"schedule  {_annealing(config.train)}; {_forcing(config.train)}",
@@ -221,7 +221,7 @@ def unlike_conditions(dataset: SequenceDataset, origin: str, model: Predictor) -
     if not unlike:
         return None
     return (
-        f"note: {dataset.root} differs from the data of {origin} in {', '.join(unlike)}: "
+        f"note: {dataset.place} differs from the data of {origin} in {', '.join(unlike)}: "
         "are the units the same? If not, convert these columns to the units there, which the model expects"
     )
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Generator
-from pathlib import Path
 
 import torch
 
@@ -26,7 +25,7 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
     if has_poses != model.takes_poses:
         has = "poses" if has_poses else "no poses"
         takes = " or ".join(name for name, entry in MODELS.items() if entry.takes_poses == has_poses)
-        data = f"the data set {dataset.root} has {has}"
+        data = f"the data set {dataset.place} has {has}"
         raise InputError(f"--model {model.model}: {data}, which --model {takes} takes")
     size = model.image_width
     widths = model.entry.widths
@@ -34,8 +33,8 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
         if not widths or (height == width and width in widths):
             advice = f"give --image_width {width}"
         else:
-            advice = f"make a copy that fits with `svg-data resize {dataset.root} OUT --image_width {size}`"
-        frames = f"the frames of {dataset.root} are {height}x{width}"
+            advice = f"make a copy that fits with `svg-data resize {dataset.place} OUT --image_width {size}`"
+        frames = f"the frames of {dataset.place} are {height}x{width}"
         raise InputError(f"--image_width: found {size}, but {frames}; {advice}")
     model = dataclasses.replace(
         model,
@@ -55,7 +54,7 @@ def open_data(config: Config) -> tuple[Config, SequenceDataset, SequenceDataset 
     training = SequenceDataset(data.data_root, "train", data.n_past + data.n_future, data.conditions)
     config = complete_config(config, training)
     validation = None
-    if (layout.read_index(Path(data.data_root))["split"] == "validate").any():
+    if (layout.read_index(training.root)["split"] == "validate").any():
         validation = SequenceDataset(data.data_root, "validate", data.n_eval, data.conditions)
     return config, training, validation
 
