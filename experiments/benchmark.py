@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from data_tools.command import OneLineParser, run_command, tell
 from data_tools.errors import InputError
@@ -17,7 +18,9 @@ from data_tools.files import check_file_writable, write_text
 
 from .benchmarks import measurement
 
-PARTS = ("training", "sampling", "scoring", "poses", "data", "cost")
+PARTS = ("training", "sampling", "scoring", "poses", "data", "cost", "growth")
+PLOTTED = ("cost", "growth")
+"""Parts that draw a picture, by default of their name."""
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -28,7 +31,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         nargs="*",
         metavar="PART",
         help="training, sampling, scoring, data (by default); poses: the predictor of persons; "
-        "cost: a sweep over sizes, with a plot",
+        "cost: a sweep over sizes, with a plot; growth: reading up to a million sequences, with a plot",
     )
     parser.add_argument(
         "--repeats", type=int, default=9, help="repetitions of each measurement (default: %(default)s)"
@@ -54,8 +57,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--plot",
         type=Path,
-        default=Path("cost.png"),
-        help="picture that cost draws, PDF, SVG or PNG (default: %(default)s)",
+        help="picture that cost or growth draws, PDF, SVG or PNG (default: cost.png, growth.png)",
     )
     args = parser.parse_args(argv)
     for name in ("repeats", "batch_size", "n_sample"):
@@ -69,10 +71,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise InputError(
             f"--published: no train_svg_lp.py in {args.published}; git clone https://github.com/edenton/svg"
         )
-    if "cost" in args.parts:
+    plotted = [part for part in PLOTTED if part in args.parts]
+    if args.plot and len(plotted) > 1:
+        raise InputError("--plot: found both cost and growth, expected one of them; or leave it out")
+    args.plots = {part: args.plot or Path(f"{part}.png") for part in plotted}
+    if plotted:
         from svg.figures.drawing import picture_form
 
-        picture_form(args.plot)
+        for path in args.plots.values():
+            picture_form(path)
     args.parts = args.parts or ["training", "sampling", "scoring", "data"]
     return args
 
@@ -91,10 +98,10 @@ def benchmark(args: argparse.Namespace) -> None:
     """Measure the parts that the flags name, print and write the figures."""
     from svg import runtime
 
-    from .benchmarks import data, model
+    from .benchmarks import data, growth, model
 
     before = measurement.load(args.compare) if args.compare else []
-    for path in filter(None, (args.json, args.plot if "cost" in args.parts else None)):
+    for path in filter(None, (args.json, *args.plots.values())):
         check_file_writable(path)
     device = str(runtime.choose_device(args.device))
     this_machine = machine(device)
@@ -106,10 +113,13 @@ def benchmark(args: argparse.Namespace) -> None:
     )
     rows = []
     costs = None
+    points = []
     try:
         rows += model.measure(settings, args.parts)
         if "cost" in args.parts:
             costs = model.measure_costs(settings)
+        if "growth" in args.parts:
+            points = growth.measure(folder / "growth", args.repeats)
         if "data" in args.parts:  # the last: it keeps this process on one core
             rows += data.measure(folder / "data", args.repeats)
     finally:
@@ -119,10 +129,19 @@ def benchmark(args: argparse.Namespace) -> None:
     if args.json:
         measurement.save(args.json, this_machine, rows)
     if costs:
-        model.plot_costs(costs, args.plot)
-        path = args.plot.with_suffix(".json")
-        write_text(path, json.dumps({"machine": this_machine, "costs": costs}, indent=2) + "\n")
-        tell(f"{args.plot} and {path.name}")
+        model.plot_costs(costs, args.plots["cost"])
+        tell(save_values(args.plots["cost"], {"machine": this_machine, "costs": costs}))
+    if points:
+        tell(growth.table(points))
+        growth.plot(points, args.plots["growth"])
+        tell(save_values(args.plots["growth"], {"machine": this_machine, "points": growth.as_json(points)}))
+
+
+def save_values(picture: Path, values: dict[str, Any]) -> str:
+    """Write what a picture shows as JSON beside it, and return the names of both."""
+    path = picture.with_suffix(".json")
+    write_text(path, json.dumps(values, indent=2) + "\n")
+    return f"{picture} and {path.name}"
 
 
 def main(argv: list[str] | None = None) -> int:

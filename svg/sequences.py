@@ -87,7 +87,9 @@ class SequenceDataset(Dataset):
         self._numbers = np.flatnonzero(self.store.lengths >= clip_length)  # of sequences of the store
         if not len(self._numbers):
             raise self._too_short()
-        self.index = self.store.index.iloc[self._numbers].reset_index(drop=True)
+        self.index = self.store.index  # of a million sequences a copy would take a hundred megabytes
+        if self.left_out:
+            self.index = self.index.iloc[self._numbers].reset_index(drop=True)
         self.lengths = self.store.lengths[self._numbers]
         self.frame_size = self.store.frame_size  # (H,W,C), the same for all
 

@@ -220,7 +220,8 @@ def measure_opening(folder: Path, repeats: int) -> Row:
     return Row.of(f"opening {BAIR_SEQUENCES:,} sequences, s", seconds)
 
 
-def write_linked_index(root: Path, sequences: int, store: str = "folders") -> None:
+def write_linked_index(root: Path, sequences: int, store: str = "folders", width: int = WIDTH) -> None:
+    """Write the index of a training split whose sequences are not there."""
     import pandas as pd
 
     root.mkdir(parents=True, exist_ok=True)
@@ -231,30 +232,32 @@ def write_linked_index(root: Path, sequences: int, store: str = "folders") -> No
     index = pd.DataFrame(
         {"split": "train", "sequence": names, "path": [f"train/{name}" for name in names], "frames": FRAMES}
     )
-    index = index.assign(height=WIDTH, width=WIDTH, channels=3, action_dim=4, position_dim=3)
+    index = index.assign(height=width, width=width, channels=3, action_dim=4, position_dim=3)
     zeros, ones = [0.0] * CONDITIONS, [1.0] * CONDITIONS
     layout.write_index(root, index, layout.DatasetInfo("benchmark", "", 4, 3, zeros, ones, store))
 
 
-def write_links(root: Path) -> None:
+def write_links(root: Path, width: int = WIDTH) -> None:
     """Write sequence folders that are links to eight real ones in the same root."""
     from data_tools.folders import write_sequence
 
     real = [root.resolve() / "real" / str(number) for number in range(8)]
     for number, path in enumerate(real):
-        write_sequence(path, *make_sequence(number))
-    for number, path in enumerate(layout.read_index(root)["path"]):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).symlink_to(real[number % len(real)])
+        write_sequence(path, *make_sequence(number, width))
+    paths = layout.read_index(root)["path"].tolist()
+    for parent in {os.path.dirname(path) for path in paths}:
+        (root / parent).mkdir(parents=True)
+    for number, path in enumerate(paths):
+        os.symlink(real[number % len(real)], f"{root}/{path}")
 
 
-def write_hollow_arrays(root: Path, sequences: int) -> None:
+def write_hollow_arrays(root: Path, sequences: int, width: int = WIDTH) -> None:
     """Make the files of a packed training split of full length, without writing anything to them."""
     from data_tools.npy import npy_header
 
     (root / "train").mkdir()
     for name, dtype, shape in (
-        ("frames", np.uint8, (WIDTH, WIDTH, 3)),
+        ("frames", np.uint8, (width, width, 3)),
         ("conditions", np.float32, (CONDITIONS,)),
     ):
         shape = (sequences * FRAMES, *shape)

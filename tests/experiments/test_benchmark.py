@@ -8,7 +8,7 @@ import pytest
 
 from data_tools.errors import InputError
 from experiments import benchmark
-from experiments.benchmarks import measurement, model
+from experiments.benchmarks import growth, measurement, model
 from experiments.benchmarks.measurement import Row
 from tests.support.places import ROOT
 
@@ -34,6 +34,34 @@ raise SystemExit(benchmark.main(["data", *flags]))
     conversion = rows["conversion, frames/s"]
     assert conversion.ratio == pytest.approx(conversion.ours / conversion.reference)
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
+
+
+@pytest.mark.slow
+def test_growth(tmp_path):
+    """Every store at every size, in the printed rows and in the file beside the picture."""
+    code = f"""
+from experiments import benchmark
+from experiments.benchmarks import growth
+growth.SIZES, growth.INDEXED = (10, 300), (10,)
+flags = ["--repeats", "2", "--folder", {str(tmp_path)!r}, "--plot", {str(tmp_path / "growth.png")!r}]
+raise SystemExit(benchmark.main(["growth", *flags]))
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+    points = json.loads((tmp_path / "growth.json").read_text())["points"]
+    found = [(point["store"], point["sequences"]) for point in points]
+    reading = [(store, sequences) for store in growth.STORES for sequences in (10, 300)]
+    assert found == [*reading, ("svg-data index", 10)]
+    for point in points:
+        measured = point["measured"]
+        assert all(len(values) == 2 for values in measured.values())
+        assert min(measured["opening"]) > 0 and min(measured["peak"]) > 10
+        if point["store"] in growth.STORES:
+            assert min(measured["rate"]) > 0 and min(measured["held"]) > 0
+    rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(points) and rows[2].startswith("| folders, 10 |")
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["growth.json", "growth.png"]
 
 
 PUBLISHED = {  # the least that has the names of github.com/edenton/svg which are measured
@@ -173,7 +201,11 @@ def test_table_and_comparison(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["speed"], "PART: found 'speed', expected training, sampling, scoring, poses, data, cost"),
+        (["speed"], "PART: found 'speed', expected training, sampling, scoring, poses, data, cost, growth"),
+        (
+            ["cost", "growth", "--plot", "x.png"],
+            "--plot: found both cost and growth, expected one of them; or leave it out",
+        ),
         (["--repeats", "0"], "--repeats: found 0, expected 1 or more"),
         (
             ["--published", "."],
