@@ -285,8 +285,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(
             f'--env_args: found {args.env_args}, expected JSON like {{"task": "reach"}}'
         ) from None
-    if "" not in sys.path:
-        sys.path.append("")  # modules of --env and --policy in the current folder
+    sys.path.append(str(Path.cwd()))  # modules of --env and --policy may be files there; for workers, too
     recording = Recording(
         args.env,
         args.env_args,

@@ -190,14 +190,26 @@ def test_mistakes_are_one_line(tmp_path, changes, expected):
 @pytest.mark.slow
 def test_a_policy_in_a_file_of_the_current_folder(tmp_path, monkeypatch, capsys):
     """As a user types it: `svg-data` alone does not look for modules in the current folder."""
-    (tmp_path / "my_policy.py").write_text("def thirty(env):\n    return lambda observation: [30.0]\n")
+    text = "def lift(env):\n    return lambda observation: [0.01, 0, 2, 0]\n"
+    (tmp_path / "my_policy.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
-    words = ["record", "data", "--env", STRIPES, "--policy", "my_policy:thirty", "--episodes", "3"]
+    words = [
+        "record",
+        "data",
+        "--env",
+        PUSH,
+        "--policy",
+        "my_policy:lift",
+        "--episodes",
+        "3",
+        "--frames",
+        "3",
+    ]
     assert svg_data.main([*words, "--splits", "1", "0", "0", "--workers", "2"]) == 0
-    assert f"{STRIPES}: my_policy:thirty" in capsys.readouterr().out
-    table = tables.read_conditions(tmp_path / "data" / "train" / "00002", 4)
-    assert table["actions"].tolist() == [[30.0]] * 4  # from 0 to 4, then 3 times 30 are 90 and more
+    assert f"{PUSH}: my_policy:lift" in capsys.readouterr().out
+    table = tables.read_conditions(tmp_path / "data" / "train" / "00002", 3)
+    np.testing.assert_allclose(table["actions"], [[0.01, 0, 2, 0]] * 3, rtol=1e-6)
 
 
 def test_columns_of_the_state():

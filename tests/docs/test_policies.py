@@ -1,10 +1,11 @@
-"""The policy in examples/fetch_push.py, on a table of its own: FetchPush needs another version of MuJoCo."""
+"""The policies in examples/, on tables of their own: their environments are packages of others."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from examples import pusht_push
 from examples.fetch_push import PushCube
 
 RADIUS = 0.035  # metres between the middles of hand and cube that touch
@@ -51,3 +52,33 @@ def test_the_cube_comes_to_the_goal_and_goes_on(seed):
         assert np.abs(table.cube[:2] - [1.34, 0.75]).max() < 0.25
     assert min(distances) < 0.05  # FetchPush calls this a success
     assert path > distances[0] + 0.05  # it was pushed to other places, too
+
+
+class Board:
+    """A hand that goes halfway to an action, and a T that it does not move."""
+
+    def __init__(self, seed):
+        self.np_random = np.random.default_rng(seed)
+        self.agent = SimpleNamespace(position=self.np_random.uniform(50, 450, 2))
+        middle = self.np_random.uniform(150, 350, 2)
+        self.block = SimpleNamespace(center_of_gravity=(0, 45), local_to_world=lambda point: middle)
+        self.middle = middle
+
+    def step(self, action):
+        self.agent.position = self.agent.position + 0.5 * (action - self.agent.position)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_hand_goes_beside_the_t_and_through_it_in_small_steps(seed):
+    board = Board(seed)
+    policy = pusht_push.PushT(board)
+    far = []
+    for _ in range(60):
+        action = policy(None)
+        assert action.shape == (2,) and action.dtype == np.float32
+        assert np.linalg.norm(action - board.agent.position) < pusht_push.STEP + 1e-3
+        board.step(action)
+        far.append(np.linalg.norm(board.agent.position - board.middle))
+    begun = int(np.argmax(np.array(far) > pusht_push.AROUND - pusht_push.NEAR))
+    assert far[begun] > pusht_push.AROUND - pusht_push.NEAR
+    assert min(far[begun:]) < pusht_push.SPREAD + pusht_push.STEP / 2
