@@ -379,10 +379,13 @@ class TrainingBatches:
     def _jobs(self, steps: range) -> Iterator[list[tuple[int, int, int]]]:
         """Yield the clips of the batches of `steps`, and let the store know of later ones."""
         store = self.dataset.store
+        ahead = STEPS_AHEAD if store.is_remote else 0
+        expected = steps.start
         for step in steps:
-            if store.is_remote and step + STEPS_AHEAD in steps:
-                later = self.dataset.in_store(self.clips(step + STEPS_AHEAD))
+            while expected < step + ahead:
+                later = self.dataset.in_store(self.clips(expected))
                 store.expect(sequence for sequence, _, _ in later)
+                expected += 1
             yield self.dataset.in_store(self.clips(step))
 
 

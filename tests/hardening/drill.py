@@ -10,6 +10,7 @@ stop, every file with a final name must be as in the end or as before. Exits wit
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import random
@@ -34,7 +35,19 @@ from tests.support.places import ROOT
 from tests.support.recordings import contents, write_pictures, write_version
 
 SIGNALS = (signal.SIGKILL,) * 8 + (signal.SIGINT, signal.SIGTERM)
-JOBS = ("simulate", "simulate_dance", "bair", "rlds", "frames", "index", "pack", "train", "evaluate")
+OF_LITDATA = ("chunks",) if importlib.util.find_spec("litdata") else ()
+JOBS = (
+    "simulate",
+    "simulate_dance",
+    "bair",
+    "rlds",
+    "frames",
+    "index",
+    "pack",
+    *OF_LITDATA,
+    "train",
+    "evaluate",
+)
 EXIT_CODES = (0, 130, 143, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM)
 """The last two occur before or after Python handles signals."""
 MODEL = (
@@ -132,6 +145,7 @@ def make_jobs(folder: Path) -> dict[str, Job]:
         "frames": data_job("frames", folder / "pictures", "out", "--length", 7, "--image_width", 64),
         "index": data_job("index", "out", "--name", "after", before=older),
         "pack": data_job("pack", folder / "folders", "out"),
+        "chunks": data_job("pack", folder / "folders", "out", "--format", "litdata", "--chunk_mb", 2),
         "train": Job(train, None, training_results),
         "evaluate": Job(
             [sys.executable, "-m", "experiments.evaluate", "out", "--n_sample", "20"], folder / "trained"

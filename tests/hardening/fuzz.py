@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import copy
 import hashlib
+import importlib.util
 import io
 import itertools
 import json
@@ -308,6 +309,9 @@ def make_readers(folder: Path) -> dict[str, Reader]:
             write_sequence(data / split / str(number), *moving_square(generator, 7))
     build_index(data, "squares")
     pack(data, folder / "packed", workers=1)
+    has_litdata = importlib.util.find_spec("litdata") is not None
+    if has_litdata:
+        pack(data, folder / "chunks", workers=1, form="litdata")
     flags = (
         f"--data_root {data} --log_dir {run} --model dcgan --recurrence spatial --width 0.05 --norm group "
         "--g_dim 8 --z_dim 1 --rnn_size 4 --n_past 2 --n_future 4 --n_eval 6 --batch_size 2 --niter 1 "
@@ -503,6 +507,14 @@ def make_readers(folder: Path) -> dict[str, Reader]:
         )
 
     npy_head = lambda content: 128  # noqa: E731
+    chunk_head = lambda content: 4 + 4 * (3 + 1)  # noqa: E731 number and offsets of the three samples
+    chunks, list_file = store(folder / "chunks"), folder / "chunks" / "train" / "index.json"
+    chunk = list_file.with_name("chunk-0-0.bin")
+    of_chunks = {
+        "list of chunks": Reader(list_file, chunks, spoil_json(required=False)),
+        "chunk head": Reader(chunk, chunks, spoil_head(chunk_head), random=False),
+        "chunk length": Reader(chunk, chunks, spoil_length, random=False),
+    }
     tensors_head = lambda content: 8 + struct.unpack("<Q", content[:8])[0]  # noqa: E731
     return {
         "png": Reader(png, lambda: read_frame(png, (64, 64, 3)).tobytes(), covered=True),
@@ -521,6 +533,7 @@ def make_readers(folder: Path) -> dict[str, Reader]:
             spoil_length,
             random=False,
         ),
+        **(of_chunks if has_litdata else {}),
         "tfrecord": Reader(shard, lambda: convert(shard, 2), covered=True),
         "example": Reader(example, lambda: convert(example, 1), spoil_example, random=False),
         "protobuf": Reader(example, lambda: convert(example, 1), spoil_framing, signed=True),

@@ -8,18 +8,21 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from data_tools import __main__ as svg_data
 from data_tools import layout, remote
 from data_tools.errors import InputError
+from data_tools.folders import write_sequence
+from data_tools.index import build_index
 from data_tools.pack import pack
 from data_tools.store import open_store
 from experiments import evaluate
 from experiments import train as train_command
 from svg.config import Config
 from svg.flags import flag_values
-from svg.sequences import SequenceDataset
+from svg.sequences import SequenceDataset, TrainingBatches
 from svg.training.loop import Training
 from svg.training.signals import Stopped
 from tests.support.limits import deadline
@@ -166,6 +169,33 @@ def test_chunks_are_downloaded_ahead(url, tmp_path):
     with deadline(60):
         while len(chunks_in_cache(tmp_path / "cache")) < len(store._chunks.starts):
             time.sleep(0.05)
+
+
+def test_training_asks_for_the_chunks_of_the_next_steps(url, tmp_path):
+    """After one step without readers the chunks of all clips of a pass come by themselves."""
+    dataset = SequenceDataset(url, "train", 6)
+    batches = TrainingBatches(dataset, 1, 1, "random").iterate(range(2), workers=0, pin_memory=False)
+    next(batches)
+    with deadline(60):
+        while len(chunks_in_cache(tmp_path / "cache")) < len(dataset.store._chunks.starts):
+            time.sleep(0.05)
+    next(batches)
+
+
+@pytest.mark.slow
+def test_a_large_chunk_comes_in_parts(client, tmp_path):
+    """boto3 downloads objects above 8 MB by parallel requests."""
+    generator = np.random.default_rng(0)
+    for number in range(4):
+        frames = generator.integers(0, 256, (60, 128, 128, 3), np.uint8)
+        write_sequence(tmp_path / "in" / "train" / str(number), frames, None, None)
+    build_index(tmp_path / "in")
+    pack(tmp_path / "in", tmp_path / "out", workers=1, form="litdata")
+    (chunk,) = (tmp_path / "out" / "train").glob("*.bin")
+    assert chunk.stat().st_size > 10e6
+    dataset = SequenceDataset(upload(client, tmp_path / "out", "large"), "train", 60, "none")
+    frames = SequenceDataset(tmp_path / "in", "train", 60, "none")[3]["frames"]
+    np.testing.assert_array_equal(dataset[3]["frames"], frames)
 
 
 @pytest.mark.slow
