@@ -126,14 +126,14 @@ class Chunks:
         """
         chunk = self._chunk_of(number)
         name = f"{self.split}/{self._chunks[chunk].filename}"
-        for attempt in range(ATTEMPTS):
+        for _ in range(ATTEMPTS):
             path = remote.fetch(self.root, name, self._chunks[chunk].sha256)
             try:
                 return self._read(path, chunk, number)
-            except FileNotFoundError:  # removed from the cache in between
-                if attempt + 1 == ATTEMPTS:
-                    raise
-        raise AssertionError
+            except FileNotFoundError:  # another process has removed it from the cache in between
+                continue
+        found = f"removed {ATTEMPTS} times before it could be read"
+        raise InputError(f"{self.root / name}: {found}; raise {remote.CACHE_GB}")
 
     def _read(self, path: Path, chunk: int, number: int) -> Sample:
         """Return a sample from its chunk. Raises `FileNotFoundError` if the chunk has been removed."""

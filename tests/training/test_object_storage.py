@@ -13,6 +13,7 @@ import pytest
 
 from data_tools import __main__ as svg_data
 from data_tools import layout, remote
+from data_tools.chunks import Chunks
 from data_tools.errors import InputError
 from data_tools.folders import write_sequence
 from data_tools.index import build_index
@@ -160,6 +161,26 @@ def test_the_cache_drops_what_was_not_used_for_longest(url, tmp_path, monkeypatc
     for number in (0, 1, 0, 2):
         store.read_clips([(starts[number], 0, 0)], 3)
     assert [chunk.name for chunk in chunks_in_cache(tmp_path / "cache")] == ["chunk-0-0.bin", "chunk-0-2.bin"]
+
+
+@pytest.mark.parametrize("times, fails", [(1, False), (4, False), (5, True)])
+def test_a_chunk_that_others_remove_is_downloaded_again(url, tmp_path, monkeypatch, times, fails):
+    dataset = SequenceDataset(url, "train", 4)
+    check_size = Chunks._check_size
+    left = [times]
+
+    def remove_first(chunks, path, expected):
+        if left[0]:
+            left[0] -= 1
+            path.unlink()
+        check_size(chunks, path, expected)
+
+    monkeypatch.setattr(Chunks, "_check_size", remove_first)
+    if fails:
+        with pytest.raises(InputError, match=r"removed 5 times before it could be read; raise SVG_CACHE_GB"):
+            dataset[0]
+    else:
+        assert dataset[0]["frames"].shape == (4, 64, 64, 3)
 
 
 def test_chunks_are_downloaded_ahead(url, tmp_path):
