@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from .remote import CHUNKS_FILE, NEEDS, content_digest
 from .store import opened_store
 
 UNFINISHED_FILE = "unfinished.json"  # the list of chunks while there are not all
+OVERHEAD = 64  # bytes of a chunk for the sizes and shapes of a sample
 
 
 def import_writer() -> Any:
@@ -81,13 +82,17 @@ def _read_unfinished(folder: Path) -> dict[str, Any]:
     return read_json(path, f"remove the folder {folder} to pack the split from its beginning")
 
 
-def _batches(samples: Iterator[Sample], chunk_bytes: int) -> Iterator[list[Sample]]:
-    """Yield the samples of each chunk."""
+def _batches(samples: Iterable[Sample], chunk_bytes: int, most: int = MOST_CHUNK) -> Iterator[list[Sample]]:
+    """Yield the samples of each chunk: some `chunk_bytes`, never more than `most`."""
     batch: list[Sample] = []
     size = 0
     for sample in samples:
+        added = _bytes_of(sample)
+        if batch and size + added > most:
+            yield batch
+            batch, size = [], 0
         batch.append(sample)
-        size += _bytes_of(sample)
+        size += added
         if size >= chunk_bytes:
             yield batch
             batch, size = [], 0
@@ -96,7 +101,8 @@ def _batches(samples: Iterator[Sample], chunk_bytes: int) -> Iterator[list[Sampl
 
 
 def _bytes_of(sample: Sample) -> int:
-    return sum(memoryview(part).nbytes for part in sample.values())
+    """Return how many bytes of a chunk a sample takes, or a few more."""
+    return OVERHEAD + sum(memoryview(part).nbytes for part in sample.values())
 
 
 def _write_chunk(folder: Path, number: int, samples: list[Sample]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -137,7 +143,7 @@ def _read_sample(root: Path, split: str, job: tuple[int, int]) -> Sample:
     else:
         sample[CONDITIONS] = np.concatenate(conditions)
     size = _bytes_of(sample)
-    if size + 64 > MOST_CHUNK:  # the lists of offsets take a few more
+    if size + OVERHEAD > MOST_CHUNK:
         place = root / str(store.index["path"].iat[number])
         raise InputError(f"{place}: found {size / 1e9:.1f} GB, expected at most 4.2; divide this sequence")
     return sample

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_tools import __main__ as svg_data
-from data_tools import layout
+from data_tools import layout, pack_chunks
 from data_tools.check import check
 from data_tools.chunks import LANES, epoch_order
 from data_tools.errors import InputError
@@ -119,8 +119,6 @@ def test_packing_does_not_depend_on_workers(chunked, data_root, tmp_path):
 
 @pytest.mark.parametrize("after", [0, 2, 5])
 def test_an_interrupted_packing_is_no_data_set_and_goes_on(chunked, data_root, tmp_path, monkeypatch, after):
-    from data_tools import pack_chunks
-
     write_chunk = pack_chunks._write_chunk
     written = []
 
@@ -309,6 +307,13 @@ def test_check_compares_checksums(chunked, tmp_path):
     problems = check(root, workers=1).problems
     assert problems[0] == f"{path}: the checksum does not match: changed or damaged; pack the data set again"
     assert problems[1 : 1 + len(before)] == before
+
+
+def test_a_chunk_ends_when_it_is_full_and_before_it_is_too_large():
+    samples = [{"frames": bytes(size - pack_chunks.OVERHEAD)} for size in (100, 100, 900, 100, 300, 100)]
+    batches = list(pack_chunks._batches(samples, chunk_bytes=300, most=1000))
+    sizes = [[pack_chunks._bytes_of(sample) for sample in batch] for batch in batches]
+    assert sizes == [[100, 100], [900], [100, 300], [100]]
 
 
 def test_the_list_has_the_digests(chunked):
