@@ -238,17 +238,19 @@ def write_linked_index(root: Path, sequences: int, store: str = "folders", width
 
 
 def write_links(root: Path, width: int = WIDTH) -> None:
-    """Write sequence folders that are links to eight real ones in the same root."""
+    """Write the folders of `write_linked_index`: links to one of 256 sequences, links to eight real ones."""
     from data_tools.folders import write_sequence
 
     real = [root.resolve() / "real" / str(number) for number in range(8)]
     for number, path in enumerate(real):
         write_sequence(path, *make_sequence(number, width))
-    paths = layout.read_index(root)["path"].tolist()
-    for parent in {os.path.dirname(path) for path in paths}:
-        (root / parent).mkdir(parents=True)
-    for number, path in enumerate(paths):
-        os.symlink(real[number % len(real)], f"{root}/{path}")
+    group = root.resolve() / "group"
+    group.mkdir()
+    for number in range(256):
+        (group / str(number)).symlink_to(real[number % len(real)])
+    (root / "train").mkdir()
+    for path in {os.path.dirname(path) for path in layout.read_index(root)["path"].tolist()}:
+        (root / path).symlink_to(group)
 
 
 def write_hollow_arrays(root: Path, sequences: int, width: int = WIDTH) -> None:

@@ -1,8 +1,8 @@
 """Growth of reading with the number of sequences: time and memory of each store, each measured in a process.
 
-A large data set has the names of a million sequences and the contents of a few: folders are links, and the
-files of a packed split are reserved but never written. Its frames are small, so that they fit a disk and
-decoding hides nothing.
+A large data set has the names of a million sequences and the contents of a few: folders and chunks are links,
+and the files of a packed split are reserved but never written. Its frames are small, so that they fit a disk
+and decoding hides nothing.
 """
 
 import json
@@ -13,16 +13,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_tools.command import tell
 from data_tools.errors import InputError
+from data_tools.files import write_text
 from data_tools.folders import write_sequence
+from data_tools.remote import CHUNKS_FILE, NEEDS
 from svg.evaluation.tables import Table
 
-from .data import FRAMES, make_sequence, write_hollow_arrays, write_linked_index, write_links
+from .data import CONDITIONS, FRAMES, make_sequence, write_hollow_arrays, write_linked_index, write_links
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 SIZES = (1_000, 40_000, 1_000_000)
 INDEXED = (1_000, 40_000)
 """Sizes at which ``svg-data index`` is measured."""
+CHUNK = 500
+"""Sequences of a chunk of the store ``litdata``."""
 INDEXING = "svg-data index"
 WIDTH = 16
 COLUMNS = {
@@ -57,14 +63,34 @@ def make_folders(root: Path, sequences: int) -> None:
 
 
 def make_packed(root: Path, sequences: int) -> None:
-    """Make a packed data set. Raises `InputError` if the disk has no room to reserve its files."""
-    needed = 2 * sequences * FRAMES * WIDTH * WIDTH * 3
-    free = shutil.disk_usage(root.parent).free
-    if free < needed:
-        found = f"found {free / 1e9:.0f} GB free, expected {needed / 1e9:.0f}"
-        raise InputError(f"--folder: {found}, of which half is reserved for a while; name another place")
+    """Make a packed data set, whose files take their room on the disk but are never written."""
     write_linked_index(root, sequences, "packed", WIDTH)
     write_hollow_arrays(root, sequences, WIDTH)
+
+
+def make_chunks(root: Path, sequences: int) -> None:
+    """Make a data set in chunks, all of which are the same file under many names."""
+    from data_tools.index import build_index
+    from data_tools.pack import pack
+
+    each = min(sequences, CHUNK)
+    source = root.with_name("source")
+    packed = root.with_name("source_packed")
+    make_unindexed(source, each)
+    build_index(source)
+    pack(source, packed, workers=1, form="litdata", chunk_mb=1000)
+    write_linked_index(root, sequences, "litdata", WIDTH)
+    (root / "train").mkdir()
+    values = json.loads((packed / "train" / CHUNKS_FILE).read_text())
+    (chunk,) = values["chunks"]
+    values["chunks"] = []
+    for number in range(sequences // each):
+        name = f"chunk-0-{number}.bin"
+        os.link(packed / "train" / chunk["filename"], root / "train" / name)
+        values["chunks"].append(chunk | {"filename": name})
+    write_text(root / "train" / CHUNKS_FILE, json.dumps(values))
+    for folder in (source, packed):
+        shutil.rmtree(folder)
 
 
 def make_unindexed(root: Path, sequences: int) -> None:
@@ -79,7 +105,11 @@ def make_unindexed(root: Path, sequences: int) -> None:
             os.link(file, folder / file.name)
 
 
-STORES: dict[str, Callable[[Path, int], None]] = {"folders": make_folders, "packed": make_packed}
+STORES: dict[str, Callable[[Path, int], None]] = {
+    "folders": make_folders,
+    "packed": make_packed,
+    "litdata": make_chunks,
+}
 
 
 @dataclass(frozen=True)
@@ -96,10 +126,17 @@ class Point:
 
 
 def measure(folder: Path, repeats: int) -> list[Point]:
-    """Return the points of all stores and sizes; data sets are made in `folder`, one at a time."""
+    """Return the points of all stores and sizes; data sets are made in `folder`, one at a time.
+
+    Raises `InputError` if there is no room for them.
+    """
     folder.mkdir(parents=True)
+    check_room(folder)
     points = []
     for store, make in STORES.items():
+        if store == "litdata" and find_spec("litdata") is None:
+            tell(f"the store litdata is left out: it {NEEDS}", error=True)
+            continue
         for sequences in SIZES:
             root = folder / f"{store}_{sequences}"
             make(root, sequences)
@@ -111,6 +148,15 @@ def measure(folder: Path, repeats: int) -> list[Point]:
         points.append(Point(INDEXING, sequences, repeat("index", root, repeats)))
         shutil.rmtree(root)
     return points
+
+
+def check_room(folder: Path) -> None:
+    """Raise `InputError` if the disk has no room for the largest packed data set."""
+    needed = 1.1 * max(SIZES) * FRAMES * (WIDTH * WIDTH * 3 + 4 * CONDITIONS)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        found = f"found {free / 1e9:.0f} GB free, expected {needed / 1e9:.0f}, which are reserved for a while"
+        raise InputError(f"--folder: {found}; name another place")
 
 
 def repeat(work: str, root: Path, repeats: int) -> dict[str, list[float]]:
