@@ -84,6 +84,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help=f"what is varied (default: {defaults})",
     )
     parser.add_argument("--n_sample", type=int, default=10, help="futures sampled for each test sequence")
+    parser.add_argument(
+        "--objects",
+        action="store_true",
+        help="score objects, too, as svg-evaluate --objects; for data of svg-data simulate --truth",
+    )
     add_config_arguments(parser)
     entry = MODELS[parser.parse_args(argv).model]
     base = vars(parser.parse_args([".", f"@{RECIPES / entry.base_recipe}"]))
@@ -172,6 +177,7 @@ def draw(out: Path, study_runs: dict[str, list[str]], results: dict[str, "Evalua
 
 def compare(args: argparse.Namespace) -> None:
     """Train, score and draw the runs of the chosen studies."""
+    from svg.evaluation.objects import check_truth
     from svg.sequences import SequenceDataset
 
     if args.init_from:
@@ -189,7 +195,7 @@ def compare(args: argparse.Namespace) -> None:
         changes |= runs
     arguments = {name: training_arguments(args, name, changed) for name, changed in changes.items()}
     flags = [str(args.out / BASE), "--n_sample", str(args.n_sample), "--device", args.device]
-    evaluation = evaluate.parse(flags)
+    evaluation = evaluate.parse([*flags, "--objects"] if args.objects else flags)
     # whatever can be found wrong before hours of work
     evaluate.options_of(evaluation)
     for namespace in arguments.values():
@@ -200,7 +206,9 @@ def compare(args: argparse.Namespace) -> None:
                 f"--studies: with these flags {study} has nothing but the base itself; "
                 "leave it or the flags out"
             )
-    SequenceDataset(args.data_root, evaluation.split, config.data.n_eval, config.data.conditions)
+    scored = SequenceDataset(args.data_root, evaluation.split, config.data.n_eval, config.data.conditions)
+    if args.objects:
+        check_truth(scored)
     check_writable(args.out, "make it writable, or name another folder")
 
     train_all(arguments, changes)

@@ -70,6 +70,12 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder with the weights of the networks behind --metrics",
     )
     parser.add_argument(
+        "--objects",
+        action="store_true",
+        help="find the objects in predicted frames, too: where they are, which have vanished, where the "
+        "error lies; for data of svg-data simulate --truth",
+    )
+    parser.add_argument(
         "--scorer",
         default=SCORERS[0],
         choices=SCORERS,
@@ -107,6 +113,7 @@ def options_of(args: argparse.Namespace) -> EvaluationOptions:
         scorer=args.scorer,
         memory=args.memory,
         compile=args.compile,
+        objects=args.objects,
     )
 
 
@@ -209,6 +216,8 @@ def saved_evaluation(
     kind = (saved.protocol, setting.split, setting.sequences, setting.seed, conditions)
     if not is_same_data or kind != expected or not set(options.metrics) <= set(saved.measured):
         return None
+    if options.objects and saved.objects is None:
+        return None
     return replace(saved, setting=replace(setting, conditions=conditions))
 
 
@@ -236,8 +245,8 @@ def evaluate(args: argparse.Namespace, world: World | None = None) -> None:
     for label, result in results.items():
         tell(f"\n{headed_report(labels[label], result)}")
         if args.out:
-            notes = result.in_words() | {"data": result.setting.scored}
-            write_tables(folder / name, [result.table()], notes)
+            notes = result.in_words() | {"data": result.setting.scored} | result.object_words()
+            write_tables(folder / name, [result.table(), *result.object_tables()], notes)
             tell(f"tables: {folder / name}.md and .tex")
 
 

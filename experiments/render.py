@@ -14,7 +14,10 @@ from data_tools.files import check_writable, folder_in
 from .command import Run, add_run_arguments, named_sequences, open_run, parse_run_arguments
 
 MOST_SAMPLES = 12
-PARTS = ("", "_ref", "_rec", "_pred", "_pose", *(f"_sample_{number + 1}" for number in range(MOST_SAMPLES)))
+PARTS = (
+    *("", "_ref", "_rec", "_pred", "_pose", "_found_ref", "_found_pred"),
+    *(f"_sample_{number + 1}" for number in range(MOST_SAMPLES)),
+)
 """Endings of the pictures of a sequence."""
 
 
@@ -30,6 +33,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--n_sample", type=int, default=0, help="sampled futures shown beside the mean one (default 0)"
+    )
+    parser.add_argument(
+        "--objects",
+        action="store_true",
+        help="show what the judge of objects finds in truth and prediction; for data of svg-data simulate "
+        "--truth",
     )
     parser.add_argument(
         "--mp4", action="store_true", help="write the side-by-side film as MP4, too (extra video)"
@@ -68,6 +77,11 @@ def render_one(
     poses = pose_video(run.dataset, number, protocol.n_past + protocol.n_future)
     if poses is not None:
         videos["pose"] = poses
+    if args.objects:
+        from svg.evaluation.judge import load_judge
+        from svg.figures.objects import object_videos
+
+        videos |= object_videos(load_judge(run.device), run.dataset, number, futures)
     return render_sequence(folder, name, videos, protocol.n_past, args.fps, args.mp4, title, scores)
 
 
@@ -87,6 +101,10 @@ def render(args: argparse.Namespace) -> None:
     if args.mp4:
         require_mp4()
     run = open_run(args)
+    if args.objects:
+        from svg.evaluation.objects import check_truth
+
+        check_truth(run.dataset)
     folder = args.out or folder_in(args.run, FIGURES)
     check_writable(folder)
     names = list(run.dataset.index["sequence"])

@@ -86,12 +86,18 @@ def predict(run: Run, evaluation: "Evaluation", title: str, number: int, times: 
     seed = evaluation.setting.seed
     futures = predict_sequence(run.model, run.dataset, protocol, number, protocol.n_sample, seed)
     poses = pose_video(run.dataset, number, len(futures.past) + len(futures.truth))
-    return shown_sequence(title, futures, evaluation, times, poses)
+    objects = None
+    if evaluation.objects:
+        from svg.evaluation.judge import load_judge
+        from svg.figures.objects import object_videos
+
+        objects = object_videos(load_judge(run.device), run.dataset, number, futures)
+    return shown_sequence(title, futures, evaluation, times, poses, objects)
 
 
 def curves(name: str, evaluation: "Evaluation", run: Path) -> dict[str, str]:
     """Return the figures of the page as SVG elements by their headings."""
-    from svg.figures.plotting import frame_curves, training_curves
+    from svg.figures.plotting import frame_curves, object_curves, training_curves
     from svg.figures.report import figure_svg
     from svg.runs.metrics_log import read_metrics
 
@@ -99,6 +105,9 @@ def curves(name: str, evaluation: "Evaluation", run: Path) -> dict[str, str]:
     metrics = {name: read_metrics(run)}
     heading = "Scores, with 95 % intervals over sequences"
     figures = {heading: figure_svg("scores", frame_curves(scores), frame_curves(scores, across=1))}
+    if evaluation.objects:
+        drawings = object_curves(evaluation), object_curves(evaluation, across=1)
+        figures["Objects, with 95 % intervals over sequences"] = figure_svg("objects", *drawings)
     if metrics[name]:
         narrow = training_curves(metrics, across=1)
         figures["Training"] = figure_svg("training", training_curves(metrics), narrow)

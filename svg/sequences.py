@@ -196,6 +196,14 @@ class SequenceDataset(Dataset):
         stop = int(self.lengths[number]) if stop is None else stop
         return read_truth(self.store.root, path, self.frame_size[:2], start, stop)
 
+    def recorded_positions(self, number: int, start: int, stop: int) -> np.ndarray:
+        """Return the recorded positions of the frames `start` to `stop` of a sequence, float32 [T,P].
+
+        They are those of the data, whatever conditions the clips have.
+        """
+        conditions = self.store.read_conditions(int(self._numbers[number]), start, stop)
+        return conditions[:, self.info.action_dim :]
+
     def subset(self, numbers: Sequence[int] | np.ndarray) -> "SequenceDataset":
         """Return a dataset of some of the sequences, by their numbers in this one."""
         numbers = np.asarray(numbers, int)

@@ -22,6 +22,7 @@ BELOW = {
 }
 """The wings that a wing may import."""
 SHARED = (
+    "camera",
     "conditions",
     "errors",
     "files",

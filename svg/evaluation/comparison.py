@@ -14,7 +14,8 @@ from data_tools.files import write_text
 
 from .intervals import Interval, holm, mean_interval, paired_differences, sign_flip_p
 from .methods import METHODS, method_names
-from .metrics import METRICS
+from .metrics import METRICS, Metric
+from .object_tables import ALL_METRICS, GROUPS, ObjectMetric, known_interval
 from .protocols import Protocol
 from .results import Evaluation
 from .tables import Table, listing, write_tables
@@ -90,6 +91,12 @@ class Comparison:
         ]
 
     @property
+    def object_metrics(self) -> list[str]:
+        """Scores of objects and of parts of the error, if all have them."""
+        has_all = all(evaluation.objects for evaluation in self.evaluations.values())
+        return list(ALL_METRICS) if has_all else []
+
+    @property
     def methods(self) -> list[str]:
         """Compared methods that all have; the mean over samples only where no best is chosen."""
         shared = [
@@ -108,6 +115,14 @@ class Comparison:
             lines["conditions"] = "; ".join(f"{label}: {given}" for label, given in conditions.items())
         return lines
 
+    @property
+    def _all_metrics(self) -> list[str]:
+        return [*self.metrics, *self.object_metrics]
+
+    def _has_objects(self, method: str) -> bool:
+        scores = (evaluation.objects for evaluation in self.evaluations.values())
+        return all(objects is not None and method in objects.methods for objects in scores)
+
     @cached_property
     def rows(self) -> pd.DataFrame:
         """A row for each run, method and metric.
@@ -116,11 +131,13 @@ class Comparison:
         difference_high) and the p-value of a sign-flip test, corrected after Holm for the number of other
         runs. The mean of a difference is that over sequences of their means over frames.
         """
-        rows = [_row(ALL, "copy", metric, self.first.mean("copy", metric)) for metric in self.metrics]
-        for method, metric in product(self.methods, self.metrics):
+        rows = [_row(ALL, "copy", metric, _mean(self.first, "copy", metric)) for metric in self._all_metrics]
+        for method, metric in product(self.methods, self._all_metrics):
+            if metric in ALL_METRICS and not self._has_objects(method):
+                continue
             differences = self._differences(method, metric)
             for label, evaluation in self.evaluations.items():
-                row = _row(label, method, metric, evaluation.mean(method, metric))
+                row = _row(label, method, metric, _mean(evaluation, method, metric))
                 rows.append(row | differences.get(label, {}))
         protocol = self.first.protocol
         setting = self.first.setting
@@ -138,12 +155,14 @@ class Comparison:
 
     def _differences(self, method: str, metric: str) -> dict[str, dict[str, float]]:
         """Return the columns about the difference to the first run, for each of the others."""
-        reference = self.first.per_sequence(method, metric)
+        reference = _per_sequence(self.first, method, metric)
         columns = {}
         p_values = []
         for label, evaluation in self._others.items():
-            differences = paired_differences(evaluation.per_sequence(method, metric), reference)
-            mean = mean_interval(differences)
+            differences = paired_differences(_per_sequence(evaluation, method, metric), reference)
+            if metric in ALL_METRICS:  # sequences without such an object in either
+                differences = differences[~np.isnan(differences)]
+            mean = known_interval(differences) if metric in ALL_METRICS else mean_interval(differences)
             columns[label] = {
                 "difference": mean.mean,
                 "difference_low": mean.low,
@@ -154,35 +173,69 @@ class Comparison:
             columns[label]["p"] = p
         return columns
 
-    def tables(self) -> tuple[Table, Table]:
-        """Return the means, and the differences to the first run with p-values, all with intervals."""
+    def tables(self) -> tuple[Table, ...]:
+        """Return the means, and the differences to the first run with p-values, all with intervals.
+
+        Of object scores there are two more tables for each of `svg.evaluation.object_tables.GROUPS`.
+        """
+        tables = list(self._tables(self.metrics, ""))
+        for title, metrics in GROUPS.items():
+            if self.object_metrics:
+                tables += self._tables(metrics, title)
+        return tuple(tables)
+
+    def _tables(self, metrics: list[str], title: str) -> tuple[Table, Table]:
+        """Return the means of some metrics and their differences to the first run, under a title."""
         names = method_names(self.first.protocol.n_sample)
         means = []
         differences = []
-        for _, group in self.rows.groupby(["run", "method"], sort=False):
+        chosen = self.rows[self.rows["metric"].isin(metrics)]
+        for _, group in chosen.groupby(["run", "method"], sort=False):
             rows = group.to_dict("records")  # one for each metric
             run = rows[0]["run"]
-            title = names[rows[0]["method"]]
-            label = title if run == ALL else f"{run}: {title}"
+            method = names[rows[0]["method"]]
+            label = method if run == ALL else f"{run}: {method}"
             means.append([label, *(_mean_text(row) for row in rows)])
             if run not in (ALL, self.base):
                 differences.append([label, *(_difference_text(row) for row in rows)])
-        titles = [METRICS[metric].title for metric in self.metrics]
-        return Table(["", *titles], means), Table([f"difference to {self.base}", *titles], differences)
+        titles = [_metric(metric).title.rpartition(": ")[2] for metric in metrics]
+        below = f", {title}" if title else ""
+        return Table([title, *titles], means), Table(
+            [f"difference to {self.base}{below}", *titles], differences
+        )
 
     def report(self) -> str:
         """Return protocol and tables as text."""
-        means, differences = self.tables()
-        return f"{listing(self.notes())}\n\n{means.text()}\n\n{differences.text()}\n"
+        tables = "\n\n".join(table.text() for table in self.tables())
+        return f"{listing(self.notes())}\n\n{tables}\n"
 
     def notes(self) -> dict[str, str]:
         """Return how scores and p-values were taken, and of which data."""
-        return self.in_words() | {"data": self.first.setting.scored, "p": TESTED}
+        notes = self.in_words() | {"data": self.first.setting.scored, "p": TESTED}
+        return notes | (self.first.object_words() if self.object_metrics else {})
 
     def save(self, stem: Path) -> None:
         """Write the rows to ``stem.csv`` and the tables to ``stem.md`` and ``stem.tex``."""
         write_text(Path(f"{stem}.csv"), self.rows.to_csv(index=False, float_format="%.7g"))
         write_tables(stem, self.tables(), self.notes())
+
+
+def _metric(name: str) -> Metric | ObjectMetric:
+    return METRICS[name] if name in METRICS else ALL_METRICS[name]
+
+
+def _mean(evaluation: Evaluation, method: str, metric: str) -> Interval:
+    """Return the mean of a metric of any kind."""
+    if metric in ALL_METRICS and evaluation.objects:
+        return evaluation.objects.mean(method, metric)
+    return evaluation.mean(method, metric)
+
+
+def _per_sequence(evaluation: Evaluation, method: str, metric: str) -> np.ndarray:
+    """Return the values of a metric of any kind [N]; those of objects are NaN where there are none."""
+    if metric in ALL_METRICS and evaluation.objects:
+        return evaluation.objects.per_sequence(method, metric)
+    return evaluation.per_sequence(method, metric)
 
 
 def _row(run: str, method: str, metric: str, mean: Interval) -> dict[str, str | float]:
@@ -197,7 +250,7 @@ def _row(run: str, method: str, metric: str, mean: Interval) -> dict[str, str | 
 
 
 def _mean_text(row: dict[Any, Any]) -> str:
-    return Interval(row["mean"], row["low"], row["high"]).text(METRICS[row["metric"]].format)
+    return Interval(row["mean"], row["low"], row["high"]).text(_metric(row["metric"]).format)
 
 
 def _difference_text(row: dict[Any, Any]) -> str:
@@ -208,4 +261,4 @@ def _difference_text(row: dict[Any, Any]) -> str:
         shown = "p undefined"
     else:
         shown = f"p {p:.4f}" if p >= 0.0001 else "p < 0.0001"
-    return f"{interval.text('+' + METRICS[row['metric']].format)}, {shown}"
+    return f"{interval.text('+' + _metric(row['metric']).format)}, {shown}"

@@ -71,6 +71,10 @@ METHODS = {
         "as pred, with actions of zero and the end effector where it was last observed",
         line=(0, (2, 2)),
     ),
+    "truth": Method(
+        "true frames", "the true frames, in scores of objects alone: what the judge gets wrong",
+        line=(0, (3, 1)), marker="s", is_grey=True,
+    ),
 }  # fmt: skip
 """All methods by their names in files, in the order of tables."""
 

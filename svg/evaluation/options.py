@@ -23,6 +23,7 @@ class EvaluationOptions:
     scorer        one of `SCORERS`
     memory        GB for sampled futures; 0: 1 GB on a CPU, half of the free memory of a GPU
     compile       compile SSIM with torch.compile
+    objects       find the objects in predicted frames, too, and part the error; needs the simulator's truth
     """
 
     batch_size: int = 16
@@ -33,6 +34,7 @@ class EvaluationOptions:
     scorer: str = "torch"
     memory: float = 0.0
     compile: bool = False
+    objects: bool = False
 
     def __post_init__(self):
         for name, least in {"batch_size": 1, "seed": 0}.items():

@@ -20,8 +20,9 @@ from data_tools.layout import parse_csv
 from .intervals import Interval, bootstrap_interval, mean_interval, paired_differences
 from .methods import METHODS
 from .metrics import FRAME, METRICS, VIDEO, of_scope
+from .object_tables import ALL_METRICS, ObjectScores, read_object_scores
 from .protocols import Protocol
-from .score_tables import SAMPLE_COLUMNS, check_distances, check_samples, check_scores
+from .score_tables import SAMPLE_COLUMNS, check_distances, check_object_scores, check_samples, check_scores
 from .tables import Table, listing, number
 from .wording import CHANGES, describe_action_test, describe_protocol, describe_samples
 
@@ -30,6 +31,9 @@ MOST_BYTES = 2**30
 """Size of the largest table of scores that is read."""
 SCHEMA_VERSION = 2
 ADVICE = "run svg-evaluate again"
+SCORES = "scores"
+EXTRA_TABLES = ("samples", "objects", "parts")
+"""Tables beside that of the scores, by the ends of their names."""
 UNRECORDED = "not recorded by an earlier release; positions, if any, were the true ones of the future"
 
 
@@ -72,6 +76,7 @@ class Evaluation:
                 the mean squared distance of two futures, that of a future and the truth, and the share of
                 futures nearer to the rest than the truth
     distances   metrics of sets of videos by method, None where none was taken
+    objects     scores of objects and of parts of frames, None where they were not asked for
     """
 
     protocol: Protocol
@@ -79,6 +84,7 @@ class Evaluation:
     scores: pd.DataFrame
     samples: pd.DataFrame | None = None
     distances: pd.DataFrame | None = None
+    objects: ObjectScores | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -214,14 +220,25 @@ class Evaluation:
         return first | given | words | {"intervals": "95 % bootstrap over sequences"}
 
     def report(self) -> str:
-        """Return protocol, table and findings as text."""
+        """Return protocol, tables and findings as text."""
         parts = [listing(self.in_words()), self.table().text()]
         if findings := self.findings():
             parts.append("\n".join(findings))
+        if self.objects:
+            parts.append(listing(self.object_words()))
+            parts += [table.text() for table in self.object_tables()]
         return "\n\n".join(parts)
 
+    def object_words(self) -> dict[str, str]:
+        """Return `ObjectScores.in_words`, nothing where objects were not scored."""
+        return self.objects.in_words() if self.objects else {}
+
+    def object_tables(self) -> list[Table]:
+        """Return the tables of `ObjectScores.tables`, none where objects were not scored."""
+        return self.objects.tables(self.protocol.n_sample) if self.objects else []
+
     def save(self, run: Path, name: str) -> Path:
-        """Write ``evaluation/<name>.json``, ``.csv`` and, of samples, ``_samples.csv``.
+        """Write ``evaluation/<name>.json``, ``.csv`` and the tables that there are of `EXTRA_TABLES`.
 
         The JSON holds protocol and means, the first table all scores. Returns the JSON's path. Infinity is
         written as "inf". Raises `InputError` for scores that are no numbers.
@@ -230,6 +247,9 @@ class Evaluation:
         tables = {f"{name}.csv": self.scores}
         if self.samples is not None:
             tables[f"{name}_samples.csv"] = self.samples
+        if self.objects is not None:
+            tables[f"{name}_objects.csv"] = self.objects.objects
+            tables[f"{name}_parts.csv"] = self.objects.frames
         texts = {file: table.to_csv(index=False, float_format="%.7g") for file, table in tables.items()}
         values = {
             "schema_version": SCHEMA_VERSION,
@@ -239,15 +259,29 @@ class Evaluation:
             "methods": {method: self._method_values(method) for method in self.methods},
             "samples": {key: asdict(value) for key, value in self.sample_statistics().items()},
             "distances": {} if self.distances is None else self.distances.to_dict("index"),
+            "objects": self._object_values(),
             "files": {file: _digest(text.encode()) for file, text in texts.items()},
         }
         folder = folder_in(Path(run), FOLDER)
         path = folder / f"{name}.json"
         texts[path.name] = json.dumps(_as_json(values), indent=2, allow_nan=False) + "\n"
         write_texts({folder / file: text for file, text in texts.items()})
-        if self.samples is None:
-            (folder / f"{name}_samples.csv").unlink(missing_ok=True)
+        for extra in EXTRA_TABLES:
+            if f"{name}_{extra}.csv" not in texts:
+                (folder / f"{name}_{extra}.csv").unlink(missing_ok=True)
         return path
+
+    def _object_values(self) -> dict[str, dict[str, Any]]:
+        """Return what the object scores are in words, and by method their means, as they are written."""
+        if self.objects is None:
+            return {}
+        means = {
+            method: {
+                metric: _without_nan(asdict(self.objects.mean(method, metric))) for metric in ALL_METRICS
+            }
+            for method in self.objects.methods
+        }
+        return {"in_words": self.objects.in_words(), "methods": means}
 
     def _check_numbers(self, run: Path) -> None:
         broken = self.scores[self.scores[list(self.metrics)].isna().any(axis=1)]
@@ -266,6 +300,11 @@ class Evaluation:
             curve = {"per_frame": mean, "per_frame_low": low, "per_frame_high": high}
             values[metric] = asdict(self.mean(method, metric)) | {k: v.tolist() for k, v in curve.items()}
         return values
+
+
+def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
+    """Return `values` with None for NaN, as of a mean over no objects."""
+    return {name: None if np.isnan(value) else value for name, value in values.items()}
 
 
 def _columns(table: pd.DataFrame | None) -> list[str]:
@@ -316,17 +355,29 @@ def load_evaluation(run: Path, name: str) -> Evaluation | None:
     with _damage_in(path):
         distances = _read_distances(values["distances"])
         digests = dict(values["files"])
-    tables = []
+    tables: dict[str, pd.DataFrame] = {}
     for file, digest in digests.items():
         with _damage_in(folder / Path(file).name) as table_path:
-            table = _read_table(table_path, digest, path.name)
-            check_samples(table) if tables else check_scores(table, setting.sequences, protocol.n_future)
-            tables.append(table)
+            kind = Path(file).stem.rpartition("_")[2] if tables else SCORES
+            tables[kind] = _read_table(table_path, digest, path.name)
+            _check_table(kind, tables[kind], setting.sequences, protocol.n_future)
     with _damage_in(path):
-        samples = tables[1] if len(tables) > 1 else None
-        evaluation = Evaluation(protocol, setting, tables[0], samples, distances)
+        objects = read_object_scores(tables["objects"], tables["parts"]) if "objects" in tables else None
+        evaluation = Evaluation(protocol, setting, tables[SCORES], tables.get("samples"), distances, objects)
         evaluation.report()
     return evaluation
+
+
+def _check_table(kind: str, table: pd.DataFrame, sequences: int, n_future: int) -> None:
+    """Raise `ValueError` for a table of an evaluation that cannot be what `Evaluation.save` has written."""
+    if kind == SCORES:
+        check_scores(table, sequences, n_future)
+    elif kind == "samples":
+        check_samples(table)
+    elif kind in EXTRA_TABLES:
+        check_object_scores(table, kind, n_future)
+    else:
+        raise ValueError(f"found a table of {kind}, expected {', '.join(EXTRA_TABLES)}")
 
 
 @contextlib.contextmanager

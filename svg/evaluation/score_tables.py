@@ -7,6 +7,7 @@ import pandas as pd
 
 from .methods import METHODS
 from .metrics import FRAME, VIDEO, always_taken, of_scope
+from .object_tables import FRAME_COLUMNS, OBJECT_COLUMNS
 
 LARGEST = 1e9
 """No score is larger, infinite ones excepted: sums and squares of larger ones would overflow."""
@@ -41,6 +42,20 @@ def check_scores(scores: pd.DataFrame, sequences: int, n_future: int) -> None:
 def check_samples(samples: pd.DataFrame) -> None:
     """Raise `ValueError` for a table of statistics of samples without numbers."""
     _check_values(samples, SAMPLE_COLUMNS)
+
+
+def check_object_scores(table: pd.DataFrame, kind: str, n_future: int) -> None:
+    """Raise `ValueError` for a table of ``objects`` or ``parts`` without numbers or of other frames."""
+    _check_methods(table["method"].unique())
+    if not table["frame"].between(1, n_future).all():
+        raise ValueError(f"found a frame that is none of the {n_future} predicted ones")
+    if kind == "parts":
+        _check_values(table, FRAME_COLUMNS)
+        return
+    is_lost = table["found"] == 0  # there is no place of what was not found
+    _check_values(
+        table.assign(**{name: table[name].mask(is_lost, 0) for name in ("mm", "pixels")}), OBJECT_COLUMNS
+    )
 
 
 def check_distances(distances: pd.DataFrame) -> None:

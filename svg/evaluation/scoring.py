@@ -18,8 +18,11 @@ from ..models.predictor import Predictor, as_images
 from ..processes import World
 from ..sequences import SequenceDataset, evaluated, evaluation_batches
 from .futures import changed_conditions, futures_at_a_time, imagine_in_groups, latent_noise
+from .judge import load_judge
 from .methods import METHODS
 from .metrics import FRAME, METRICS, SET, VIDEO, FramePair, Metric, always_taken, of_scope
+from .object_tables import ObjectScores, joined
+from .objects import ObjectScorer
 from .options import EvaluationOptions
 from .protocols import Protocol
 from .results import Evaluation, Setting
@@ -123,7 +126,8 @@ def evaluate(
         world: processes that share the work, see `svg.processes.together`. They take turns at the batches
             that one process would form, and each returns the result of all.
 
-    Raises `ValueError` if the protocol does not fit the dataset's clips.
+    Raises `ValueError` if the protocol does not fit the dataset's clips, and `InputError` if objects are to
+    be scored of data without truth.
     """
     run = _Run(model, dataset, protocol, options or EvaluationOptions(), networks or {})
     run.check()
@@ -149,11 +153,15 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _BatchScores:
-    """Scores of a batch: rows of the tables of an `Evaluation`, and features for metrics of scope ``set``."""
+    """Scores of a batch: rows of the tables of an `Evaluation`, features for metrics of scope ``set``.
+
+    `objects` holds the scores of objects if they were asked for.
+    """
 
     rows: list[pd.DataFrame]
     sample_rows: list[pd.DataFrame]
     features: dict[tuple[str, str], np.ndarray]
+    objects: list[ObjectScores]
 
 
 class _Run:
@@ -178,6 +186,10 @@ class _Run:
         self.videos = VideoFeatures({name: networks[name] for name in sorted(names)})
         self.rows: list[pd.DataFrame] = []
         self.sample_rows: list[pd.DataFrame] = []
+        self.objects: ObjectScorer | None = None
+        if self.options.objects:
+            self.objects = ObjectScorer(dataset, protocol.n_past, load_judge(model.device))
+        self.object_scores: list[ObjectScores] = []
 
     def check(self) -> None:
         """Raise `ValueError` if the protocol does not fit the clips or chooses by an unknown metric."""
@@ -223,15 +235,17 @@ class _Run:
         features = {}
         if self.set_metrics:
             compared = ("copy", "rec", "pred", "pred_sample")
-            videos = {method: videos[method] for method in compared if method in videos}
-            features = self.videos.take(past, videos | {"truth": target})
-        return _BatchScores(rows, sample_rows, features)
+            chosen = {method: videos[method] for method in compared if method in videos}
+            features = self.videos.take(past, chosen | {"truth": target})
+        objects = [self.objects.score(numbers, frames, videos)] if self.objects else []
+        return _BatchScores(rows, sample_rows, features, objects)
 
     def add(self, scores: _BatchScores) -> None:
         """Add the scores of the next batch."""
         self.rows += scores.rows
         self.sample_rows += scores.sample_rows
         self.videos.add(scores.features)
+        self.object_scores += scores.objects
 
     def _sample(self, start: object, future: Tensor, numbers: range) -> Iterator[Tensor]:
         """Yield sampled futures [S,B,F,C,H,W] of the sequences, as many at a time as fit into memory."""
@@ -255,7 +269,8 @@ class _Run:
         samples = pd.concat(self.sample_rows, ignore_index=True) if self.sample_rows else None
         distances = self.videos.distances(self.set_metrics) if self.set_metrics else None
         scores = _ordered(pd.concat(self.rows, ignore_index=True))
-        return Evaluation(self.protocol, setting, scores, samples, distances)
+        objects = joined(self.object_scores) if self.objects else None
+        return Evaluation(self.protocol, setting, scores, samples, distances, objects)
 
 
 def _rows(sequences: pd.Series, values: Scores) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from data_tools.errors import InputError
 from ..evaluation.comparison import Comparison
 from ..evaluation.methods import METHODS, Method
 from ..evaluation.metrics import FRAME, METRICS, of_scope
+from ..evaluation.object_tables import OBJECT_METRICS, ObjectScores
 from ..evaluation.results import Evaluation
 from .drawing import (
     COLOURS,
@@ -222,7 +223,7 @@ def _run_entries(runs: Runs) -> list[Entry]:
 class MethodLine:
     """Line of a method in the panels of all metrics: its scores, its look and the words of its legend."""
 
-    scores: Evaluation
+    scores: Evaluation | ObjectScores
     method: str
     look: dict[str, Any]
     words: str
@@ -238,12 +239,34 @@ def frame_curves(runs: dict[str, Evaluation], across: int = 0) -> Drawing:
     Raises `InputError` for runs that `Comparison` would not compare.
     """
     comparison = Comparison(runs)
-    metrics = [name for name in of_scope(comparison.metrics, FRAME) if METRICS[name].plotted]
+    titles = {
+        name: METRICS[name].title for name in of_scope(comparison.metrics, FRAME) if METRICS[name].plotted
+    }
+    return _frame_panels(titles, _method_lines(runs), comparison.first, across)
+
+
+def object_curves(evaluation: Evaluation, across: int = 0) -> Drawing:
+    """Return scores of objects at each predicted frame, as `frame_curves`. Raises `ValueError` for none."""
+    objects = evaluation.objects
+    if objects is None:
+        raise ValueError("an evaluation without scores of objects")
+    titles = {name: metric.title for name, metric in OBJECT_METRICS.items() if metric.plotted}
+    lines = []
+    for order, key in enumerate(objects.methods):
+        method = METHODS[key]
+        colour = _method_colour(method, COLOURS[(order - 1) % len(COLOURS)], several=False)
+        look = {"linestyle": method.line or "-", "color": colour, "marker": method.marker}
+        lines.append(MethodLine(objects, key, look, method.name(evaluation.protocol.n_sample)))
+    return _frame_panels(titles, lines, evaluation, across)
+
+
+def _frame_panels(titles: dict[str, str], lines: list[MethodLine], first: Evaluation, across: int) -> Drawing:
+    """Return panels of some metrics, by their names with their titles, at each predicted frame."""
+    metrics = list(titles)
     across = across or len(metrics)
     is_wide = across == len(metrics)
-    lines = _method_lines(runs)
-    protocol = comparison.first.protocol
-    sequences = comparison.first.setting.sequences
+    protocol = first.protocol
+    sequences = first.setting.sequences
     given = f"protocol {label(protocol.name)}, {protocol.n_past} frames given"
     words = f"{given}, {sequences} sequences, bands: 95 % intervals"
     if is_wide:
@@ -257,6 +280,7 @@ def frame_curves(runs: dict[str, Evaluation], across: int = 0) -> Drawing:
         panels = figure.subplots(len(metrics) // across, across, squeeze=False).flat
         for axes, metric in zip(panels, metrics, strict=True):
             _draw_frame_panel(axes, metric, lines, protocol.n_future)
+            finish(axes, titles[metric], "predicted frame")
         entries = [_frame_curve(line, metrics[0]).entry(line.words) for line in lines]
         place = "outside right center" if is_wide else "outside lower center"
         draw_legend(figure, entries, loc=place, fontsize=9)
@@ -276,11 +300,10 @@ def _draw_frame_panel(axes: Axes, metric: str, lines: list[MethodLine], n_future
         axes.fill_between(frames, low, high, color=line.look["color"], alpha=0.13, linewidth=0, zorder=1)
     draw_curves(axes, [_frame_curve(line, metric) for line in lines])
     axes.set_xlim(0.6, n_future + 0.4)
-    finish(axes, METRICS[metric].title, "predicted frame")
 
 
 def _frame_curve(line: MethodLine, metric: str) -> Curve:
-    mean = _finite(line.scores.array(line.method, metric).mean(0))
+    mean = _finite(line.scores.curve(line.method, metric)[0])
     look = line.look if len(mean) <= MOST_MARKS else line.look | {"marker": ""}
     return Curve(np.arange(1, len(mean) + 1), mean, look)
 

@@ -79,8 +79,12 @@ def shown_sequence(
     evaluation: Evaluation,
     times: list[int],
     poses: np.ndarray | None = None,
+    objects: dict[str, np.ndarray] | None = None,
 ) -> ShownSequence:
-    """Return the videos of a sequence with their scores, at `times`; `poses` [T,H,W,3] among them."""
+    """Return the videos of a sequence with their scores, at `times`; `poses` [T,H,W,3] among them.
+
+    `objects` are the videos of `svg.figures.objects.object_videos`.
+    """
     from .rendering import to_video
 
     protocol = evaluation.protocol
@@ -99,7 +103,9 @@ def shown_sequence(
     error = Panel("error of pred", error_map(pred.frames, truth.frames))
     pose = [] if poses is None else [Panel("pose", poses[times])]
     copied = panel("copy", futures.past[-1:].expand_as(futures.truth))
-    main = [truth, pred, error, *pose, panel("rec", futures.rec), copied]
+    named = {"found_ref": "objects found in the truth", "found_pred": "objects found in pred"}
+    found = [Panel(named[name], video[times]) for name, video in (objects or {}).items()]
+    main = [truth, pred, error, *found, *pose, panel("rec", futures.rec), copied]
     order = np.argsort([-score(future).mean().item() for future in futures.samples])
     ranks = sorted({round(rank) for rank in np.linspace(0, len(order) - 1, SHOWN)}) if len(order) else []
     samples = [panel(_rank_name(rank, len(order)), futures.samples[order[rank]]) for rank in ranks]
@@ -152,7 +158,7 @@ def build_report(
         fps: frames a second at normal speed.
         times: of the videos' frames.
     """
-    words = Table(["protocol", ""], [[name, line] for name, line in evaluation.in_words().items()])
+    words = _word_table("protocol", evaluation.in_words())
     return _template().render(
         title=title,
         protocol=evaluation.protocol,
@@ -160,6 +166,8 @@ def build_report(
         times=times,
         is_thinned=times != list(range(len(times))),
         scores=Markup(evaluation.table().html()),
+        object_tables=[Markup(table.html()) for table in evaluation.object_tables()],
+        object_words=Markup(_word_table("object scores", evaluation.object_words()).html()),
         methods=Markup(_method_table(evaluation).html()),
         findings=evaluation.findings(),
         heat_limit=f"{HEAT_LIMIT:g}",
@@ -182,9 +190,14 @@ def _template() -> Template:
     return environment.from_string(files("svg.figures").joinpath("report.html").read_text(encoding="utf-8"))
 
 
+def _word_table(title: str, words: dict[str, str]) -> Table:
+    return Table([title, ""], [[name, line] for name, line in words.items()])
+
+
 def _method_table(evaluation: Evaluation) -> Table:
     """Return the meaning of each row of the scores."""
-    titles = {row[0] for row in evaluation.table().rows}
+    tables = [evaluation.table(), *evaluation.object_tables()]
+    titles = {row[0] for table in tables for row in table.rows}
     methods = {method.name(evaluation.protocol.n_sample): method.meaning for method in METHODS.values()}
     return Table(
         ["row", "meaning"], [[title, meaning] for title, meaning in methods.items() if title in titles]
