@@ -20,7 +20,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("data", type=Path, help="data set of svg-data simulate --truth")
     parser.add_argument("--out", type=Path, help="train a judge and write it to this file (safetensors)")
     parser.add_argument("--weights", type=Path, help="measure this judge (default: the released one)")
-    parser.add_argument("--steps", type=int, default=1400, help="of training to find objects (default 1400)")
+    parser.add_argument("--steps", type=int, default=1100, help="of training to find objects (default 1100)")
     parser.add_argument(
         "--hand_steps", type=int, default=1500, help="of training to read the hand's motion (default 1500)"
     )

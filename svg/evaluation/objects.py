@@ -111,7 +111,7 @@ def read_object_truth(
 
 
 class ObjectScorer:
-    """Scores objects in predictions of the sequences of a data set with truth. Raises `InputError` for others."""
+    """Scores objects in predictions of a data set with truth. Raises `InputError` for one without."""
 
     def __init__(self, dataset: SequenceDataset, n_past: int, judge: Judge):
         check_truth(dataset)
