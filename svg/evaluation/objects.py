@@ -24,7 +24,7 @@ from .object_tables import LEAST_AREA, OBJECT_COLUMNS, PARTS, TRUTH, ObjectScore
 
 PUSHED = 0.01
 """Metres from its place in the last observed frame beyond which an object counts as pushed."""
-METHODS = ("copy", "pred", "pred_sample")
+SCORED = ("copy", "pred", "pred_sample")
 """Predictions in which objects are looked for, beside the true frames."""
 FRAMES_AT_A_TIME = 64
 POSITION_COLUMNS = 3
@@ -120,18 +120,19 @@ class ObjectScorer:
     def score(self, numbers: range, frames: Tensor, videos: Mapping[str, Tensor]) -> ObjectScores:
         """Return the scores of predictions [B,F,3,H,W] of the sequences `numbers`, by method.
 
-        Those of `METHODS` are scored, and the true `frames` [B,T,3,H,W] themselves. All are in [0,1].
+        Those of `SCORED` are scored, and the true `frames` [B,T,3,H,W] themselves. All are in [0,1].
         """
         truth = read_object_truth(self.dataset, numbers, self.n_past, frames.device)
         names = self.dataset.index["sequence"].iloc[numbers.start : numbers.stop].to_numpy()
         last = frames[:, self.n_past - 1]
         target = frames[:, self.n_past :]
-        videos = {name: videos[name].float().clamp(0, 1) for name in METHODS if name in videos}
+        videos = {name: videos[name].float() for name in SCORED if name in videos}
         objects, frame_rows = [], []
         for method, video in {TRUTH: target, **videos}.items():
-            found = find_objects(self.judge, last, video, truth)
+            visible = video.clamp(0, 1)
+            found = find_objects(self.judge, last, visible, truth)
             objects.append(_object_rows(truth, found, names).assign(method=method))
-            motion = read_motion(self.judge, last, video)
+            motion = read_motion(self.judge, last, visible)
             frame_rows.append(_frame_rows(truth, video, target, motion, names).assign(method=method))
         return ObjectScores(*(pd.concat(rows, ignore_index=True) for rows in (objects, frame_rows)))
 
