@@ -20,6 +20,10 @@ CELL = 2
 """Pixels a cell: objects are looked for on a grid of so large cells, and then placed within one."""
 NEAR = 2
 """Cells to each side of the likeliest one that a centre is averaged over."""
+LARGEST_CORRECTION = 2.0
+"""Pixels; see `correction`."""
+LASTING = 0.7
+"""Share of the judge's error in the observed frame that is taken for lasting."""
 OUTLINE = 6
 """Numbers that describe the outline of an object, see `outlines`."""
 KEYPOINTS = 16
@@ -126,6 +130,17 @@ def locate(heat: Tensor, offsets: Tensor, about: Tensor) -> Tensor:
     away = (cells - about[..., None, :]).abs().amax(-1)
     weights = heat.masked_fill(away > CELL * NEAR + CELL / 2, -torch.inf).softmax(-1)
     return (weights[..., None, :] * (cells.T + offsets)).sum(-1)
+
+
+def correction(found: Tensor, centres: Tensor) -> Tensor:
+    """Return what is added to the centres of objects in other frames, [...,2] pixels.
+
+    It follows from the centres that are found in the observed frame itself and the true ones there, [...,2]:
+    an object whose form misleads the judge there misleads it elsewhere, the less the more it has turned.
+    Where the two are far apart something hides the object, and nothing is learned.
+    """
+    away = centres - found
+    return torch.where(away.norm(dim=-1, keepdim=True) < LARGEST_CORRECTION, LASTING * away, 0.0)
 
 
 class _Eye(nn.Module):

@@ -6,7 +6,7 @@ wrong is measured on the true frames of the same sequences, the method ``truth``
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from data_tools.errors import InputError
 from data_tools.truth import ARM, FIRST_OBJECT, SHADOW
 
 from ..sequences import SequenceDataset
-from .judge import SIZE, Judge, outlines
+from .judge import SIZE, Judge, correction, outlines
 from .object_tables import LEAST_AREA, OBJECT_COLUMNS, PARTS, TRUTH, ObjectScores
 
 PUSHED = 0.01
@@ -37,6 +37,7 @@ class ObjectTruth:
 
     labels    uint8 [B,F,H,W], see `data_tools.truth`
     observed  bool [B,N,H,W]: their masks in the last observed frame
+    observed_centres  [B,N,2] there, pixels to the right and down
     outline   [B,N,6] there, see `svg.evaluation.judge.outlines`
     exists    bool [B,N]
     centres   [B,F,N,2], pixels to the right and down
@@ -47,6 +48,7 @@ class ObjectTruth:
 
     labels: Tensor
     observed: Tensor
+    observed_centres: Tensor
     outline: Tensor
     exists: Tensor
     centres: Tensor
@@ -101,6 +103,7 @@ def read_object_truth(
     return ObjectTruth(
         labels[:, 1:],
         observed,
+        centres[:, 0],
         outlines(observed, centres[:, 0], heights),
         torch.from_numpy(exists).to(device),
         centres[:, 1:],
@@ -155,7 +158,9 @@ class FoundObjects:
 def find_objects(judge: Judge, last: Tensor, video: Tensor, truth: ObjectTruth) -> FoundObjects:
     """Look for the objects of the last observed frames [B,3,H,W] in those of `video` [B,F,3,H,W]."""
     batch, count = video.shape[:2]
-    look = judge.remember(judge.look(last), truth.observed, truth.outline)
+    features = judge.look(last)
+    look = judge.remember(features, truth.observed, truth.outline)
+    corrected = correction(judge.find(features, look).centres, truth.observed_centres)
     looks = look.repeat_interleave(count, 0)
     centres, is_there, masks = [], [], []
     frames = video.flatten(0, 1).split(FRAMES_AT_A_TIME)
@@ -165,7 +170,8 @@ def find_objects(judge: Judge, last: Tensor, video: Tensor, truth: ObjectTruth) 
         is_there.append(found.presence > 0)
         masks.append((found.masks > 0) & (found.presence > 0)[..., None, None])
     parts = (torch.cat(values).unflatten(0, (batch, count)) for values in (centres, is_there, masks))
-    return FoundObjects(*parts)
+    found = FoundObjects(*parts)
+    return replace(found, centres=found.centres + corrected[:, None])
 
 
 @torch.no_grad()

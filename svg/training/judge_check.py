@@ -8,7 +8,7 @@ from torch import Tensor
 
 from data_tools.camera import Camera
 
-from ..evaluation.judge import SIZE, Judge, outlines
+from ..evaluation.judge import SIZE, Judge, correction, outlines
 from ..evaluation.object_tables import LEAST_AREA, TRUTH, ObjectScores, joined
 from ..evaluation.objects import FRAMES_AT_A_TIME, ObjectScorer
 from ..evaluation.tables import Table
@@ -92,11 +92,12 @@ def _read(
     )
     found, is_found = [], []
     for part in torch.arange(len(rows)).split(FRAMES_AT_A_TIME):
-        look = judge.remember(
-            judge.look(scenes.frames[rows[part], first[part]] / 255), seen[part], outline[part]
-        )
+        features = judge.look(scenes.frames[rows[part], first[part]] / 255)
+        look = judge.remember(features, seen[part], outline[part])
+        before = judge.find(features, look).centres[:, 0]
         answer = judge.find(judge.look(frames[part]), look)
-        found.append(answer.centres[:, 0])
+        corrected = correction(before, scenes.centres[rows[part], first[part], number[part]])
+        found.append(answer.centres[:, 0] + corrected)
         is_found.append(answer.presence[:, 0] > 0)
     height = scenes.heights[rows, then, number].numpy()[:, None]
     right = scenes.centres[rows, then, number] + shift

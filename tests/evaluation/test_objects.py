@@ -11,7 +11,7 @@ import torch
 from data_tools.errors import InputError
 from data_tools.truth import ARM, SHADOW
 from svg.evaluation.comparison import Comparison
-from svg.evaluation.judge import CELL, cell_centres, locate, outlines
+from svg.evaluation.judge import CELL, cell_centres, correction, locate, outlines
 from svg.evaluation.object_tables import FRAME_COLUMNS, PARTS, TRUTH, ObjectScores
 from svg.evaluation.objects import ObjectTruth, frame_parts
 from svg.evaluation.results import load_evaluation
@@ -24,6 +24,7 @@ def truth_of(labels: np.ndarray, is_pushed: list[bool]) -> ObjectTruth:
     empty = torch.zeros(1)
     return ObjectTruth(
         torch.from_numpy(labels)[None, None],
+        empty,
         empty,
         empty,
         torch.ones(1, count, dtype=torch.bool),
@@ -79,6 +80,12 @@ def test_centres_are_means_of_the_cells_nearby():
     offsets[1, 5 * 16 + 7] = 1.0
     found = locate(heat, offsets, cells[5 * 16 + 7])
     np.testing.assert_allclose(found, [15.5, 11.0], atol=1e-5)
+
+
+def test_a_correction_is_learned_from_small_errors_alone():
+    found = torch.tensor([[10.0, 10.0], [10.0, 10.0]])
+    true = torch.tensor([[11.0, 9.5], [15.0, 10.0]])
+    np.testing.assert_allclose(correction(found, true), [[0.7, -0.35], [0, 0]], rtol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------ averages
