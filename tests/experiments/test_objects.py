@@ -45,9 +45,10 @@ def test_evaluation_and_report(scenes, tmp_path, monkeypatch, capsys):
     texts = {"sequence": str}
     parts = pd.read_csv(f"{file.with_suffix('')}_parts.csv", dtype=texts).set_index(names)
     scores = pd.read_csv(file.with_suffix(".csv"), dtype=texts).set_index(names)
-    total = parts[[f"error_{part}" for part in PARTS]].sum(1).drop("truth", level="method")
+    scores = scores.rename(index={"pred_mean": "pred_sample"}, level="method")  # of a single sample
+    total = parts[[f"error_{part}" for part in PARTS]].sum(axis=1).drop("truth", level="method")
     np.testing.assert_allclose(total, scores["mse"][total.index], rtol=1e-4)
-    np.testing.assert_allclose(parts[[f"area_{part}" for part in PARTS]].sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(parts[[f"area_{part}" for part in PARTS]].sum(axis=1), 1, rtol=1e-5)
 
     assert report.main([str(tmp_path / "push-sim"), *flags(scenes, "--objects")]) == 0
     assert "taken as it is" in capsys.readouterr().out
