@@ -273,9 +273,35 @@ def _stop_signals_blocked() -> Generator[None]:
     resource_tracker.ensure_running()  # if it were started later, it would unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        yield
+        with _handlers_deferred():
+            yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _handlers_deferred() -> Generator[None]:
+    """Handle signals that ask to stop after this ``with``, within which they are blocked.
+
+    The system may give one to another thread, of a library, which does not block it; Python handles it in the
+    main thread all the same. Between the start of a process and the end of what it is told by its parent that
+    would leave it with half of it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            signal.raise_signal(number)
 
 
 def _end_with_parent() -> None:

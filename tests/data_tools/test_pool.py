@@ -124,6 +124,24 @@ def test_a_signal_to_all_or_to_one_whose_worker_is_suspended(tmp_path, act):
     assert (process.returncode, errors) == (143, "work: interrupted\n")
 
 
+@pytest.mark.parametrize("of_another_thread", [False, True])
+def test_a_signal_while_processes_are_started_waits_until_they_are(of_another_thread):
+    """The system may give it to any thread that does not block it."""
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    reached = []
+    with pytest.raises(KeyboardInterrupt), pool._stop_signals_blocked():
+        thread = other if of_another_thread else threading.main_thread()
+        signal.pthread_kill(thread.ident, signal.SIGINT)
+        time.sleep(0.1)
+        reached.append(True)
+    done.set()
+    other.join()
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_arrays_and_errors_travel_whole():
     arrays = list(in_order(make_array, range(5), 2))
     for size, (array, name) in enumerate(arrays):
