@@ -24,6 +24,22 @@ class Camera:
         right /= np.linalg.norm(right)
         return right, np.cross(right, forward), forward
 
+    def matrix(self, height: int, width: int) -> np.ndarray:
+        """Return the matrix of `project`, float64 [3,4].
+
+        Of a point's homogeneous coordinates it makes the two of a pixel, both times the depth, and the depth.
+        """
+        pixels_a_unit = height / (2 * np.tan(np.radians(self.field_of_view) / 2))
+        right, up, forward = self.axes()
+        rows = np.stack(
+            [
+                pixels_a_unit * right + (width - 1) / 2 * forward,
+                -pixels_a_unit * up + (height - 1) / 2 * forward,
+                forward,
+            ]
+        )
+        return np.concatenate([rows, -rows @ np.array(self.position)[:, None]], 1)
+
     def project(self, points: np.ndarray, height: int, width: int) -> np.ndarray:
         """Return where points appear in an image of `height` x `width` pixels.
 
@@ -33,13 +49,9 @@ class Camera:
         Returns float64 [...,2]: pixels to the right and down; the middle of the first pixel is (0, 0). What
         lies outside the picture has coordinates outside it.
         """
-        right, up, forward = self.axes()
-        away = np.asarray(points, np.float64) - self.position
-        depth = away @ forward
-        pixels_a_unit = height / (2 * np.tan(np.radians(self.field_of_view) / 2))
-        across = (away @ right) / depth * pixels_a_unit + (width - 1) / 2
-        down = -(away @ up) / depth * pixels_a_unit + (height - 1) / 2
-        return np.stack([across, down], -1)
+        matrix = self.matrix(height, width)
+        projected = np.asarray(points, np.float64) @ matrix[:, :3].T + matrix[:, 3]
+        return projected[..., :2] / projected[..., 2:]
 
     def unproject(
         self, pixels: np.ndarray, height: int, width: int, z: float | np.ndarray = 0.0

@@ -23,7 +23,7 @@ from .command import open_run
 if TYPE_CHECKING:
     from svg.evaluation.results import Evaluation
 
-STUDIES = ("kl", "tfr", "prior", "form", "grid", "clip", "blend")
+STUDIES = ("kl", "tfr", "prior", "form", "grid", "clip", "blend", "objects")
 BASE = "base"
 Changes = dict[str, str | int | float]
 """Flags of svg-train in which a run differs from the base."""
@@ -42,6 +42,9 @@ def studies(args: argparse.Namespace) -> dict[str, dict[str, Changes]]:
         frames: max(1, round(args.epoch_size * clip / (args.n_past + frames)))
         for frames in (max(1, args.n_future // 2), round(1.6 * args.n_future))
     }
+    before: Changes = {"blend": True, "warp": "before"}
+    carried: Changes = {"blend": True, "warp": "carried"}
+    places: Changes = carried | {"places_weight": 0.002}
     return {
         "kl": {
             "kl_none": {"kl_anneal": "none"},
@@ -67,7 +70,13 @@ def studies(args: argparse.Namespace) -> dict[str, dict[str, Changes]]:
             "no_blend": {"blend": False, "warp": "none"},
             "blend": {"blend": True, "warp": "none"},
             "warp_observed": {"blend": True, "warp": "observed"},
-            "warp_before": {"blend": True, "warp": "before"},
+            "warp_before": before,
+        },
+        "objects": {
+            "warp_before": before,
+            "carried": carried,
+            "places": places,
+            "pushed": places | {"pushed_weight": 3.0},
         },
     }
 

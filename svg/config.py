@@ -177,8 +177,9 @@ class ModelConfig:
     warp: str = _flag(
         "none",
         "with --blend: the decoder also draws from where each pixel comes, for what is moved along: in the "
-        "last observed frame, or in the frame before the drawn one, seen or predicted",
-        ("none", "observed", "before"),
+        "last observed frame, or in the frame before the drawn one, seen or predicted; carried: in both, in "
+        "the observed frame by what the flows from frame to frame add up to",
+        ("none", "observed", "before", "carried"),
         "svg",
     )
     pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output", family="pose_cvae", above=0)
@@ -301,6 +302,17 @@ class TrainConfig:
         above=0,
     )
     beta: float = _flag(1e-4, "weight of the KL divergence")
+    pushed_weight: float = _flag(
+        1.0,
+        "weight of the squared error of pixels that show a pushed object; other than 1 it needs simulated "
+        "data with their truth (svg-data simulate --truth)",
+        above=0,
+    )
+    places_weight: float = _flag(
+        0.0,
+        "with --warp carried: weight of the error, in pixels, of the places that pushed objects come from; "
+        "needs simulated data with their truth",
+    )
     kl_anneal: str = _flag("none", "annealing of beta over epochs", ("none", "monotonic", "cyclical"))
     kl_anneal_cycle: int = _flag(10, "cycles of cyclical annealing over niter epochs", above=0)
     kl_anneal_ratio: float = _flag(2.0, "the ramp takes 1/ratio of a cycle")
@@ -323,6 +335,11 @@ class TrainConfig:
     compile: bool = _flag(
         False, "torch.compile the model (with CUDA graphs on a GPU); the first steps take minutes"
     )
+
+    @property
+    def needs_truth(self) -> bool:
+        """The loss needs the simulator's truth about the clips."""
+        return self.pushed_weight != 1 or self.places_weight > 0
 
     def __post_init__(self):
         _check_fields(self)
@@ -359,6 +376,11 @@ class Config:
             if getattr(data, name) and not model.takes_poses:
                 advice = "leave it out, it is for --model pose_cvae"
                 raise InputError(f"actions belong to their frames as they are; {advice}", name)
+        if self.train.places_weight and model.warp != "carried":
+            raise InputError("expected --warp carried beside it, whose places it is about", "places_weight")
+        if self.train.places_weight and model.last_frame_skip:
+            reason = "is about places in the last observed frame, which --last_frame_skip does without"
+            raise InputError(f"{reason}; leave one out", "places_weight")
         if model.takes_poses and data.conditions != "all":
             reason = f"--model {model.model} needs the poses; leave the flag out"
             raise InputError(f"found {data.conditions}, but {reason}", "conditions")

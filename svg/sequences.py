@@ -359,7 +359,7 @@ class TrainingBatches:
 
     def iterate(
         self, steps: range, workers: int, pin_memory: bool, hurried: Callable[[], bool] = lambda: False
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch]:
         """Yield the batches of `steps` in order, read ahead by `workers` processes.
 
         While `hurried` returns True no process is waited for. Raises `InputError` naming a file that cannot
@@ -436,7 +436,7 @@ class ResidentBatches:
         rows, of_frames = (places.to(self.frames.device, non_blocking=True) for places in (rows, of_frames))
         return {"frames": self.frames[of_frames].permute(0, 1, 4, 2, 3), "conditions": self.conditions[rows]}
 
-    def iterate(self, steps: range, pin_memory: bool) -> Iterator[Batch]:
+    def iterate(self, steps: range, pin_memory: bool) -> Generator[Batch]:
         """Yield the batches of `steps` in order."""
         for step in steps:
             batch = self[step]

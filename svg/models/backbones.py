@@ -12,6 +12,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .layers import LevelEnd, SkipConv, SkipTerm, conv_block, hold_last, make_activation, make_norm, warp
 from .recomputation import Chain, recomputed_activations
@@ -94,6 +95,11 @@ class Decoder(nn.Module):
     (1 - mask2) * observed + mask2 * moved in place of observed: what is pushed along need not be drawn again
     either. Moved is `layers.warp` of the last ``observed`` frame, or of the frame ``before``, seen or
     predicted, so that things are carried on from frame to frame.
+
+    With ``carried`` a third mask puts over that, with ``before``, what has been pushed along since the last
+    observed frame. Another flow, drawn at half the resolution, moves places instead of pixels: `carry` adds
+    it up from frame to frame to the place in the observed frame that each pixel comes from. So a pushed
+    object is taken from that frame in a single step, however long it has been pushed, and keeps its shape.
     """
 
     def __init__(
@@ -111,8 +117,10 @@ class Decoder(nn.Module):
         super().__init__()
         self.blend = blend
         self.warp = warp
-        # Channels of the picture, the mask, and the second mask and the flow.
+        # Channels of the picture, its mask, the second mask and its flow, and the third mask.
         self.drawn = [channels, *([1] if blend else []), *([1, 2] if warp != "none" else [])]
+        if warp == "carried":
+            self.drawn.append(1)
         levels = level_channels(backbone, image_width, width, grid)[::-1]
         top = levels[0][-1]
         first = nn.Conv2d(g_dim, top, 3, 1, 1) if grid else nn.ConvTranspose2d(g_dim, top, 4, 1, 0)
@@ -122,6 +130,11 @@ class Decoder(nn.Module):
         add_level = self._add_vgg_level if backbone == "vgg" else self._add_dcgan_level
         for level, next_level in zip(levels, [*levels[1:], None], strict=True):
             add_level(level, next_level, norm)
+        self.flow = None
+        if warp == "carried":
+            inputs = levels[-1][-1]  # of the last level
+            self.flow = nn.Conv2d(inputs, 2, 3, 1, 1, bias=False)
+            nn.init.zeros_(self.flow.weight)
 
     def _add_vgg_level(self, level: list[int], next_level: list[int] | None, norm: str) -> None:
         """Mirror a level of the encoder; its last convolution already has the next level's channels."""
@@ -143,24 +156,40 @@ class Decoder(nn.Module):
         skip_convs = cast(list[SkipConv], self.skip_convs)
         return [conv.prepare(skip) for conv, skip in zip(skip_convs, reversed(skips), strict=True)]
 
-    def forward(self, g: Tensor, skips: list[SkipTerm], observed: Tensor, before: Tensor) -> Tensor:
+    def forward(
+        self,
+        g: Tensor,
+        skips: list[SkipTerm],
+        observed: Tensor,
+        before: Tensor,
+        places: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """Draw frames [B,K,C,H,W], float32, from features `g` [B,K,g_dim(,grid,grid)] and prepared `skips`.
 
         Frame k is drawn with the skip and the frame k of `observed` [B,K',C,H,W] in [0,1]; the last ones
         stand for all that follow. `before` [B,K'',C,H,W] are the frames before the first K'' <= K drawn ones;
         before the others comes what is drawn.
+
+        The second value is the `carry` of each frame [B,K,2,H/2,W/2] if that is ``carried``, else None. It
+        goes on from `places` [B,K,2,H/2,W/2], those of the frames before; without them the frames are a
+        sequence whose first K' follow `observed` ones.
         """
         batch, frames = g.shape[:2]
         x = g.flatten(0, 1)
         if x.dim() == 2:
             x = x[..., None, None]
+        half = x
         with recomputed_activations():
             x = self.input(x)
             for skip_conv, level, skip in zip(self.skip_convs, self.levels, skips, strict=True):
+                half = x
                 x = level(skip_conv(x, skip))
-        return self._compose(x.float().unflatten(0, (batch, frames)), observed, before)
+        if self.flow is not None:
+            flow = FLOW_SCALE * self.flow(half).float().unflatten(0, (batch, frames))
+            places = carry(places, flow) if places is not None else carry_all(flow, observed.shape[1])
+        return self._compose(x.float().unflatten(0, (batch, frames)), observed, before, places), places
 
-    def _compose(self, x: Tensor, observed: Tensor, before: Tensor) -> Tensor:
+    def _compose(self, x: Tensor, observed: Tensor, before: Tensor, places: Tensor | None) -> Tensor:
         """Return frames from the drawn channels `x` [B,K,drawn,H,W]: picture, masks and flow."""
         # Split, here and below: the gradient of each slice would be zeros for all channels and frames.
         generated, *masks = x.split(self.drawn, 2)
@@ -172,9 +201,12 @@ class Decoder(nn.Module):
         mask = torch.sigmoid(masks[0])
         if self.warp == "none":
             return torch.lerp(kept, generated, mask)
-        parts = (kept, torch.sigmoid(masks[1]), FLOW_SCALE * masks[2], generated, mask)
+        flow = FLOW_SCALE * masks[2]
+        parts = [kept, torch.sigmoid(masks[1]), flow, generated, mask]
         if self.warp == "observed":
             return _move_and_blend(kept, *parts)
+        if places is not None:
+            parts += [warp(kept, upsample(places)), torch.sigmoid(masks[3])]
         seen = before.shape[1]
         lengths = [seen, *[1] * (frames - seen)]
         pieces = zip(*(part.split(lengths, 1) for part in parts), strict=True)
@@ -184,12 +216,51 @@ class Decoder(nn.Module):
         return torch.cat(images, 1)
 
 
+def carry(places: Tensor, flow: Tensor) -> Tensor:
+    """Return from where each pixel has come after another step of `flow`, both [B,K,2,h,w].
+
+    `places` are offsets of full-resolution pixels, to the right and down, on a grid of half the resolution:
+    what is at p comes from p + places(p) in the observed frame. A pixel that came from p + flow(p) in the
+    frame before came from p + flow(p) + places(p + flow(p)) in the observed one. Rigid motion and
+    interpolation between places lose nothing, as that of colours does.
+    """
+    return flow + warp(places, flow / 2)
+
+
+def carry_all(flow: Tensor, observed: int) -> Tensor:
+    """Return the `carry` of the frames of a sequence, of which the first ones follow `observed` frames."""
+    first, *rest = flow.split([observed, *[1] * (flow.shape[1] - observed)], 1)
+    places = [first]
+    for step in rest:
+        places.append(carry(places[-1][:, -1:], step))
+    return torch.cat(places, 1)
+
+
+def upsample(places: Tensor) -> Tensor:
+    """Return places at full resolution, [B,K,2,h,w] -> [B,K,2,2h,2w], bilinear."""
+    full = F.interpolate(places.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)
+    return full.unflatten(0, places.shape[:2])
+
+
 def _move_and_blend(
-    source: Tensor, kept: Tensor, moving: Tensor, flow: Tensor, generated: Tensor, mask: Tensor
+    source: Tensor,
+    kept: Tensor,
+    moving: Tensor,
+    flow: Tensor,
+    generated: Tensor,
+    mask: Tensor,
+    carried: Tensor | None = None,
+    carrying: Tensor | None = None,
 ) -> Tensor:
-    """Blend `source`, moved by `flow`, over `kept` by the mask `moving`, then `generated` by `mask`."""
-    moved = torch.lerp(kept, warp(source, flow), moving)
-    return torch.lerp(moved, generated, mask)
+    """Blend layers from the bottom up, each by its mask.
+
+    They are `kept`, `source` moved by `flow` (mask `moving`), `carried` (mask `carrying`), if there is such a
+    layer, and `generated` (mask `mask`).
+    """
+    frame = torch.lerp(kept, warp(source, flow), moving)
+    if carried is not None and carrying is not None:
+        frame = torch.lerp(frame, carried, carrying)
+    return torch.lerp(frame, generated, mask)
 
 
 def initialise(module: nn.Module) -> None:

@@ -34,11 +34,16 @@ CHANNELS = 64
 
 @dataclass
 class Rollout:
-    """Predicted frames 1..T-1 of a clip [B,T-1,C,H,W] in [0,1], with posterior and prior of each step."""
+    """Predicted frames 1..T-1 of a clip [B,T-1,C,H,W] in [0,1], with posterior and prior of each step.
+
+    Of a model that carries places, `places` [B,T-1,2,H/2,W/2] say from where in the last frame observed
+    before each pixel comes: offsets to the right and down in pixels.
+    """
 
     frames: Tensor
     posterior: Gaussian
     prior: Gaussian
+    places: Tensor | None = None
 
 
 def as_images(frames: Tensor) -> Tensor:

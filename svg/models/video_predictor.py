@@ -37,6 +37,7 @@ class Observation:
     prior: State
     skips: list[SkipTerm]  # the decoder's, of the last observed frame of B clips
     observed: Tensor  # the last observed frame [B,1,C,H,W]
+    places: Tensor | None  # from where in it each pixel of the last frame comes [N,1,2,H/2,W/2], if carried
 
 
 class VideoPredictor(Predictor):
@@ -126,17 +127,22 @@ class VideoPredictor(Predictor):
         priors = [prior]
         features = [g]
         images = []
+        carried = []
         reencode = self.config.feedback == "frame" and given < steps
         if reencode:
-            images.append(self.decoder(g, skips, observed, frames[:, :given]))
+            drawn, places = self.decoder(g, skips, observed, frames[:, :given])
+            images.append(drawn)
+            carried.append(places)
             skips = [skip.last() for skip in skips]
             observed = observed[:, -1:]
         for step in range(given, steps):
             if reencode:
                 h_own, own_skips = self.encoder(images[-1][:, -1:], 1)
+                places = None if carried[-1] is None else carried[-1][:, -1:]
                 if self.config.last_frame_skip:
                     skips = self.decoder.prepare(own_skips)
                     observed = images[-1][:, -1:]
+                    places = None
             else:
                 h_own = features[-1][:, -1:]
             now = slice(step, step + 1)
@@ -145,10 +151,15 @@ class VideoPredictor(Predictor):
             priors.append(prior)
             features.append(g)
             if reencode:
-                images.append(self.decoder(g, skips, observed, images[-1][:, -1:]))
+                drawn, places = self.decoder(g, skips, observed, images[-1][:, -1:], places)
+                images.append(drawn)
+                carried.append(places)
         if not reencode:
-            images.append(self.decoder(torch.cat(features, 1), skips, observed, frames[:, :given]))
-        return Rollout(torch.cat(images, 1), posterior, Gaussian.cat(priors))
+            drawn, places = self.decoder(torch.cat(features, 1), skips, observed, frames[:, :given])
+            images.append(drawn)
+            carried.append(places)
+        places = None if carried[0] is None else torch.cat(carried, 1)
+        return Rollout(torch.cat(images, 1), posterior, Gaussian.cat(priors), places)
 
     # --------------------------------------------------------------------------------------------- prediction
 
@@ -184,7 +195,8 @@ class VideoPredictor(Predictor):
             _, prior_state = self._prior(h[:, :-1], spread)
             _, state = self._predict(h[:, :-1], posterior.mu, spread)
         skips = self.decoder.prepare(skips)
-        return Observation(h[:, -1:], past[:, -1:], state, prior_state, skips, past[:, -1:])
+        last = past[:, -1:]
+        return Observation(h[:, -1:], last, state, prior_state, skips, last, self._places_of(last))
 
     def advance(
         self, start: Observation, conditions: Tensor | None, noise: Tensor
@@ -203,6 +215,7 @@ class VideoPredictor(Predictor):
         prior_state = repeat_state(start.prior, samples)
         skips = start.skips
         observed = start.observed
+        places = None if start.places is None else start.places.repeat_interleave(samples, 0)
         frames = []
         for step in range(steps):
             if h is None:
@@ -210,18 +223,24 @@ class VideoPredictor(Predictor):
                 if self.config.last_frame_skip:
                     skips = self.decoder.prepare(own_skips)
                     observed = last
+                    places = self._places_of(last)
             now = slice(step, step + 1)
             prior, prior_state = self._prior(h, spread[:, now], prior_state)
             h, state = self._predict(h, prior.sample(noise[:, now]), spread[:, now], state)
             # All futures of a clip share its skip terms: the decoder takes them for frames of one clip.
             g = h.unflatten(0, (len(observed), -1)).flatten(1, 2)
             before = last.unflatten(0, (len(observed), -1)).flatten(1, 2)
-            last = self.decoder(g, skips, observed, before).reshape(last.shape)
+            if places is not None:
+                places = places.unflatten(0, (len(observed), -1)).flatten(1, 2)
+            drawn, places = self.decoder(g, skips, observed, before, places)
+            last = drawn.reshape(last.shape)
+            if places is not None:
+                places = places.reshape(len(last), 1, *places.shape[2:])
             frames.append(last[:, 0])
             if self.config.feedback == "frame":
                 h = None
         videos = torch.stack(frames, 1).unflatten(0, (batch, samples)).transpose(0, 1)
-        return videos, Observation(h, last, state, prior_state, skips, observed)
+        return videos, Observation(h, last, state, prior_state, skips, observed, places)
 
     def parts(self) -> Iterable[nn.Module]:
         """Return encoder, decoder and the recurrent modules."""
@@ -288,6 +307,13 @@ class VideoPredictor(Predictor):
             "coordinates": 2 if config.spatial else 0,
         }
         return dict(zip(sizes, tensor.split(list(sizes.values()), 1), strict=True))
+
+    def _places_of(self, frames: Tensor) -> Tensor | None:
+        """Return where in `frames` [N,1,C,H,W] their own pixels come from: offsets of 0, if carried."""
+        if self.config.warp != "carried":
+            return None
+        height, width = frames.shape[-2:]
+        return frames.new_zeros(len(frames), 1, 2, height // 2, width // 2)
 
     def _prior(self, h: Tensor, conditions: Tensor, state: State = None) -> tuple[Gaussian, State]:
         if self.prior is not None:

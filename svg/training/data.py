@@ -1,5 +1,6 @@
 """The data of a training: splits that fit the flags, the device, and the batches."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Generator
 
@@ -12,6 +13,7 @@ from .. import runtime
 from ..config import Config
 from ..models.registry import MODELS
 from ..sequences import Batch, ResidentBatches, SequenceDataset, TrainingBatches
+from .truth import ClipTruth
 
 
 def complete_config(config: Config, dataset: SequenceDataset) -> Config:
@@ -88,13 +90,20 @@ class Batches:
         if data.data_device != "disk":
             place = device if data.data_device == "cuda" else torch.device("cpu")
             self._from_memory = ResidentBatches(self.from_disk, place)
+        self._truth = None
+        if config.train.needs_truth:
+            self._truth = ClipTruth(dataset, keep=data.data_device != "disk")
 
     def iterate(self, numbers: range, is_hurried: Callable[[], bool] = lambda: False) -> Generator[Batch]:
         """Yield the batches with these numbers in order, without waiting for readers once `is_hurried`."""
         if self._from_memory is not None:
-            yield from self._from_memory.iterate(numbers, self._pin_memory)
+            batches = self._from_memory.iterate(numbers, self._pin_memory)
         else:
-            yield from self.from_disk.iterate(numbers, self._workers, self._pin_memory, is_hurried)
+            batches = self.from_disk.iterate(numbers, self._workers, self._pin_memory, is_hurried)
+        with contextlib.closing(batches):
+            for number, batch in zip(numbers, batches, strict=False):
+                truth = {} if self._truth is None else self._truth.of(self.from_disk.clips(number))
+                yield batch | truth
 
     def clips_of(self, step: int) -> list[tuple[str, int]]:
         """Return (path of the sequence, first frame) of this process's clips in an optimiser step."""

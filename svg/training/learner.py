@@ -14,16 +14,17 @@ from data_tools.errors import InputError
 
 from .. import runtime
 from ..config import Config
+from ..models.backbones import upsample
 from ..models.build import make_model
 from ..models.layers import BatchNorm
-from ..models.predictor import as_images
+from ..models.predictor import Rollout, as_images
 from ..processes import World
 from ..runs import checkpoint
 from ..runs.progress import LOSSES, Progress
 from ..sequences import Batch
-from . import distributed
+from . import distributed, truth
 from .augmentation import shift_and_scale
-from .losses import kl_divergence, mean_squared_error
+from .losses import kl_divergence, mean_squared_error, places_error
 from .optimizers import load_state, make_optimizer, state_tensors, step_unless
 
 
@@ -173,9 +174,27 @@ class Learner:
             rollout = self.predictor(frames, conditions, data.n_past, teacher_forcing, noise)
         mse = mean_squared_error(rollout.frames, as_images(frames[:, 1:]))
         kl = kl_divergence(rollout.posterior, rollout.prior)
-        loss = (mse + beta * kl) / count
+        loss = mse + beta * kl
+        if "labels" in batch:
+            loss = loss + self._loss_of_objects(rollout, frames, batch)
+        loss = loss / count
         loss.backward()
         return torch.stack([loss.detach(), mse.detach() / count, kl.detach() / count])
+
+    def _loss_of_objects(self, rollout: Rollout, frames: Tensor, batch: Batch) -> Tensor:
+        """Return what the loss has beyond that of all pixels and the KL, by the truth of the simulator."""
+        train = self.config.train
+        labels, poses = (batch[name].to(self.device, non_blocking=True) for name in ("labels", "poses"))
+        observed = truth.observed_before(poses, self.config.data.n_past)
+        labels, poses = labels[:, 1:], poses[:, 1:]
+        pushed = truth.is_pushed(labels, poses, observed)
+        errors = (rollout.frames - as_images(frames[:, 1:])) ** 2
+        loss = (train.pushed_weight - 1) * (errors * pushed[:, :, None]).mean()
+        if train.places_weight:
+            assert rollout.places is not None  # --warp carried
+            target = truth.true_places(labels, poses, observed)
+            loss = loss + train.places_weight * places_error(upsample(rollout.places), target, pushed)
+        return loss
 
     def _gradient_norm(self) -> Tensor:
         """Return the norm of all gradients, and clip them if the flags say so."""

@@ -184,6 +184,13 @@ def test_studies_of_another_base():
         "warp_observed": "--blend --warp observed",
         "warp_before": "--blend --warp before",
     }
+    written = {name: compare.as_flags(changes) for name, changes in runs["objects"].items()}
+    assert written == {
+        "warp_before": "--blend --warp before",
+        "carried": "--blend --warp carried",
+        "places": "--blend --warp carried --places_weight 0.002",
+        "pushed": "--blend --warp carried --places_weight 0.002 --pushed_weight 3.0",
+    }
     assert runs["grid"] == {"grid_16": {"grid": 16}}
     assert list(compare.changed_runs(compare.parse(["out"]), compare.studies(args)["tfr"])) == [
         "tfr_falling",
