@@ -200,7 +200,7 @@ def test_encoder_and_decoder_equal_the_plain_ones(backbone, recurrence, norm):
     twin = copy.deepcopy(model)
     frames = torch.rand(2, 4, 3, 64, 64, dtype=torch.float64)
     h, skips = model.encoder(frames, 2)
-    ours = model.decoder(h, model.decoder.prepare(skips), frames[:, :2], frames[:, :2])
+    ours, _ = model.decoder(h, model.decoder.prepare(skips), frames[:, :2], frames[:, :2])
     plain = PlainModel(twin)
     h, skips = plain.encode(frames.flatten(0, 1))
     expected = plain.decode(h, [skip.unflatten(0, (2, 4))[:, [0, 1, 1, 1]].flatten(0, 1) for skip in skips])
