@@ -210,6 +210,10 @@ class Store(ABC):
         """Return the path of a sequence below the data root."""
         return self._entry(sequence, "path")
 
+    def _place(self, sequence: int) -> str:
+        """Return the path of a sequence."""
+        return f"{self.root}/{self._path(sequence)}"
+
     def _folder(self, sequence: int) -> str:
         """Return the folder of a sequence. Raises `InputError` if it is a link out of the data root."""
         path = self._path(sequence)
@@ -298,7 +302,7 @@ class FolderStore(Store):
             rows = table[start:stop]
             # Rows beyond the last frame were not checked on reading.
             if stop > self.lengths[sequence] and not np.isfinite(rows).all():
-                place = f"{self.root}/{self._path(sequence)}"
+                place = self._place(sequence)
                 found = f"found no finite numbers in rows {start + 1} to {stop} of its tables"
                 advice = "complete them or remove those rows"
                 raise InputError(f"{place}: {found}, some of them beyond the last frame; {advice}")
@@ -489,9 +493,6 @@ class ChunkStore(Store):
                     raise InputError(f"{self._place(sequence)}: {found}; pack the data set again")
             self._last = sequence, sample
         return self._last[1]
-
-    def _place(self, sequence: int) -> str:
-        return f"{self.root}/{self._path(sequence)}"
 
     def _picture(self, sequence: int, pictures: str, ends: str, time: int) -> bytes:
         sample = self._sample(sequence)

@@ -22,30 +22,31 @@ UPRIGHT = 0.95
 
 
 class ClipTruth:
-    """Labels and poses of clips, read from disk or, with `keep`, once and then from memory.
+    """Labels and poses of clips, read from disk or, with `keep`, whole sequences once and then from memory.
 
     Raises `InputError` for a data set without truth.
     """
 
     def __init__(self, dataset: SequenceDataset, keep: bool):
         self._dataset = dataset
-        self._read = lru_cache(maxsize=None)(dataset.truth) if keep else dataset.truth
+        self._kept = lru_cache(maxsize=None)(dataset.truth) if keep else None
         dataset.truth(0, 0, 1)
 
     def of(self, clips: Sequence[tuple[int, ...]]) -> Batch:
         """Return ``{"labels": uint8 [B,T,H,W], "poses": float32 [B,T,N,7]}`` of clips (sequence, start)."""
         length = self._dataset.clip_length
-        truths = [self._cut(self._read(number), start, length) for number, start, *_ in clips]
+        truths = [self._read(number, start, start + length) for number, start, *_ in clips]
         labels = torch.from_numpy(np.stack([truth.segmentation for truth in truths]))
         poses = torch.zeros(len(truths), length, MOST_OBJECTS, len(POSE))
         for row, truth in zip(poses, truths, strict=True):
             row[:, : truth.poses.shape[1]] = torch.from_numpy(truth.poses)
         return {"labels": labels, "poses": poses}
 
-    @staticmethod
-    def _cut(truth: Truth, start: int, length: int) -> Truth:
-        part = slice(start, start + length)
-        return Truth(truth.segmentation[part], truth.poses[part])
+    def _read(self, number: int, start: int, stop: int) -> Truth:
+        if self._kept is None:
+            return self._dataset.truth(number, start, stop)
+        whole = self._kept(number)
+        return Truth(whole.segmentation[start:stop], whole.poses[start:stop])
 
 
 def observed_before(values: Tensor, n_past: int) -> Tensor:
