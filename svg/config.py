@@ -122,8 +122,9 @@ class ModelConfig:
 
     model: str = _flag(
         "svg",
-        "predictor: svg, of robots from actions and positions, or pose_cvae, of a person from poses; vgg and "
-        "dcgan mean svg with that --backbone",
+        "predictor: svg, of robots from actions and positions; objects, of robots from actions alone, whose "
+        "objects keep their shape; or pose_cvae, of a person from poses; vgg and dcgan mean svg with that "
+        "--backbone",
         MODELS,
         old=OLD_MODELS,
     )
@@ -149,12 +150,13 @@ class ModelConfig:
     norm: str = _flag("batch", "normalisation in encoder and decoder", ("batch", "group"))
     g_dim: int = _flag(
         128,
-        "features of encoder output and decoder input (channels in the spatial form and in pose_cvae)",
+        "features of encoder output and decoder input (channels in the spatial form, in objects and in "
+        "pose_cvae)",
         above=0,
     )
     z_dim: int = _flag(64, "latent size (channels in the spatial form)", above=0)
     rnn_size: int = _flag(
-        256, "hidden size of the frame predictor (channels in the spatial form)", family="svg", above=0
+        256, "hidden size of the frame predictor (channels in the spatial form)", family="svg and objects", above=0
     )
     latent_rnn_size: int = _flag(0, "hidden size of posterior and prior; 0: as rnn_size", family="svg")
     predictor_rnn_layers: int = _flag(2, "LSTM layers of the frame predictor", family="svg", above=0, most=64)
@@ -182,6 +184,15 @@ class ModelConfig:
         ("none", "observed", "before", "carried"),
         "svg",
     )
+    slots: int = _flag(
+        10, "objects: most objects that are told apart in a scene", family="objects", above=0, most=64
+    )
+    drawn_frames: int = _flag(
+        0,
+        "objects: frames of each clip that are drawn in a training step, chosen at random; 0: all. Neighbours "
+        "are much alike, and drawing is most of the work",
+        family="objects",
+    )
     pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output", family="pose_cvae", above=0)
     fusion_dim: int = _flag(
         192, "pose_cvae: channels of the decoder fusion's output", family="pose_cvae", above=0
@@ -206,6 +217,7 @@ class ModelConfig:
     # From the data, not from flags:
     channels: int = 3
     condition_dim: int = 0  # columns, or channels of a pose
+    action_dim: int = 0  # of the columns, the first ones; noted for models that tell actions from positions
     image_height: int = 0  # 0: as the width
 
     def __post_init__(self):
@@ -310,8 +322,13 @@ class TrainConfig:
     )
     places_weight: float = _flag(
         0.0,
-        "with --warp carried: weight of the error, in pixels, of the places that pushed objects come from; "
-        "needs simulated data with their truth",
+        "with --warp carried and --model objects: weight of the error, in pixels, of the places that pushed "
+        "objects come from, or are at; needs simulated data with their truth",
+    )
+    objects_weight: float = _flag(
+        0.0,
+        "with --model objects: weight of what the simulator's truth teaches about the observed frame, "
+        "outlines and centres of the objects and the table without them",
     )
     kl_anneal: str = _flag("none", "annealing of beta over epochs", ("none", "monotonic", "cyclical"))
     kl_anneal_cycle: int = _flag(10, "cycles of cyclical annealing over niter epochs", above=0)
@@ -339,7 +356,7 @@ class TrainConfig:
     @property
     def needs_truth(self) -> bool:
         """The loss needs the simulator's truth about the clips."""
-        return self.pushed_weight != 1 or self.places_weight > 0
+        return self.pushed_weight != 1 or self.places_weight > 0 or self.objects_weight > 0
 
     def __post_init__(self):
         _check_fields(self)
@@ -376,8 +393,11 @@ class Config:
             if getattr(data, name) and not model.takes_poses:
                 advice = "leave it out, it is for --model pose_cvae"
                 raise InputError(f"actions belong to their frames as they are; {advice}", name)
-        if self.train.places_weight and model.warp != "carried":
-            raise InputError("expected --warp carried beside it, whose places it is about", "places_weight")
+        if self.train.places_weight and model.warp != "carried" and model.model != "objects":
+            reason = "or --model objects beside it, whose places it is about"
+            raise InputError(f"expected --warp carried {reason}", "places_weight")
+        if self.train.objects_weight and model.model != "objects":
+            raise InputError("expected --model objects beside it, whose objects it is about", "objects_weight")
         if self.train.places_weight and model.last_frame_skip:
             reason = "is about places in the last observed frame, which --last_frame_skip does without"
             raise InputError(f"{reason}; leave one out", "places_weight")

@@ -5,6 +5,7 @@ import copy
 from torch import nn
 
 from .. import runtime
+from .hand import Hand
 from .predictor import Predictor
 
 
@@ -21,8 +22,9 @@ def freeze(model: Predictor, precision: str = "auto", compile: bool = False) -> 
     frozen.fold_norms()
     if runtime.uses_bfloat16(device, precision):
         frozen.precision = "bfloat16"
+        exact = {part for module in frozen.modules() if isinstance(module, Hand) for part in module.modules()}
         for module in frozen.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.LSTM):
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.LSTM) and module not in exact:
                 module.bfloat16()
         for method in ("forward", "observe", "advance", "imagine", "predict"):
             setattr(frozen, method, runtime.autocast(device, precision)(getattr(frozen, method)))

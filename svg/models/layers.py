@@ -221,3 +221,40 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
         frames.flatten(0, 1), grid.flatten(0, 1), padding_mode="border", align_corners=False
     )
     return moved.unflatten(0, frames.shape[:2])
+
+
+SLOPE = 0.1
+"""Slope of `activate` below 0."""
+
+
+def activate(x: Tensor) -> Tensor:
+    """Return a leaky ReLU of `x`."""
+    return F.leaky_relu(x, SLOPE)
+
+
+def leaky_conv(inputs: int, outputs: int, kernel: int = 3, scale: float = 1.0) -> nn.Conv2d:
+    """Return a convolution that keeps the variance before `activate` (He et al. 2015), times `scale`."""
+    return _leaky(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), scale)
+
+
+def leaky_linear(inputs: int, outputs: int, scale: float = 1.0) -> nn.Linear:
+    """Return a linear layer that keeps the variance before `activate`, times `scale`."""
+    return _leaky(nn.Linear(inputs, outputs), scale)
+
+
+@torch.no_grad()
+def _leaky(layer, scale: float):
+    nn.init.kaiming_normal_(layer.weight, SLOPE)
+    layer.weight.mul_(scale)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+@torch.no_grad()
+def tile_subpixels(conv: nn.Conv2d) -> None:
+    """Make the four pixels that `torch.pixel_shuffle` makes of a cell equal at first.
+
+    So they show no checkerboard (Aitken et al. 2017).
+    """
+    weight = conv.weight.unflatten(0, (-1, 4))
+    conv.weight.copy_(weight[:, :1].expand_as(weight).flatten(0, 1))

@@ -37,13 +37,14 @@ class Rollout:
     """Predicted frames 1..T-1 of a clip [B,T-1,C,H,W] in [0,1], with posterior and prior of each step.
 
     Of a model that carries places, `places` [B,T-1,2,H/2,W/2] say from where in the last frame observed
-    before each pixel comes: offsets to the right and down in pixels.
+    before each pixel comes: offsets to the right and down in pixels. `tracks` are those of the model objects.
     """
 
     frames: Tensor
     posterior: Gaussian
     prior: Gaussian
     places: Tensor | None = None
+    tracks: Any = None
 
 
 def as_images(frames: Tensor) -> Tensor:
@@ -125,6 +126,9 @@ class Predictor(nn.Module, ABC):
     def fold_norms(self) -> None:
         """Fold batch norms, fixed scales and shifts in evaluation mode, into the convolutions before them."""
         fold_sequential_norms(self)
+
+    def fit_conditions(self, conditions: Tensor, generator: torch.Generator) -> None:
+        """Fit what follows from recorded `conditions` [N,T,D] alone, once, before the first step."""
 
     @staticmethod
     def pieces(name: str, tensor: Tensor, config: ModelConfig) -> dict[str, Tensor]:

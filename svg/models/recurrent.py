@@ -89,7 +89,7 @@ class ConvLSTM(nn.Module):
         cells = []
         for conv, hidden, cell in zip(cast(list[nn.Conv2d], self.gates), *state, strict=True):
             if steps == 1:
-                hidden, cell = _lstm_cell(conv(torch.cat([x, hidden.to(x)], 1)), cell)
+                hidden, cell = lstm_cell(conv(torch.cat([x, hidden.to(x)], 1)), cell)
                 x = hidden
             else:
                 x, hidden, cell = self._sequence(conv, x, hidden, cell)
@@ -107,12 +107,12 @@ class ConvLSTM(nn.Module):
         outputs = []
         # Unbound, not sliced: the gradient of each slice would be zeros for all steps.
         for gates in inputs.unbind(1):
-            hidden, cell = _lstm_cell(gates + F.conv2d(hidden.to(x), hidden_weight, padding=1), cell)
+            hidden, cell = lstm_cell(gates + F.conv2d(hidden.to(x), hidden_weight, padding=1), cell)
             outputs.append(hidden)
         return torch.stack(outputs, 1).flatten(0, 1), hidden, cell
 
 
-def _lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """Return hidden and cell state (Hochreiter & Schmidhuber 1997, with forget gate).
 
     +1 keeps the cell open at the start (Jozefowicz et al. 2015).

@@ -70,6 +70,16 @@ def _check_svg_run(config: Any) -> None:
         raise InputError(f"found 1, but {reason}; {advice}", "batch_size")
 
 
+def _check_objects_run(config: Any) -> None:
+    """Refuse conditions without actions or positions, and truth's lessons that would be left out."""
+    if config.data.conditions != "all":
+        reason = "--model objects integrates the actions from the positions that were observed"
+        raise InputError(f"found {config.data.conditions}, expected all: {reason}", "conditions")
+    if not config.train.objects_weight and not config.train.init_from:
+        reason = "nothing else teaches --model objects what an object is (or begin with --init_from)"
+        raise InputError(f"found 0, expected a weight such as 0.02: {reason}", "objects_weight")
+
+
 def _check_pose_cvae(model: Any) -> None:
     """Refuse masks without `blend`, and frames that cannot be halved as often as `levels` asks."""
     if model.keep_given and not model.blend:
@@ -94,10 +104,17 @@ def _check_pose_cvae_run(config: Any) -> None:
 MODELS: dict[str, ModelEntry] = {
     "svg": ModelEntry(
         "svg.models.video_predictor:VideoPredictor",
-        families=("svg",),
+        families=("svg", "svg and objects"),
         studies=("kl", "tfr", "prior", "form"),
         check=_check_svg,
         check_run=_check_svg_run,
+    ),
+    "objects": ModelEntry(
+        "svg.models.object_predictor:ObjectPredictor",
+        families=("objects", "svg and objects"),
+        base_recipe="compare_objects.args",
+        studies=("truth",),
+        check_run=_check_objects_run,
     ),
     "pose_cvae": ModelEntry(
         "svg.models.pose_cvae:PoseCVAE",

@@ -42,6 +42,7 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
         model,
         channels=channels,
         condition_dim=dataset.condition_dim,
+        action_dim=dataset.action_columns if "objects" in model.entry.families else 0,
         image_height=0 if widths else height,
     )
     return dataclasses.replace(config, model=model)

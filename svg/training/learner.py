@@ -17,15 +17,20 @@ from ..config import Config
 from ..models.backbones import upsample
 from ..models.build import make_model
 from ..models.layers import BatchNorm
-from ..models.predictor import Rollout, as_images
+from ..models.predictor import Predictor, Rollout, as_images
 from ..processes import World
 from ..runs import checkpoint
 from ..runs.progress import LOSSES, Progress
-from ..sequences import Batch
+from ..sequences import Batch, SequenceDataset
 from . import distributed, truth
 from .augmentation import shift_and_scale
 from .losses import kl_divergence, mean_squared_error, places_error
+from .object_losses import tracks_errors
 from .optimizers import load_state, make_optimizer, state_tensors, step_unless
+
+
+FITTED = 4096
+"""Most sequences whose conditions are read before the first step."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,8 @@ class Learner:
             # CUDA graphs would write the gradients of a batch over those of the batch before
             graphs = device.type == "cuda" and train.accumulate == 1
             self.predictor = torch.compile(self.parallel, mode="reduce-overhead" if graphs else "default")
-        self.optimizer = make_optimizer(train, self.model.parameters())
+        learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(train, learned)
         norms = [module for module in self.model.modules() if isinstance(module, BatchNorm)]
         self._statistics = [values for norm in norms for values in norm.buffers()]
 
@@ -101,6 +107,16 @@ class Learner:
             advice = "leave out the flags that change the model"
             raise InputError(f"{run}: found next to no weights that fit this model; {advice}")
         return source.digests["weights"], share, new
+
+    def fit_conditions(self, dataset: SequenceDataset) -> None:
+        """Let the model fit what follows from conditions alone, on the first frames of some sequences."""
+        if type(self.model).fit_conditions is Predictor.fit_conditions:
+            return
+        numbers = np.flatnonzero(dataset.lengths >= dataset.clip_length)[:FITTED]
+        length = int(dataset.lengths[numbers].min())
+        clips = [dataset.read_conditions(int(number), 0, length) for number in numbers]
+        random = runtime.generator(self.device, self.config.train.seed, FITTED)
+        self.model.fit_conditions(torch.stack(clips).to(self.device), random)
 
     def load(self, source: checkpoint.Checkpoint) -> None:
         """Load weights and the optimiser's state; the optimiser's settings stay those of the flags."""
@@ -170,27 +186,46 @@ class Learner:
             frames, conditions = shift_and_scale(frames, conditions, data.augment * amounts[self.shard])
         shape = batch_size, frames.shape[1] - 1, *self.model.latent_shape
         noise = torch.randn(shape, generator=random, device=self.device)[self.shard]
+        drawn = self._drawn_frames(frames, random)
+        chosen = () if drawn is None else (drawn,)
         with runtime.autocast(self.device, self.config.train.precision):
-            rollout = self.predictor(frames, conditions, data.n_past, teacher_forcing, noise)
-        mse = mean_squared_error(rollout.frames, as_images(frames[:, 1:]))
+            rollout = self.predictor(frames, conditions, data.n_past, teacher_forcing, noise, *chosen)
+        mse = mean_squared_error(rollout.frames, as_images(of_times(frames[:, 1:], drawn)))
         kl = kl_divergence(rollout.posterior, rollout.prior)
         loss = mse + beta * kl
         if "labels" in batch:
-            loss = loss + self._loss_of_objects(rollout, frames, batch)
+            loss = loss + self._loss_by_truth(rollout, frames, batch, drawn)
         loss = loss / count
         loss.backward()
         return torch.stack([loss.detach(), mse.detach() / count, kl.detach() / count])
 
-    def _loss_of_objects(self, rollout: Rollout, frames: Tensor, batch: Batch) -> Tensor:
+    def _drawn_frames(self, frames: Tensor, random: torch.Generator) -> Tensor | None:
+        """Return which of the frames after the first are drawn [B,n]; None for all of them."""
+        count = self.config.model.drawn_frames
+        first = max(self.config.data.n_past - 2, 0)
+        choices = frames.shape[1] - 1 - first
+        if not count or count >= choices:
+            return None
+        shape = self.config.train.batch_size, choices
+        order = torch.rand(shape, generator=random, device=self.device)[self.shard].argsort(1)
+        return first + order[:, :count]
+
+    def _loss_by_truth(self, rollout: Rollout, frames: Tensor, batch: Batch, drawn: Tensor | None) -> Tensor:
         """Return what the loss has beyond that of all pixels and the KL, by the truth of the simulator."""
         train = self.config.train
-        labels, poses = (batch[name].to(self.device, non_blocking=True) for name in ("labels", "poses"))
-        observed = truth.observed_before(poses, self.config.data.n_past)
-        labels, poses = labels[:, 1:], poses[:, 1:]
+        n_past = self.config.data.n_past
+        all_labels, all_poses = (
+            batch[name].to(self.device, non_blocking=True) for name in ("labels", "poses")
+        )
+        observed = of_times(truth.observed_before(all_poses, n_past), drawn)
+        labels, poses = (of_times(values[:, 1:], drawn) for values in (all_labels, all_poses))
         pushed = truth.is_pushed(labels, poses, observed)
-        errors = (rollout.frames - as_images(frames[:, 1:])) ** 2
+        errors = (rollout.frames - as_images(of_times(frames[:, 1:], drawn))) ** 2
         loss = (train.pushed_weight - 1) * (errors * pushed[:, :, None]).mean()
-        if train.places_weight:
+        if rollout.tracks is not None:
+            scene, motion = tracks_errors(rollout.tracks, as_images(frames), all_labels, all_poses, n_past)
+            loss = loss + train.objects_weight * scene + train.places_weight * motion
+        elif train.places_weight:
             assert rollout.places is not None  # --warp carried
             target = truth.true_places(labels, poses, observed)
             loss = loss + train.places_weight * places_error(upsample(rollout.places), target, pushed)
@@ -202,3 +237,10 @@ class Learner:
             return clip_grad_norm_(self.model.parameters(), self.config.train.max_grad_norm)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         return get_total_norm(gradients)
+
+
+def of_times(values: Tensor, times: Tensor | None) -> Tensor:
+    """Return the entries `times` [B,n] of `values` [B,T,...]; all of them for None."""
+    if times is None:
+        return values
+    return values[torch.arange(len(values), device=values.device)[:, None], times]

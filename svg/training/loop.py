@@ -89,8 +89,10 @@ class Training:
             self.learner.load(last)
             progress = last.progress
             progress.best_psnr = resumption.score_to_beat(self.run, changes)
-        elif self.config.train.init_from:
-            resumption.start_from(self.config.train.init_from, self.learner, self.training_data, self.run)
+        else:
+            if self.config.train.init_from:
+                resumption.start_from(self.config.train.init_from, self.learner, self.training_data, self.run)
+            self.learner.fit_conditions(self.training_data)
         progress.circumstances = self.circumstances
         progress.flags = resumption.flags_with_effect(self.config)
         return progress

@@ -72,8 +72,8 @@ def true_places(labels: Tensor, poses: Tensor, observed: Tensor) -> Tensor:
     stays upright. (What rolls shows another side anyway.)
     """
     height, width = labels.shape[-2:]
-    turn = _headings(observed) - _headings(poses)
-    turn = torch.where(_is_upright(poses) & _is_upright(observed), turn, 0.0)
+    turn = headings(observed) - headings(poses)
+    turn = torch.where(is_upright(poses) & is_upright(observed), turn, 0.0)
     centre = [_at_pixels(poses[..., axis], labels) for axis in range(3)]
     origin = torch.stack([_at_pixels(observed[..., axis], labels) for axis in range(3)], -1)
     angle = _at_pixels(turn, labels)
@@ -96,13 +96,13 @@ def _at_pixels(values: Tensor, labels: Tensor) -> Tensor:
     return values.gather(2, objects.flatten(2)).view(labels.shape)
 
 
-def _headings(poses: Tensor) -> Tensor:
+def headings(poses: Tensor) -> Tensor:
     """Return the angles about the vertical [...] of poses [...,7], radians."""
     w, x, y, z = poses[..., 3:].unbind(-1)
     return torch.atan2(2 * (w * z + x * y), 1 - 2 * (y**2 + z**2))
 
 
-def _is_upright(poses: Tensor) -> Tensor:
+def is_upright(poses: Tensor) -> Tensor:
     """Return whether objects stand on what they began to stand on, or upside down."""
     x, y = poses[..., 4], poses[..., 5]
     return (1 - 2 * (x**2 + y**2)).abs() > UPRIGHT

@@ -1,0 +1,201 @@
+"""The robot's hand: where it goes, which follows from the actions, and where that is in the picture.
+
+Its numbers are computed in float32 at every precision: a hundredth of the table's width is a pixel.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layers import leaky_linear
+
+SIDE = 64
+"""Width and height of a picture in the units of places in it, whatever its resolution: pixels of 64x64."""
+EXTRA = 4
+"""Numbers of the hand's state beside its position, such as how far the fingers are open."""
+POINTS = 5
+"""Points of the arm whose places in the picture are learned."""
+HIDDEN = 64
+NEAR, MIDDLE, FAR = 2.5, 8.0, 24.0
+"""Distances over which the maps of offsets tell places apart."""
+SPREAD = 6.0
+"""Standard deviation of the Gaussians about the points."""
+FIT_STEPS = 3000
+FIT_FRAMES = 12
+FIT_BATCH = 128
+FIT_RATE = 0.01
+ROBUST = 0.01
+"""Error, in standard deviations of a position, from which on its absolute value counts: a hand that is jammed
+now and then does not bend the motion of all others."""
+
+
+class Integrator(nn.Module):
+    """The motion of the hand, ``position[t+1] = position[t] + linear(action) + bend(action, position)``.
+
+    All is in standard deviations. It is fitted to the recorded positions once, before the training (`fit`),
+    and no optimiser changes it.
+    """
+
+    def __init__(self, actions: int, positions: int):
+        super().__init__()
+        inputs = actions + positions
+        self.straight = nn.Parameter(torch.zeros(positions, actions), requires_grad=False)
+        self.drift = nn.Parameter(torch.zeros(positions), requires_grad=False)
+        self.bend_in = nn.Parameter(torch.randn(HIDDEN, inputs) / inputs**0.5, requires_grad=False)
+        self.bend_bias = nn.Parameter(torch.zeros(HIDDEN), requires_grad=False)
+        self.bend_out = nn.Parameter(torch.zeros(positions, HIDDEN), requires_grad=False)
+
+    def forward(self, position: Tensor, action: Tensor) -> Tensor:
+        """Return the positions [...,P] after `action` [...,A]."""
+        hidden = F.leaky_relu(F.linear(torch.cat([action, position], -1), self.bend_in, self.bend_bias), 0.1)
+        return position + F.linear(action, self.straight, self.drift) + F.linear(hidden, self.bend_out)
+
+    @torch.enable_grad()
+    def fit(self, actions: Tensor, positions: Tensor, generator: torch.Generator) -> None:
+        """Fit the motion to recordings, standardised `actions` [N,T,A] and `positions` [N,T,P], T >= 3.
+
+        The linear part is that of least absolute errors, by iterated reweighting of least squares; the rest
+        is fitted by Adam to what `FIT_FRAMES` steps in a row add up to.
+        """
+        moves = positions.diff(dim=1).flatten(0, 1)
+        inputs = F.pad(actions[:, :-1], (0, 1), value=1.0).flatten(0, 1)
+        weights = torch.ones_like(moves)
+        for _ in range(6):
+            columns = [_weighted_least_squares(inputs, y, w) for y, w in zip(moves.T, weights.T, strict=True)]
+            solution = torch.stack(columns, 1)
+            weights = 1 / ((inputs @ solution - moves).abs() + ROBUST / 3)
+        self.straight.data.copy_(solution[:-1].T)
+        self.drift.data.copy_(solution[-1])
+        bend = [self.bend_in, self.bend_bias, self.bend_out]
+        for parameter in bend:
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.Adam(bend, FIT_RATE)
+        frames = min(FIT_FRAMES, positions.shape[1])
+        for step in range(FIT_STEPS):
+            optimizer.param_groups[0]["lr"] = FIT_RATE * min(1, step / 50) * (1 - step / FIT_STEPS)
+            number = torch.randint(len(positions), (FIT_BATCH,), generator=generator)
+            start = int(torch.randint(positions.shape[1] - frames + 1, (), generator=generator))
+            now = slice(start, start + frames)
+            loss = self._error(actions[number, now], positions[number, now])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        for parameter in bend:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+    def _error(self, actions: Tensor, positions: Tensor) -> Tensor:
+        """Return the error of all steps but the first from the second frame on."""
+        place = positions[:, 1]
+        places = []
+        for action in actions[:, 1:-1].unbind(1):
+            place = self(place, action)
+            places.append(place)
+        return F.smooth_l1_loss(torch.stack(places, 1), positions[:, 2:], beta=ROBUST)
+
+
+class Hand(nn.Module):
+    """The state of the hand over time [...,state] and its points in the picture.
+
+    The state is the position, standardised, and `EXTRA` numbers that the last actions decide.
+    """
+
+    def __init__(self, actions: int, positions: int):
+        super().__init__()
+        self.positions = positions
+        self.size = positions + EXTRA
+        self.integrator = Integrator(actions, positions)
+        self.first_extra = leaky_linear(actions, EXTRA)
+        self.next_extra = leaky_linear(EXTRA + actions, EXTRA)
+        self.places = nn.Linear(self.size, 2 * POINTS)
+        self.bend = nn.Sequential(leaky_linear(self.size, 32), nn.Tanh(), leaky_linear(32, 2 * POINTS))
+        self.velocity = nn.Linear(positions, 2, bias=False)
+        self._spread_points()
+
+    @torch.no_grad()
+    def _spread_points(self) -> None:
+        """Begin with points one above the other that follow the first two positions.
+
+        They are taken as distances to the right and away from the camera; training corrects that.
+        """
+        nn.init.normal_(self.places.weight, 0, 0.1)
+        nn.init.normal_(self.places.bias, 0, 3)
+        self.places.bias[0::2] += (SIDE - 1) / 2
+        self.places.bias[1::2] += torch.linspace(30, 0, POINTS)
+        nn.init.zeros_(self.velocity.weight)
+        if self.positions >= 2:
+            self.places.weight[0::2, 0] += 14
+            self.places.weight[1::2, 1] -= 10
+            self.velocity.weight[0, 0] = 14
+            self.velocity.weight[1, 1] = -8
+
+    def observed(self, actions: Tensor, positions: Tensor) -> Tensor:
+        """Return the states [B,n,state] of n observed frames, `positions` [B,n,P].
+
+        `actions` [B,>=n-1,A] are those from the first of these frames on.
+        """
+        return self._states(actions, positions, positions.shape[1])
+
+    def after(self, state: Tensor, actions: Tensor) -> Tensor:
+        """Return the states [B,F,state] after each of `actions` [B,F,A], which begin in `state` [B,state]."""
+        position, extra = state.split([self.positions, EXTRA], -1)
+        states = []
+        for action in actions.unbind(1):
+            position = self.integrator(position, action)
+            extra = self._next(extra, action)
+            states.append(torch.cat([position, extra], -1))
+        return torch.stack(states, 1)
+
+    def _states(self, actions: Tensor, positions: Tensor, count: int) -> Tensor:
+        if actions.shape[1]:
+            extra = torch.tanh(self.first_extra(actions[:, 0]))
+        else:
+            extra = positions.new_zeros(len(positions), EXTRA)
+        states = [torch.cat([positions[:, 0], extra], -1)]
+        for time in range(1, count):
+            extra = self._next(extra, actions[:, time - 1])
+            states.append(torch.cat([positions[:, time], extra], -1))
+        return torch.stack(states, 1)
+
+    def _next(self, extra: Tensor, action: Tensor) -> Tensor:
+        return torch.tanh(self.next_extra(torch.cat([extra, action], -1)))
+
+    def project(self, states: Tensor) -> Tensor:
+        """Return where the points of the arm are in the picture, [...,POINTS,2], to the right and down."""
+        return (self.places(states) + self.bend(states)).unflatten(-1, (POINTS, 2))
+
+    def moves(self, states: Tensor) -> Tensor:
+        """Return how far the hand moves in the picture [...,T-1,2] from each of `states` [...,T,state]."""
+        return self.velocity(states[..., : self.positions].diff(dim=-2))
+
+
+def cell_centres(cells: int, device: torch.device | None = None) -> Tensor:
+    """Return the centres of a grid of cells over the picture [2,cells,cells], to the right and down."""
+    axis = (torch.arange(cells, device=device) + 0.5) * (SIDE / cells) - 0.5
+    down, right = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([right, down])
+
+
+MAPS = 7 * POINTS
+"""Channels of `offset_maps`."""
+
+
+def offset_maps(points: Tensor, cells: int) -> Tensor:
+    """Return what tells each cell where `points` [N,P,2] are, [N,7*P,cells,cells].
+
+    Offsets to the cell through tanh over three distances, and a Gaussian about each point.
+    """
+    offsets = cell_centres(cells, points.device) - points[..., None, None]
+    near = torch.exp(-(offsets**2).sum(2, keepdim=True) / (2 * SPREAD**2))
+    maps = [torch.tanh(offsets / scale) for scale in (NEAR, MIDDLE, FAR)]
+    return torch.cat([*maps, near], 2).flatten(1, 2)
+
+
+def _weighted_least_squares(inputs: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Return the coefficients [D] of `inputs` [N,D] for `target` [N] with `weights` [N]."""
+    root = weights.sqrt()
+    # a column that never changes leaves the solution open; the ridge makes it the smallest
+    scaled = inputs * root[:, None]
+    gram = scaled.T @ scaled
+    ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
+    return torch.linalg.solve(gram + ridge, scaled.T @ (target * root))

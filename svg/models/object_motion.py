@@ -1,0 +1,249 @@
+"""How objects move: an LSTM for each, with prior and posterior of its latent, in a window about the object.
+
+An object's motion is a place ``c`` and a turn ``A`` (2x2, with what perspective does to it): what was at p in
+the observed frame, where its centre was c0, is at ``c + A (p - c0)`` now. Shape and colours are never drawn
+again, so that nothing wears off.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .hand import SIDE, Hand, cell_centres
+from .layers import activate, leaky_conv, leaky_linear
+from .recurrent import Gaussian, lstm_cell
+from .scene import FAR_OFF, FEATURES, SHAPE, Layers, Objects, exact
+
+WINDOW = 12
+"""Cells of the window about an object, to each side of it half; a cell is two units of `hand.SIDE`."""
+STEP = 2.0
+TOUCHING = 2
+"""Points of the arm, the first ones, whose offsets the window shows."""
+CHANNELS = 32
+HEAD = 64
+EYE_CHANNELS = 16
+MOVE = 3.0
+TURN = 0.3
+"""Units of what the network puts out."""
+CLOSED = -1.0
+"""Start of the logit of whether an object moves at all."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Where K objects of N futures are.
+
+    centres     [N,K,2]
+    turns       [N,K,2,2]
+    moves       [N,K,2], the last step
+    hidden      [N,K,H], the LSTM's
+    cell        [N,K,H]
+    """
+
+    centres: Tensor
+    turns: Tensor
+    moves: Tensor
+    hidden: Tensor
+    cell: Tensor
+
+    def repeated(self, times: int) -> "Motion":
+        """Return each future `times` times in a row."""
+        parts = (self.centres, self.turns, self.moves, self.hidden, self.cell)
+        return Motion(*(part.repeat_interleave(times, 0) for part in parts))
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """Which object each cell belongs to, and from where in the observed frame it comes.
+
+    sources     [N,2,h,w]: places in the observed frame
+    owners      [N,K,h,w]: 1 for the nearest object, else 0; a cell as near to two is half of each
+    own         [N,2+E,h,w]: its centre in the observed frame, and E more numbers of it
+    """
+
+    sources: Tensor
+    owners: Tensor
+    own: Tensor
+
+
+def find_owners(
+    centres: Tensor, turns: Tensor, objects: Objects, cells: int, more: Tensor | None = None
+) -> Ownership:
+    """Return the owners of the cells, given where objects are now: `centres` [N,K,2], `turns` [N,K,2,2].
+
+    A cell belongs to the object whose centre is nearest, in units of the object's size. `more` [N,K,E] are
+    further numbers of objects.
+    """
+    right, down = cell_centres(cells, centres.device)
+    back = _inverse(turns)
+    with torch.no_grad():
+        # distances of all cells from all objects are one matrix product: they are quadratic in the place
+        x, y = right.flatten(), down.flatten()
+        basis = torch.stack([x * x, x * y, y * y, x, y, torch.ones_like(x)])
+        form = back.transpose(-1, -2) @ back / objects.spread[..., None, None]
+        linear = torch.einsum("nkij,nkj->nki", form, centres)
+        constant = (linear * centres).sum(-1) + (1 - objects.present) * FAR_OFF
+        square = [form[..., 0, 0], 2 * form[..., 0, 1], form[..., 1, 1]]
+        distances = torch.stack([*square, -2 * linear[..., 0], -2 * linear[..., 1], constant], -1) @ basis
+        owners = (distances <= distances.amin(1, keepdim=True)).float()
+        owners /= owners.sum(1, keepdim=True)  # a cell as near to two objects is half of each
+    offset = objects.centres - torch.einsum("nkij,nkj->nki", back, centres)
+    numbers = [back.flatten(2), offset, objects.centres] + ([] if more is None else [more])
+    own = (torch.cat(numbers, -1).transpose(1, 2) @ owners).unflatten(2, (cells, cells))
+    x_source = own[:, 0] * right + own[:, 1] * down + own[:, 4]
+    y_source = own[:, 2] * right + own[:, 3] * down + own[:, 5]
+    return Ownership(torch.stack([x_source, y_source], 1), owners.unflatten(2, (cells, cells)), own[:, 6:])
+
+
+def sample(maps: Tensor, places: Tensor, padding: str = "border") -> Tensor:
+    """Return `maps` [N,C,H,W] at `places` [N,2,h,w], bilinear."""
+    grid = ((places + 0.5) * (2 / SIDE) - 1).movedim(1, -1)
+    return F.grid_sample(maps, grid, padding_mode=padding, align_corners=False)
+
+
+def belonging(pointed: Tensor, own_centre: Tensor) -> Tensor:
+    """Return how surely a pixel that votes for the centre `pointed` is of the object with `own_centre`."""
+    return torch.exp(-((pointed - own_centre) ** 2).sum(1, keepdim=True) / 32)
+
+
+class ObjectMotion(nn.Module):
+    """The recurrent model of the objects' motion, `step` by step."""
+
+    def __init__(self, channels: int, hidden: int, z_dim: int, hand_size: int):
+        super().__init__()
+        self.start = leaky_linear(FEATURES + SHAPE, hidden)
+        inputs = 4 + FEATURES + 2 * 3 * TOUCHING
+        self.window = nn.ModuleList(
+            [
+                leaky_conv(inputs, CHANNELS),
+                nn.Conv2d(CHANNELS, CHANNELS, 4, 2, 1),
+                nn.Conv2d(CHANNELS, CHANNELS, 3, 2, 1),
+            ]
+        )
+        self.join = leaky_linear(9 * CHANNELS, hidden)
+        seen = hidden + 2 * hand_size + 4 * TOUCHING + 2 + 8
+        self.embed = leaky_linear(seen + z_dim, hidden)
+        self.gates = nn.Linear(2 * hidden, 4 * hidden)
+        self.prior = nn.Sequential(
+            leaky_linear(seen + hidden, HEAD), nn.LeakyReLU(0.1), leaky_linear(HEAD, 2 * z_dim, 0.1)
+        )
+        self.eye = nn.Sequential(
+            nn.Conv2d(2 * channels, 24, 4, 2, 1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(24, 32, 4, 2, 1),
+            nn.LeakyReLU(0.1),
+            leaky_conv(32, EYE_CHANNELS),
+        )
+        self.posterior = nn.Sequential(
+            leaky_linear(seen + hidden + 9 * EYE_CHANNELS, HEAD),
+            nn.LeakyReLU(0.1),
+            leaky_linear(HEAD, 2 * z_dim, 0.1),
+        )
+        self.output = leaky_linear(hidden, 8, 0.05)
+        with torch.no_grad():
+            self.output.bias[6] = CLOSED
+
+    def begin(self, objects: Objects) -> Motion:
+        """Return the motion at the observed frame: all is where it is."""
+        hidden = torch.tanh(self.start(objects.features)).float()
+        batch, count = objects.present.shape
+        turns = torch.eye(2, device=hidden.device).expand(batch, count, 2, 2)
+        centres = objects.centres
+        return Motion(centres, turns, torch.zeros_like(centres), hidden, torch.zeros_like(hidden))
+
+    def look(self, frames: Tensor) -> Tensor:
+        """Return what the posterior sees of each frame but the first, [B,T-1,EYE_CHANNELS,H/4,W/4]."""
+        pairs = torch.cat([frames[:, :-1], frames[:, 1:]], 2).flatten(0, 1) - 0.5
+        return self.eye(pairs).float().unflatten(0, (len(frames), -1))
+
+    def see(
+        self, motion: Motion, layers: Layers, objects: Objects, hand: Hand, before: Tensor, after: Tensor
+    ) -> Tensor:
+        """Return what is known of each object [N,K,D] before a step, in which the hand moves.
+
+        `before` and `after` are the hand's states [N,state].
+        """
+        with exact(before):
+            points = torch.stack([hand.project(state)[:, :TOUCHING] for state in (before, after)], 1)
+            window = self._windows(motion, layers, objects, points)
+        x = window.flatten(0, 1)
+        for conv in self.window:
+            x = activate(conv(x))
+        x = activate(self.join(x.flatten(1))).float().unflatten(0, motion.hidden.shape[:2])
+        count = x.shape[1]
+        offsets = (points[:, None] - motion.centres[:, :, None, None]).flatten(2) / 16
+        shift = (points[:, 1] - points[:, 0]).mean(1) / 4
+        common = torch.cat([shift, before, after], 1)[:, None].expand(-1, count, -1)
+        turn = (motion.turns - torch.eye(2, device=x.device)).flatten(2)
+        place = (motion.centres - (SIDE - 1) / 2) / (SIDE / 2)
+        return torch.cat([x, offsets, common, motion.moves / MOVE, turn, place], -1)
+
+    def _windows(self, motion: Motion, layers: Layers, objects: Objects, points: Tensor) -> Tensor:
+        """Return the surroundings of each object [N,K,C,WINDOW,WINDOW].
+
+        They are: the object itself, all objects, their last moves, the scene's features, and where each cell
+        is beside the `points` [N,2,TOUCHING,2] of the arm before and after the step.
+        """
+        cells = layers.features.shape[-1]
+        owned = find_owners(motion.centres, motion.turns, objects, cells, motion.moves)
+        outline = torch.sigmoid(layers.outline)
+        seen = sample(torch.cat([outline, layers.pointed], 1), owned.sources)
+        mask = seen[:, :1] * belonging(seen[:, 1:], owned.own[:, :2])
+        maps = torch.cat([mask, owned.own[:, 2:] * mask / MOVE, layers.features], 1)
+        axis = (torch.arange(WINDOW, device=mask.device) - (WINDOW - 1) / 2) * STEP
+        down, right = torch.meshgrid(axis, axis, indexing="ij")
+        places = motion.centres[..., None, None] + torch.stack([right, down])  # [N,K,2,w,w]
+        batch, count = places.shape[:2]
+        around = sample(maps, places.transpose(1, 2).flatten(2, 3), "zeros")
+        around = around.unflatten(2, (count, WINDOW)).transpose(1, 2)
+        itself = sample((owned.owners * mask).flatten(0, 1)[:, None], places.flatten(0, 1), "zeros")
+        offsets = places[:, :, None, None] - points[:, None, ..., None, None]  # [N,K,2,P,2,w,w]
+        near = torch.exp(-(offsets**2).sum(4) / 18).flatten(2, 3)
+        offsets = torch.tanh(offsets / 3).flatten(2, 4)
+        return torch.cat([itself.unflatten(0, (batch, count)), around, offsets, near], 2)
+
+    def prior_of(self, seen: Tensor, motion: Motion) -> Gaussian:
+        """Return the prior of the latents [N,K,z_dim] of a step."""
+        return _gaussian(self.prior(torch.cat([seen, motion.hidden], -1)))
+
+    def posterior_of(self, seen: Tensor, motion: Motion, look: Tensor) -> Gaussian:
+        """Return the posterior, given what `look` [N,EYE_CHANNELS,h,w] shows of the step."""
+        axis = torch.tensor([-10.0, 0.0, 10.0], device=look.device)
+        down, right = torch.meshgrid(axis, axis, indexing="ij")
+        with exact(look):
+            places = motion.centres[..., None, None] + torch.stack([right, down])
+            count = places.shape[1]
+            looked = sample(look, places.transpose(1, 2).flatten(2, 3), "zeros")
+            looked = looked.unflatten(2, (count, 3)).transpose(1, 2).flatten(2)
+        return _gaussian(self.posterior(torch.cat([seen, motion.hidden, looked], -1)))
+
+    def step(self, motion: Motion, seen: Tensor, z: Tensor, present: Tensor, push: Tensor) -> Motion:
+        """Return the motion after a step with latents `z` [N,K,z_dim].
+
+        `push` [N,2] is how far the hand moves in the picture: what it pushes goes along, more or less.
+        """
+        x = activate(self.embed(torch.cat([seen, z], -1)))
+        gates = self.gates(torch.cat([x, motion.hidden.to(x)], -1)).float()
+        hidden, cell = lstm_cell(gates.flatten(0, 1), motion.cell.flatten(0, 1))
+        hidden = hidden.unflatten(0, present.shape)
+        cell = cell.unflatten(0, present.shape)
+        move, turn, gate, along = self.output(hidden).float().split([2, 4, 1, 1], -1)
+        gate = torch.sigmoid(gate) * present[..., None]
+        moves = gate * (MOVE * move + along * push[:, None])
+        with exact(moves):
+            turns = motion.turns + (TURN * gate * turn).unflatten(-1, (2, 2)) @ motion.turns
+        return Motion(motion.centres + moves, turns, moves, hidden, cell)
+
+
+def _gaussian(parameters: Tensor) -> Gaussian:
+    mu, logvar = parameters.float().chunk(2, -1)
+    return Gaussian(mu, logvar)
+
+
+def _inverse(turns: Tensor) -> Tensor:
+    """Return the inverses of matrices [...,2,2], whose determinants are taken as at least 0.05."""
+    a, b, c, d = turns.flatten(-2).unbind(-1)
+    determinant = (a * d - b * c).clamp(min=0.05)
+    return torch.stack([d, -b, -c, a], -1).unflatten(-1, (2, 2)) / determinant[..., None, None]

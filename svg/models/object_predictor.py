@@ -1,0 +1,284 @@
+"""The model objects: what is pushed is an object, with a place and a turn, and keeps its shape.
+
+In the manner of SVG-LP (Denton & Fergus 2018) with encoder, posterior, prior, frame predictor and decoder,
+but the recurrent state is one of objects, not of the whole picture, and the decoder's skip connections are
+moved along with them:
+
+- The hand (`hand`) integrates the actions. Of its positions only those of the observed frames are read.
+- The encoder (`scene`) takes the last observed frame apart, into the table, up to ``--slots`` objects, and
+  features.
+- An LSTM (`object_motion`) moves each object, given its surroundings and a latent of its own.
+- The decoder (`compositor`) puts the pictures together.
+
+Where objects are, the simulator's truth has to teach: see ``svg.training.truth``.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ModelConfig
+from .compositor import ARM, Compositor
+from .hand import Hand
+from .object_motion import Motion, ObjectMotion
+from .predictor import Predictor, Rollout, as_images
+from .recurrent import Gaussian
+from .scene import Layers, Objects, SceneEncoder, exact, find_objects, repeated
+
+PRIOR_SHARE = 0.5
+"""Share of the training clips whose latents are the prior's means, with which most predictions are made."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The state after some frames: B scenes, and what moves in N futures of them, those of one together."""
+
+    layers: Layers
+    objects: Objects
+    motion: Motion
+    hand: Tensor  # [N,state]
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Where objects are and have been found, for losses by truth.
+
+    layers          of the observed frame
+    centre_logits   [B,1,H/2,W/2] of objects' centres there
+    present         [B,K]: which objects there are
+    first           [B,K,2]: their centres there
+    centres         [B,T-n_past,K,2] in the frames from `n_past` on
+    turns           [B,T-n_past,K,2,2]
+    """
+
+    layers: Layers
+    centre_logits: Tensor
+    present: Tensor
+    first: Tensor
+    centres: Tensor
+    turns: Tensor
+
+
+class ObjectPredictor(Predictor):
+    """Hand, scene, motion of the objects and pictures; see the module's description."""
+
+    condition_mean: Tensor
+    condition_std: Tensor
+
+    def __init__(
+        self, config: ModelConfig, condition_mean: Sequence[float] = (), condition_std: Sequence[float] = ()
+    ):
+        super().__init__(config)
+        mean = torch.tensor(list(condition_mean) or [0.0] * config.condition_dim)
+        std = torch.tensor(list(condition_std) or [1.0] * config.condition_dim)
+        self.register_buffer("condition_mean", mean)
+        self.register_buffer("condition_std", torch.where(std > 1e-6, std, 1.0))
+        self.hand = Hand(config.action_dim, config.condition_dim - config.action_dim)
+        self.encoder = SceneEncoder(config.channels, config.g_dim, self.hand.size)
+        self.motion = ObjectMotion(config.channels, config.rnn_size, config.z_dim, self.hand.size)
+        self.decoder = Compositor(config.channels, config.g_dim, self.hand.size)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent, [objects,z_dim]."""
+        return (self.config.slots, self.config.z_dim)
+
+    def fit_conditions(self, conditions: Tensor, generator: torch.Generator) -> None:
+        """Fit how actions move the hand to recorded `conditions` [N,T,D]."""
+        actions, positions = self._standardised(conditions)
+        self.hand.integrator.fit(actions, positions, generator)
+
+    # ----------------------------------------------------------------------------------------------- training
+
+    def forward(
+        self,
+        frames: Tensor,
+        conditions: Tensor | None,
+        n_past: int,
+        teacher_forcing: bool = False,
+        noise: Tensor | None = None,
+        drawn: Tensor | None = None,
+    ) -> Rollout:
+        """Predict clips as `Predictor.forward` says; all frames after the first `n_past` are free-running.
+
+        With `noise`, which training gives, the latents of about half of the clips are the prior's means.
+        Observed frames before the last one come back as they are.
+        """
+        frames = as_images(frames)
+        steps = frames.shape[1] - 1
+        start, centre_logits = self._observe(frames[:, :n_past], conditions)
+        actions = self._standardised(conditions)[0][:, n_past - 1 : steps]
+        states = self._hand_after(start.hand, actions)
+        looks = self.motion.look(frames[:, n_past - 1 :])
+        by_prior = None
+        if noise is not None:
+            by_prior = torch.special.ndtr(noise[:, :1, :1, :1].flatten(1)) < PRIOR_SHARE
+            noise = noise[:, n_past - 1 :]
+        motions, posterior, prior = self._infer(start, states, looks, noise, by_prior)
+        centres = torch.stack([motion.centres for motion in motions], 1)
+        turns = torch.stack([motion.turns for motion in motions], 1)
+        # the last observed frame is drawn, too: with n_past 1 it is not asked for
+        states = torch.cat([start.hand[:, None], states], 1)
+        first = max(n_past - 2, 0)
+        if drawn is None:
+            drawn = torch.arange(first, steps, device=frames.device).expand(len(frames), -1)
+        index = drawn - (n_past - 2)
+        rows = torch.arange(len(frames), device=frames.device)[:, None]
+        images = self._draw(start, centres[rows, index], turns[rows, index], states[rows, index])
+        if drawn.shape[1] == steps - first:
+            images = torch.cat([frames[:, 1 : first + 1], images], 1)
+        tracks = Tracks(
+            start.layers,
+            centre_logits,
+            start.objects.present,
+            start.objects.centres,
+            centres[:, 1:],
+            turns[:, 1:],
+        )
+        return Rollout(images, _padded(posterior, n_past - 1), _padded(prior, n_past - 1), tracks=tracks)
+
+    def _infer(
+        self,
+        start: Observation,
+        states: Tensor,
+        looks: Tensor,
+        noise: Tensor | None,
+        by_prior: Tensor | None,
+    ) -> tuple[list[Motion], Gaussian, Gaussian]:
+        """Return the motion at the start and after each step, with posteriors and priors [B,F,K,z_dim]."""
+        motion = start.motion
+        present = start.objects.present[..., None]
+        motions = [motion]
+        posteriors = []
+        priors = []
+        before = start.hand
+        for step, after in enumerate(states.unbind(1)):
+            seen = self.motion.see(motion, start.layers, start.objects, self.hand, before, after)
+            prior = self.motion.prior_of(seen, motion)
+            posterior = self.motion.posterior_of(seen, motion, looks[:, step])
+            z = posterior.mu if noise is None else posterior.sample(noise[:, step])
+            if by_prior is not None:
+                z = torch.where(by_prior[..., None], prior.mu, z)
+            motion = self._step(start, motion, seen, z, before, after)
+            motions.append(motion)
+            posteriors.append(Gaussian(posterior.mu * present, posterior.logvar * present))
+            priors.append(Gaussian(prior.mu * present, prior.logvar * present))
+            before = after
+        return motions, _stacked(posteriors), _stacked(priors)
+
+    # --------------------------------------------------------------------------------------------- prediction
+
+    def future_bytes(self, n_future: int) -> int:
+        """Estimate `Predictor.future_bytes`: pictures are drawn a step at a time.
+
+        Those are the layers of a scene, the channels of the decoder at half resolution, the float32 frames
+        three times, and distances of all pixels from all objects.
+        """
+        config = self.config
+        pixels = config.image_width**2
+        layers = 4 * config.channels + 8 + 2 * config.slots + (3 * ARM + 4 * config.g_dim) // 4
+        images = 3 * n_future * config.channels
+        windows = config.slots * (64 * 144 + 12 * config.rnn_size)
+        return 4 * ((layers + images) * pixels + windows)
+
+    def observe(self, past: Tensor, conditions: Tensor | None) -> Observation:
+        """Return the state after the frames `past` [B,n_past,C,H,W].
+
+        Of `conditions` [B,>= n_past,D] the positions of these frames are read. Those of the last one may be
+        left out of more than one: it then follows from the action before.
+        """
+        return self._observe(as_images(past), conditions)[0]
+
+    def _observe(self, past: Tensor, conditions: Tensor | None) -> tuple[Observation, Tensor]:
+        count = past.shape[1]
+        width = self.config.condition_dim
+        least = max(1, count - 1)
+        if conditions is None or conditions.shape[1] < least or conditions.shape[2] != width:
+            found = "none" if conditions is None else f"{conditions.shape[1]} of width {conditions.shape[2]}"
+            raise ValueError(f"conditions: found {found}, expected at least {least} of width {width}")
+        actions, positions = self._standardised(conditions)
+        with exact(past):
+            hand = self.hand.observed(actions, positions[:, :count])[:, -1]
+            if conditions.shape[1] < count:
+                hand = self.hand.after(hand, actions[:, -1:])[:, -1]
+        layers, centre_logits = self.encoder(past[:, -1], past[:, max(count - 2, 0)], self.hand, hand)
+        with exact(past):
+            objects = find_objects(layers, centre_logits, self.config.slots)
+        return Observation(layers, objects, self.motion.begin(objects), hand), centre_logits
+
+    def advance(
+        self, start: Observation, conditions: Tensor | None, noise: Tensor
+    ) -> tuple[Tensor, Observation]:
+        """Continue from `start` as `Predictor.advance` says. Of `conditions` the actions are read."""
+        batch, samples, steps = noise.shape[:3]
+        if conditions is None:
+            raise ValueError("conditions: found none, expected those of the frames to predict")
+        if conditions.dim() == 3:
+            conditions = conditions[:, None].expand(-1, samples, -1, -1)
+        actions = self._standardised(conditions.flatten(0, 1)[:, :steps])[0]
+        noise = noise.flatten(0, 1)
+        scene = replace(
+            start,
+            layers=repeated(start.layers, len(noise) // len(start.layers.table)),
+            objects=repeated(start.objects, len(noise) // len(start.objects.present)),
+        )
+        motion = start.motion.repeated(samples)
+        before = start.hand.repeat_interleave(samples, 0)
+        states = self._hand_after(before, actions)
+        images = []
+        for step, after in enumerate(states.unbind(1)):
+            seen = self.motion.see(motion, scene.layers, scene.objects, self.hand, before, after)
+            z = self.motion.prior_of(seen, motion).sample(noise[:, step])
+            motion = self._step(scene, motion, seen, z, before, after)
+            before = after
+            images.append(self._draw(scene, motion.centres[:, None], motion.turns[:, None], after[:, None]))
+        videos = torch.cat(images, 1).unflatten(0, (batch, samples)).transpose(0, 1)
+        return videos, Observation(start.layers, start.objects, motion, before)
+
+    def parts(self) -> Iterable[nn.Module]:
+        """Return encoder, recurrent model and decoder."""
+        return [self.encoder, self.motion, self.decoder]
+
+    # -------------------------------------------------------------------------------------------------- parts
+
+    def _standardised(self, conditions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return actions [...,A] and positions [...,P] in standard deviations."""
+        assert conditions is not None
+        values = (conditions - self.condition_mean) / self.condition_std
+        return values[..., : self.config.action_dim], values[..., self.config.action_dim :]
+
+    def _hand_after(self, state: Tensor, actions: Tensor) -> Tensor:
+        with exact(state):
+            return self.hand.after(state, actions)
+
+    def _step(
+        self, scene: Observation, motion: Motion, seen: Tensor, z: Tensor, before: Tensor, after: Tensor
+    ) -> Motion:
+        with exact(before):
+            push = self.hand.moves(torch.stack([before, after], 1))[:, 0]
+        return self.motion.step(motion, seen, z, scene.objects.present, push)
+
+    def _draw(self, scene: Observation, centres: Tensor, turns: Tensor, states: Tensor) -> Tensor:
+        """Draw frames [N,F,C,H,W] of N scenes from `centres` [N,F,K,2], `turns` and the hand's `states`."""
+        count = centres.shape[1]
+        images = self.decoder(
+            repeated(scene.layers, count),
+            repeated(scene.objects, count),
+            centres.flatten(0, 1),
+            turns.flatten(0, 1),
+            self.hand,
+            states.flatten(0, 1),
+        )
+        return images.unflatten(0, (-1, count))
+
+
+def _stacked(steps: list[Gaussian]) -> Gaussian:
+    return Gaussian(torch.stack([step.mu for step in steps], 1), torch.stack([step.logvar for step in steps], 1))
+
+
+def _padded(steps: Gaussian, count: int) -> Gaussian:
+    """Return distributions [B,F,...] with `count` standard normal ones before them in time."""
+    zeros = steps.mu.new_zeros(len(steps.mu), count, *steps.mu.shape[2:])
+    return Gaussian.cat([Gaussian(zeros, zeros), steps])

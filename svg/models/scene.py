@@ -1,0 +1,196 @@
+"""The scene in the observed frames: the table without arm and objects, and the objects, each by itself."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .hand import MAPS, SIDE, Hand, cell_centres, offset_maps
+from .layers import activate, leaky_conv, leaky_linear, tile_subpixels
+
+FEATURES = 16
+"""Channels of the scene's features, at half resolution."""
+LIGHT = 16
+"""Numbers that describe a scene as a whole, such as its light."""
+FOUND = 0.15
+"""Least height of a peak that counts as an object."""
+LEAST_AREA = 2.0
+"""Least area of an object, in units of `SIDE`."""
+SHAPE = 8
+"""Numbers that describe an object beside its features."""
+FAR_OFF = 1e4
+LOW_MASK = -2.0
+"""What is added to the logits of masks, which so begin near 0."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What the pictures of B scenes are put together from, at full resolution.
+
+    table       [B,C,H,W] in [0,1]: the scene without arm and objects
+    surface     [B,C,H,W] in [0,1]: colours of the objects, without the arm before them
+    outline     [B,1,H,W]: logits of what shows an object
+    votes       [B,2,H,W]: from each pixel of an object to its centre
+    shade       [B,1,H,W]: factor for the table near an object, whose shadow moves with it
+    features    [B,FEATURES,H/2,W/2]
+    light       [B,LIGHT]
+    """
+
+    table: Tensor
+    surface: Tensor
+    outline: Tensor
+    votes: Tensor
+    shade: Tensor
+    features: Tensor
+    light: Tensor
+
+    @property
+    def pointed(self) -> Tensor:
+        """Where the centre of the object at each pixel is, [B,2,H,W]."""
+        return cell_centres(self.votes.shape[-1], self.votes.device) + self.votes
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The K objects of B scenes in the last observed frame; fewer are there, as `present` says.
+
+    centres     [B,K,2], see `hand.SIDE`
+    present     [B,K], 0 or 1
+    spread      [B,K]: mean squared distance of an object's pixels from its centre
+    features    [B,K,FEATURES+SHAPE]
+    """
+
+    centres: Tensor
+    present: Tensor
+    spread: Tensor
+    features: Tensor
+
+
+def repeated(values, times: int):
+    """Return `Layers` or `Objects` with each scene `times` times in a row."""
+    if times == 1:
+        return values
+    parts = {item.name: getattr(values, item.name) for item in fields(values)}
+    return type(values)(**{name: part.repeat_interleave(times, 0) for name, part in parts.items()})
+
+
+class SceneEncoder(nn.Module):
+    """A U-Net over the last two observed frames and the hand's place that takes the scene apart."""
+
+    def __init__(self, channels: int, width: int, hand_size: int):
+        super().__init__()
+        self.channels = channels
+        self.stem = nn.Conv2d(2 * channels, width, 4, 2, 1)
+        self.where = leaky_conv(MAPS + hand_size, width, 1)
+        self.fine = nn.ModuleList([leaky_conv(width, width) for _ in range(2)])
+        self.down = nn.ModuleList(
+            [nn.Conv2d(width, 2 * width, 4, 2, 1), nn.Conv2d(2 * width, 2 * width, 4, 2, 1)]
+        )
+        self.middle = leaky_conv(2 * width, 2 * width)
+        self.coarse = nn.ModuleList([leaky_conv(2 * width, 2 * width) for _ in range(2)])
+        self.light = leaky_linear(2 * width, LIGHT)
+        self.up = nn.ModuleList([leaky_conv(2 * width, 2 * width, 1), leaky_conv(2 * width, width, 1)])
+        self.middle_up = leaky_conv(2 * width, 2 * width)
+        self.fine_up = nn.ModuleList([leaky_conv(width, width) for _ in range(2)])
+        self.parts = (channels, 1, 1, 1, channels, 1, 1, 1, 2, 1)
+        self.full_head = leaky_conv(width, 4 * sum(self.parts), 3, 0.1)
+        tile_subpixels(self.full_head)
+        self.half_head = leaky_conv(width, 1 + FEATURES, 3)
+
+    def forward(self, last: Tensor, before: Tensor, hand: Hand, state: Tensor) -> tuple[Layers, Tensor]:
+        """Take apart the scene of the observed frames `last` and `before` it [B,C,H,W], hand in `state`.
+
+        Return it, and the logits of objects' centres [B,1,H/2,W/2].
+        """
+        cells = last.shape[-1] // 2
+        with exact(last):
+            maps = offset_maps(hand.project(state), cells)
+            maps = torch.cat([maps, state[..., None, None].expand(-1, -1, cells, cells)], 1)
+        x = activate(self.stem(torch.cat([last, before], 1) - 0.5) + self.where(maps))
+        x = activate(self.fine[0](x))
+        x = x + activate(self.fine[1](x))
+        middle = activate(self.down[0](x))
+        middle = middle + activate(self.middle(middle))
+        coarse = activate(self.down[1](middle))
+        for conv in self.coarse:
+            coarse = coarse + activate(conv(coarse))
+        light = self.light(coarse.mean((2, 3))).float()
+        middle = middle + F.interpolate(self.up[0](coarse), scale_factor=2)
+        middle = middle + activate(self.middle_up(middle))
+        x = x + F.interpolate(self.up[1](middle), scale_factor=2)
+        for conv in self.fine_up:
+            x = x + activate(conv(x))
+        half = self.half_head(x).float()
+        full = F.pixel_shuffle(self.full_head(x).float(), 2)
+        return self._layers(full, last, before, activate(half[:, 1:]), light), half[:, :1] + LOW_MASK
+
+    def _layers(self, full: Tensor, last: Tensor, before: Tensor, features: Tensor, light: Tensor) -> Layers:
+        table, table_mask, table_gain, earlier, surface, mask, gain, outline, votes, shade = full.split(
+            self.parts, 1
+        )
+        seen = torch.lerp(last, before, torch.sigmoid(earlier + 2 * LOW_MASK))
+        return Layers(
+            table=_blend(seen, table_gain, table, table_mask),
+            surface=_blend(last, gain, surface, mask),
+            outline=outline + LOW_MASK,
+            votes=8 * votes,
+            shade=2 * torch.sigmoid(shade),
+            features=features,
+            light=light,
+        )
+
+
+def _blend(seen: Tensor, gain: Tensor, drawn: Tensor, mask: Tensor) -> Tensor:
+    """Return what was seen, brighter or darker by `gain`, where the mask does not say what is drawn."""
+    return torch.lerp(2 * torch.sigmoid(gain) * seen, torch.sigmoid(drawn), torch.sigmoid(mask + LOW_MASK))
+
+
+def find_objects(layers: Layers, centre_logits: Tensor, count: int) -> Objects:
+    """Find up to `count` objects: peaks of the centres' probability [B,1,h,w], refined by the pixels' votes.
+
+    Gradients flow to outlines, votes and features, not to the choice of the peaks.
+    """
+    centres, height = _peaks(centre_logits.detach(), count)
+    is_peak = height >= FOUND
+    pointed = layers.pointed
+    outline = torch.sigmoid(layers.outline)
+    for is_last in (False, True):
+        distances = ((pointed[:, None] - centres[..., None, None]) ** 2).sum(2)
+        distances = distances + ~is_peak[..., None, None] * FAR_OFF
+        masks = torch.softmax(-distances / 8, 1) * torch.exp(-distances / 32) * outline  # [B,K,H,W]
+        area = masks.sum((2, 3))
+        sums = torch.einsum("bkhw,bchw->bkc", masks, pointed)
+        refined = sums / (area[..., None] + 1e-3)
+        if not is_last:
+            refined = refined.detach()
+        centres = torch.where(area[..., None] > 1, refined, centres)
+    unit = (SIDE / layers.outline.shape[-1]) ** 2  # area of a pixel
+    present = is_peak & (area * unit > LEAST_AREA)
+    offsets = cell_centres(masks.shape[-1], masks.device) - centres[..., None, None]
+    right, down = offsets.unbind(2)
+    products = torch.stack([right * right, right * down, down * down], 2)
+    shape = (masks[:, :, None] * products).sum((3, 4)) / (area[..., None] + 1e-3)
+    spread = shape[..., 0] + shape[..., 2]
+    coarse = F.avg_pool2d(masks, 2)
+    pooled = torch.einsum("bkhw,bchw->bkc", coarse, layers.features) / (coarse.sum((2, 3))[..., None] + 1e-3)
+    numbers = [area[..., None] * unit / 100, spread[..., None] / 40, shape / 20, present[..., None].float()]
+    place = (centres - (SIDE - 1) / 2) / (SIDE / 2)
+    features = torch.cat([pooled, *numbers, place], -1)
+    return Objects(centres, present.float(), spread.detach().clamp(min=4), features)
+
+
+def _peaks(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the places [B,count,2] and heights [B,count] of the highest peaks."""
+    cells = logits.shape[-1]
+    heights = torch.sigmoid(logits)
+    window = 2 * (2 * cells // SIDE) + 1
+    is_top = heights >= F.max_pool2d(heights, window, 1, window // 2)
+    tops, index = torch.where(is_top, heights, 0.0).flatten(1).topk(count, 1)
+    places = cell_centres(cells, logits.device).flatten(1).T[index]
+    return places, tops
+
+
+def exact(like: Tensor) -> torch.autocast:
+    """Return a context in which numbers are computed in float32: bfloat16 knows places to half a pixel."""
+    return torch.autocast(like.device.type, enabled=False)

@@ -1,0 +1,107 @@
+"""What the simulator's truth teaches the model objects: where objects are, what they hide, how they move."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data_tools.camera import Camera
+from data_tools.truth import FIRST_OBJECT, MOST_OBJECTS, STILL
+
+from ..models.hand import SIDE, cell_centres
+from ..models.object_predictor import Tracks
+from .truth import MOVED, headings, is_upright
+
+VISIBLE = 8.0
+"""Least area of a visible object, in units of `SIDE`."""
+MATCHED = 4.0
+"""Distance within which an object that was found is a true one."""
+PEAK = 2.5
+"""Standard deviation of the peaks at centres."""
+ARM_LENGTH = 0.03
+"""Metres from an object's centre to the two further points whose motion is compared."""
+VOTE, TABLE, PUSHED = 0.3, 10.0, 3.0
+"""Weights of votes and of the table beside outlines and centres, and of pushed objects beside still ones."""
+
+
+def tracks_errors(
+    tracks: Tracks, frames: Tensor, labels: Tensor, poses: Tensor, n_past: int
+) -> tuple[Tensor, Tensor]:
+    """Return the errors of the scene in the observed frame, and of the objects' motion in units of `SIDE`.
+
+    `frames` [B,T,C,H,W] in [0,1], `labels` [B,T,H,W] and `poses` [B,T,N,7] are those of the clips.
+    """
+    points = material_points(poses[:, n_past - 1 :], poses[:, n_past - 1])
+    centres = points[:, 0, :, 0]
+    observed = labels[:, n_past - 1]
+    visible = _areas(observed) * (SIDE / labels.shape[-1]) ** 2 >= VISIBLE
+    still = frames, labels == STILL
+    scene = _scene_error(tracks, observed, centres, visible) + TABLE * _table_error(tracks, *still)
+    moved = (poses[:, n_past:, :, :2] - poses[:, n_past - 1, None, :, :2]).norm(dim=-1) > MOVED
+    return scene, _motion_error(tracks, points, visible, moved)
+
+
+def material_points(poses: Tensor, observed: Tensor) -> Tensor:
+    """Return where three points of each object appear, [B,F,N,3,2] in units of `SIDE`.
+
+    They are its centre and two that stand off from it at right angles, the same points of the object in every
+    frame: it moves and turns about the vertical from `observed` [B,N,7] to `poses` [B,F,N,7]. As long as it
+    does not stand upright in both, it is taken as not turned (what rolls shows another side anyway).
+    """
+    upright = is_upright(poses) & is_upright(observed)[:, None]
+    turn = torch.where(upright, headings(poses) - headings(observed)[:, None], 0.0)
+    cosine, sine = ARM_LENGTH * torch.cos(turn), ARM_LENGTH * torch.sin(turn)
+    nothing = torch.zeros_like(turn)
+    offsets = [(nothing, nothing), (cosine, sine), (-sine, cosine)]
+    places = torch.stack([torch.stack([x, y, nothing], -1) for x, y in offsets], 3) + poses[..., None, :3]
+    matrix = torch.from_numpy(np.asarray(Camera().matrix(SIDE, SIDE))).to(places)
+    projected = places @ matrix[:, :3].T + matrix[:, 3]
+    return projected[..., :2] / projected[..., 2:]
+
+
+def _areas(labels: Tensor) -> Tensor:
+    """Return the visible pixels of each object [B,N]."""
+    counts = labels.new_zeros(len(labels), 256, dtype=torch.int32)
+    ones = torch.ones_like(labels, dtype=torch.int32).flatten(1)
+    counts.scatter_add_(1, labels.flatten(1).long(), ones)
+    return counts[:, FIRST_OBJECT : FIRST_OBJECT + MOST_OBJECTS]
+
+
+def _scene_error(tracks: Tracks, labels: Tensor, centres: Tensor, visible: Tensor) -> Tensor:
+    """Return the error of outlines, votes and centres in the observed frame."""
+    layers = tracks.layers
+    is_object = labels >= FIRST_OBJECT
+    outline = F.binary_cross_entropy_with_logits(layers.outline[:, 0], is_object.float())
+    objects = (labels.long() - FIRST_OBJECT).clamp(min=0)
+    target = centres.gather(1, objects.flatten(1)[..., None].expand(-1, -1, 2))
+    target = target.transpose(1, 2).unflatten(2, labels.shape[1:])
+    votes = F.smooth_l1_loss(layers.pointed, target, reduction="none").mean(1)
+    votes = (votes * is_object).sum() / is_object.sum().clamp(min=1)
+    cells = cell_centres(tracks.centre_logits.shape[-1], labels.device)
+    distances = ((cells - centres[..., None, None]) ** 2).sum(2)
+    peaks = (torch.exp(-distances / (2 * PEAK**2)) * visible[..., None, None]).amax(1)
+    heights = F.binary_cross_entropy_with_logits(tracks.centre_logits[:, 0], peaks)
+    return outline + VOTE * votes + heights
+
+
+def _table_error(tracks: Tracks, frames: Tensor, is_still: Tensor) -> Tensor:
+    """Return the squared error of the table, where any frame of the clip shows it."""
+    count = is_still.sum(1)
+    mean = (frames * is_still[:, :, None]).sum(1) / count[:, None].clamp(min=1)
+    errors = ((tracks.layers.table - mean) ** 2).mean(1)
+    return (errors * (count > 0)).mean()
+
+
+def _motion_error(tracks: Tracks, points: Tensor, visible: Tensor, moved: Tensor) -> Tensor:
+    """Return the error of the points' places [B,F+1,N,3,2] of those objects that were found."""
+    distances = torch.cdist(tracks.first, points[:, 0, :, 0])
+    unlike = ~visible[:, None] | (tracks.present[..., None] == 0)
+    nearest, number = torch.where(unlike, torch.inf, distances).min(2)  # [B,K]
+    index = number[:, None, :, None, None].expand(-1, points.shape[1], -1, 3, 2)
+    matched = points.gather(2, index)
+    turned = torch.einsum("bfkij,bkpj->bfkpi", tracks.turns, matched[:, 0] - tracks.first[:, :, None])
+    places = tracks.centres[:, :, :, None] + turned
+    errors = F.smooth_l1_loss(places, matched[:, 1:], reduction="none", beta=2.0).mean((3, 4))
+    is_moved = moved.gather(2, number[:, None].expand(-1, moved.shape[1], -1))
+    weights = (nearest < MATCHED)[:, None] * torch.where(is_moved, PUSHED, 1.0)
+    return (errors * weights).sum() / weights.sum().clamp(min=1)

@@ -1,0 +1,324 @@
+"""The model objects: its geometry by hand, and the contract of `Predictor`."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from svg.config import ModelConfig
+from svg.models.build import make_model
+from svg.models.compositor import Compositor
+from svg.models.freezing import freeze
+from svg.models.hand import Integrator, cell_centres, offset_maps
+from svg.models.object_motion import _inverse, find_owners, sample
+from svg.models.recurrent import Gaussian
+from svg.models.scene import FEATURES, LIGHT, SHAPE, Layers, Objects, find_objects
+
+SIZES = {"g_dim": 16, "z_dim": 2, "rnn_size": 16, "slots": 3, "condition_dim": 7, "action_dim": 4}
+
+
+def small(**changes):
+    torch.manual_seed(1)
+    model = make_model(ModelConfig(model="objects", **SIZES | changes))
+    with torch.no_grad():
+        # objects are found and move, whatever untrained weights see
+        model.encoder.half_head.bias[0] = 6
+        model.encoder.full_head.bias[44:48] = 6
+        model.motion.output.weight.mul_(10)
+    return model.eval()
+
+
+@pytest.fixture
+def clip():
+    generator = torch.Generator().manual_seed(3)
+    return torch.rand(2, 7, 3, 64, 64, generator=generator), torch.randn(2, 7, 7, generator=generator)
+
+
+def objects_at(*centres, spread=25.0) -> Objects:
+    count = len(centres)
+    places = torch.tensor([centres], dtype=torch.float32)
+    ones = torch.ones(1, count)
+    return Objects(places, ones, spread * ones, torch.zeros(1, count, FEATURES + SHAPE))
+
+
+def upright(count) -> torch.Tensor:
+    return torch.eye(2).expand(1, count, 2, 2)
+
+
+# ------------------------------------------------------------------------------------------------------ hand
+
+
+def test_motion_of_the_hand_is_fitted_though_it_is_jammed_now_and_then():
+    """Two columns move by what the actions say, a third one goes to where they say, by at most 0.5."""
+    generator = torch.Generator().manual_seed(0)
+    actions = torch.randn(200, 20, 3, generator=generator)
+    positions = torch.zeros(200, 20, 3)
+    for time in range(19):
+        moves = torch.stack([0.3 * actions[:, time, 0], -0.2 * actions[:, time, 1]], 1)
+        jammed = torch.rand(200, 1, generator=generator) < 0.05
+        positions[:, time + 1, :2] = positions[:, time, :2] + torch.where(jammed, 0.0, moves)
+        way = actions[:, time, 2] - positions[:, time, 2]
+        positions[:, time + 1, 2] = positions[:, time, 2] + way.clamp(-0.5, 0.5)
+    integrator = Integrator(3, 3)
+    integrator.fit(actions, positions, torch.Generator().manual_seed(1))
+    assert integrator.straight[0].tolist() == pytest.approx([0.3, 0, 0], abs=0.003)
+    assert integrator.straight[1].tolist() == pytest.approx([0, -0.2, 0], abs=0.003)
+    assert not any(parameter.requires_grad for parameter in integrator.parameters())
+    moved = integrator(torch.zeros(3), torch.tensor([1.0, 1.0, 0.3]))
+    assert moved.tolist() == pytest.approx([0.3, -0.2, 0.3], abs=0.05)
+    far = integrator(torch.zeros(3), torch.tensor([1.0, 1.0, 1.2]))
+    assert far[2].item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_column_that_never_changes_stays_where_it_is():
+    actions = torch.randn(20, 6, 2, generator=torch.Generator().manual_seed(0))
+    actions[..., 1] = 0
+    positions = torch.full((20, 6, 2), 0.7)
+    positions[..., 0] = torch.nn.functional.pad(actions[:, :-1, 0].cumsum(1), (1, 0))
+    integrator = Integrator(2, 2)
+    integrator.fit(actions, positions, torch.Generator())
+    moved = integrator(torch.tensor([0.0, 0.7]), torch.tensor([0.5, 0.0]))
+    assert moved.tolist() == pytest.approx([0.5, 0.7], abs=0.02)
+
+
+def test_cells_and_offsets_by_hand():
+    assert cell_centres(64)[:, 0, 0].tolist() == [0, 0]
+    assert cell_centres(32)[:, 1, 0].tolist() == [0.5, 2.5]
+    assert cell_centres(128)[:, 0, 127].tolist() == [63.25, -0.25]
+    maps = offset_maps(torch.tensor([[[0.5, 2.5]]]), 32)
+    assert maps.shape == (1, 7, 32, 32)
+    assert maps[0, :, 1, 0].tolist() == [0, 0, 0, 0, 0, 0, 1]
+    assert maps[0, 2, 1, 4].item() == pytest.approx(math.tanh(1))  # 8 to the right, over the distance 8
+    assert maps[0, 6, 1, 3].item() == pytest.approx(math.exp(-0.5))  # 6 to the right
+
+
+# --------------------------------------------------------------------------------------------- moving objects
+
+
+def test_what_does_not_move_comes_from_where_it_is():
+    objects = objects_at((10.0, 20.0), (40.0, 30.0))
+    owned = find_owners(objects.centres, upright(2), objects, 64)
+    torch.testing.assert_close(owned.sources[0], cell_centres(64), atol=1e-4, rtol=0)
+    assert owned.owners.sum(1).unique().tolist() == [1]
+    assert owned.owners.unique().tolist() == [0, 0.5, 1]
+    assert owned.owners[0, :, 20, 10].tolist() == [1, 0] and owned.owners[0, :, 30, 41].tolist() == [0, 1]
+
+
+def test_moved_and_turned_objects_by_hand():
+    """One object has moved by (4, -6), another one has turned by 90 degrees."""
+    objects = objects_at((10.0, 20.0), (40.0, 30.0))
+    quarter = torch.tensor([[0.0, -1.0], [1.0, 0.0]])  # to the right -> down
+    turns = torch.stack([torch.eye(2), quarter])[None]
+    centres = torch.tensor([[[14.0, 14.0], [40.0, 30.0]]])
+    owned = find_owners(centres, turns, objects, 64, more=torch.tensor([[[5.0], [7.0]]]))
+    assert owned.sources[0, :, 15, 16].tolist() == pytest.approx([12, 21], abs=1e-4)
+    # what is 3 below the centre now was 3 to the right of it
+    assert owned.sources[0, :, 33, 40].tolist() == pytest.approx([43, 30], abs=1e-4)
+    assert owned.own[0, :, 33, 40].tolist() == [40, 30, 7]
+
+
+def test_a_large_object_owns_more_than_a_small_one_and_an_absent_one_nothing():
+    objects = objects_at((20.0, 32.0), (40.0, 32.0))
+    wide = Objects(objects.centres, objects.present, torch.tensor([[36.0, 4.0]]), objects.features)
+    owners = find_owners(wide.centres, upright(2), wide, 64).owners
+    assert owners[0, 0, 32, 34] == 1 and owners[0, 1, 32, 36] == 1  # 14/6 < 6/2, 16/6 > 4/2
+    gone = Objects(objects.centres, torch.tensor([[1.0, 0.0]]), objects.spread, objects.features)
+    assert find_owners(gone.centres, upright(2), gone, 64).owners[0, 1].sum() == 0
+
+
+def test_inverse_and_sample_by_hand():
+    turns = torch.tensor([[[2.0, 1.0], [0.5, 1.5]]])
+    np.testing.assert_allclose(_inverse(turns)[0], np.linalg.inv(turns[0].numpy()), rtol=1e-5)
+    row = torch.arange(64.0).expand(1, 1, 64, 64)
+    places = torch.tensor([10.25, 3.0]).view(1, 2, 1, 1)
+    assert sample(row, places).item() == pytest.approx(10.25, abs=1e-4)
+    assert sample(row, torch.tensor([99.0, 3.0]).view(1, 2, 1, 1)).item() == 63
+    assert sample(row, torch.tensor([99.0, 3.0]).view(1, 2, 1, 1), "zeros").item() == 0
+
+
+def square_scene(centres, half=3):
+    """A grey table with squares, each of its own brightness."""
+    outline = torch.full((1, 1, 64, 64), -20.0)
+    votes = torch.zeros(1, 2, 64, 64)
+    surface = torch.zeros(1, 3, 64, 64)
+    cells = cell_centres(64)
+    for number, centre in enumerate(centres):
+        offsets = torch.tensor(centre)[:, None, None] - cells
+        inside = (offsets.abs() <= half).all(0)
+        outline[0, 0][inside] = 20
+        votes[0][:, inside] = offsets[:, inside]
+        surface[0][:, inside] = 0.2 * (number + 1)
+    still = torch.full((1, 3, 64, 64), 0.5)
+    shade = torch.ones(1, 1, 64, 64)
+    features = torch.zeros(1, FEATURES, 32, 32)
+    return Layers(still, surface, outline, votes, shade, features, torch.zeros(1, LIGHT))
+
+
+def test_objects_are_found_where_pixels_point():
+    layers = square_scene([(12.0, 20.0), (40.0, 41.0)])
+    logits = torch.full((1, 1, 32, 32), -9.0)
+    logits[0, 0, 9, 6] = 2  # near (12.5, 18.5)
+    logits[0, 0, 20, 20] = 1
+    logits[0, 0, 20, 21] = 0.5  # no peak beside a higher one
+    logits[0, 0, 2, 28] = 3  # where nothing is
+    objects = find_objects(layers, logits, 4)
+    assert objects.present[0].tolist() == [0, 1, 1, 0]
+    np.testing.assert_allclose(objects.centres[0, 1:3], [[12, 20], [40, 41]], atol=0.05)
+    # a square of 7 pixels: (49 - 1) / 12 in each direction
+    assert objects.spread[0, 1].item() == pytest.approx(8, rel=0.02)
+
+
+def test_a_moved_object_is_drawn_with_its_own_pixels():
+    layers = square_scene([(12.0, 20.0), (40.0, 40.0)])
+    logits = torch.full((1, 1, 32, 32), -9.0)
+    logits[0, 0, 10, 6] = logits[0, 0, 20, 20] = 3
+    objects = find_objects(layers, logits, 2)
+    first = int((objects.centres[0, :, 0] < 20).nonzero())
+    centres = objects.centres.clone()
+    centres[0, first] += torch.tensor([5.0, 3.0])
+    scene, mask = Compositor._below(layers, objects, centres, upright(2))
+    assert scene[0, 0, 23, 17].item() == pytest.approx(0.2, abs=1e-3)
+    assert scene[0, 0, 20, 12].item() == pytest.approx(0.5, abs=1e-3)  # the table where it was
+    assert scene[0, 0, 40, 40].item() == pytest.approx(0.4, abs=1e-3)
+    assert mask.sum().item() == pytest.approx(2 * 49, rel=0.02)
+
+
+# ----------------------------------------------------------------------------------------------- the contract
+
+
+@pytest.mark.parametrize(("width", "channels"), [(64, 3), (128, 1)])
+def test_shapes(width, channels):
+    model = small(image_width=width, channels=channels)
+    frames = (torch.rand(2, 5, channels, width, width) * 255).byte()
+    conditions = torch.randn(2, 5, 7)
+    noise = torch.randn(2, 4, *model.latent_shape)
+    rollout = model(frames, conditions, 2, noise=noise)
+    assert rollout.frames.shape == (2, 4, channels, width, width)
+    assert rollout.posterior.mu.shape == rollout.prior.logvar.shape == (2, 4, 3, 2)
+    assert rollout.tracks.centres.shape == (2, 3, 3, 2)
+    assert model.predict(frames[:, :2], conditions, 3, seed=1).shape == (1, 2, 3, channels, width, width)
+
+
+@pytest.mark.parametrize("n_past", [1, 2, 3])
+def test_prediction_with_the_posteriors_latents_is_the_reconstruction(clip, n_past):
+    frames, conditions = clip
+    model = small()
+    with torch.no_grad():
+        rollout = model(frames, conditions, n_past)
+        assert rollout.tracks.present.any() and rollout.tracks.centres.var(1).max() > 0.01
+        q, p = rollout.posterior[:, n_past - 1 :], rollout.prior[:, n_past - 1 :]
+        noise = (q.mu - p.mu) / torch.exp(0.5 * p.logvar)
+        start = model.observe(frames[:, :n_past], conditions)
+        predicted, _ = model.advance(start, conditions[:, n_past - 1 :], noise[:, None])
+    torch.testing.assert_close(predicted[0], rollout.frames[:, n_past - 1 :], atol=1e-4, rtol=0)
+    assert torch.equal(rollout.frames[:, : max(0, n_past - 2)], frames[:, 1 : max(1, n_past - 1)])
+
+
+def test_a_video_in_pieces_is_the_same(clip):
+    frames, conditions = clip
+    model = small()
+    noise = torch.randn(2, 3, 5, *model.latent_shape)
+    with torch.no_grad():
+        start = model.observe(frames[:, :2], conditions)
+        whole, _ = model.advance(start, conditions[:, 1:6], noise)
+        first, state = model.advance(start, conditions[:, 1:3], noise[:, :, :2])
+        rest = conditions[:, None, 3:6].expand(-1, 3, -1, -1).flatten(0, 1)
+        second, _ = model.advance(state, rest, noise[:, :, 2:].flatten(0, 1)[:, None])
+    second = second[0].unflatten(0, (2, 3)).transpose(0, 1)
+    torch.testing.assert_close(torch.cat([first, second], 2), whole, atol=1e-5, rtol=0)
+    assert not torch.allclose(whole[0], whole[1], atol=1e-3)
+
+
+def test_positions_of_the_future_change_nothing_actions_do(clip):
+    frames, conditions = clip
+    model = small()
+    other = conditions.clone()
+    other[:, 2:, 4:] += 9
+    with torch.no_grad():
+        start = model.observe(frames[:, :2], conditions)
+        usual = model.imagine(start, conditions[:, 1:])
+        assert torch.equal(model.imagine(start, other[:, 1:]), usual)
+        assert torch.equal(model.observe(frames[:, :2], other).hand, start.hand)
+        other[:, 2:, :4] += 1
+        assert not torch.allclose(model.imagine(start, other[:, 1:]), usual, atol=1e-3)
+
+
+def test_without_the_last_position_it_follows_from_the_action_before(clip):
+    frames, conditions = clip
+    model = small()
+    with torch.no_grad():
+        whole = model.observe(frames[:, :2], conditions).hand
+        model.hand.integrator.straight.normal_()
+        short = model.observe(frames[:, :2], conditions[:, :1]).hand
+        moved = conditions[:, 1].clone()
+        moved[:, 4:] = conditions[:, 0, 4:] + conditions[:, 0, :4] @ model.hand.integrator.straight.T
+        expected = model.observe(frames[:, :2], torch.stack([conditions[:, 0], moved], 1)).hand
+    torch.testing.assert_close(short, expected)
+    assert not torch.allclose(short, whole)
+    with pytest.raises(ValueError, match="conditions: found none, expected at least 1 of width 7"):
+        model.observe(frames[:, :1], None)
+
+
+def test_some_drawn_frames_are_those_of_all(clip):
+    frames, conditions = clip
+    model = small()
+    noise = torch.randn(2, 6, *model.latent_shape)
+    drawn = torch.tensor([[4, 0], [2, 3]])
+    with torch.no_grad():
+        whole = model(frames, conditions, 2, noise=noise)
+        some = model(frames, conditions, 2, False, noise, drawn)
+    expected = whole.frames[torch.arange(2)[:, None], drawn]
+    torch.testing.assert_close(some.frames, expected, atol=1e-5, rtol=0)
+    assert torch.equal(some.posterior.mu, whole.posterior.mu)
+
+
+def test_about_half_of_the_clips_are_trained_with_the_priors_means(clip):
+    frames, conditions = clip
+    model = small()
+    by_prior = torch.zeros(2, 6, *model.latent_shape)
+    by_prior[0] += 1  # its first number is above the median
+    by_prior[1] -= 1
+    with torch.no_grad():
+        rollout = model(frames, conditions, 2, noise=by_prior)
+        start = model.observe(frames[:, :2], conditions)
+        mean = model.imagine(start, conditions[:, 1:])[0]
+    torch.testing.assert_close(rollout.frames[1, 1:], mean[1, :5], atol=1e-4, rtol=0)
+    assert not torch.allclose(rollout.frames[0, 1:], mean[0, :5], atol=1e-3)
+
+
+def test_gradients_reach_the_actions(clip):
+    frames, conditions = clip
+    model = freeze(small(), "float32")
+    with torch.no_grad():
+        model.hand.integrator.straight.normal_(0, 0.1)
+        start = model.observe(frames[:, :2], conditions)
+    future = conditions[:, 1:].clone().requires_grad_()
+    model.imagine(start, future)[..., 20:40].mean().backward()
+    assert (future.grad[:, 0, :4] != 0).any() and not future.grad[..., 4:].any()
+
+
+def test_frozen_in_bfloat16_places_stay_exact(clip):
+    frames, conditions = clip
+    model = small()
+    with torch.no_grad():
+        model.hand.integrator.straight.normal_(0, 0.1)
+        exact = freeze(model, "float32")
+        half = freeze(model, "bfloat16")
+        start = exact.observe(frames[:, :2], conditions)
+        rounded = half.observe(frames[:, :2], conditions)
+        assert torch.equal(start.hand, rounded.hand)
+        assert half.encoder.stem.weight.dtype == torch.bfloat16
+        points = half.hand.project(rounded.hand)
+        assert points.dtype == torch.float32 and torch.equal(points, exact.hand.project(start.hand))
+        difference = half.imagine(rounded, conditions[:, 1:]) - exact.imagine(start, conditions[:, 1:])
+    assert difference.abs().mean() < 0.02
+
+
+def test_latents_of_observed_frames_cost_nothing(clip):
+    frames, conditions = clip
+    rollout = small()(frames, conditions, 3)
+    for part in (rollout.posterior, rollout.prior):
+        assert isinstance(part, Gaussian)
+        assert not part.mu[:, :2].any() and not part.logvar[:, :2].any()
+        assert not (part.mu * (rollout.tracks.present[:, None, :, None] == 0)).any()
