@@ -23,7 +23,7 @@ from .command import open_run
 if TYPE_CHECKING:
     from svg.evaluation.results import Evaluation
 
-STUDIES = ("kl", "tfr", "prior", "form", "grid", "clip", "blend", "objects")
+STUDIES = ("kl", "tfr", "prior", "form", "grid", "clip", "blend", "objects", "truth", "drawn")
 BASE = "base"
 Changes = dict[str, str | int | float]
 """Flags of svg-train in which a run differs from the base."""
@@ -78,6 +78,12 @@ def studies(args: argparse.Namespace) -> dict[str, dict[str, Changes]]:
             "places": places,
             "pushed": places | {"pushed_weight": 3.0},
         },
+        "truth": {
+            "truth_scene": {"places_weight": 0.0, "pushed_weight": 1.0},
+            "truth_places": {"places_weight": 0.02, "pushed_weight": 1.0},
+            "truth_pushed": {"places_weight": 0.02, "pushed_weight": 3.0},
+        },
+        "drawn": {"drawn_2": {"drawn_frames": 2}, "drawn_4": {"drawn_frames": 4}},
     }
 
 

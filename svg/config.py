@@ -156,7 +156,10 @@ class ModelConfig:
     )
     z_dim: int = _flag(64, "latent size (channels in the spatial form)", above=0)
     rnn_size: int = _flag(
-        256, "hidden size of the frame predictor (channels in the spatial form)", family="svg and objects", above=0
+        256,
+        "hidden size of the frame predictor (channels in the spatial form)",
+        family="svg and objects",
+        above=0,
     )
     latent_rnn_size: int = _flag(0, "hidden size of posterior and prior; 0: as rnn_size", family="svg")
     predictor_rnn_layers: int = _flag(2, "LSTM layers of the frame predictor", family="svg", above=0, most=64)
@@ -189,8 +192,8 @@ class ModelConfig:
     )
     drawn_frames: int = _flag(
         0,
-        "objects: frames of each clip that are drawn in a training step, chosen at random; 0: all. Neighbours "
-        "are much alike, and drawing is most of the work",
+        "objects: frames of each clip that are drawn in a training step, chosen at random; 0: all. "
+        "Neighbours are much alike, and drawing is most of the work",
         family="objects",
     )
     pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output", family="pose_cvae", above=0)
@@ -397,7 +400,9 @@ class Config:
             reason = "or --model objects beside it, whose places it is about"
             raise InputError(f"expected --warp carried {reason}", "places_weight")
         if self.train.objects_weight and model.model != "objects":
-            raise InputError("expected --model objects beside it, whose objects it is about", "objects_weight")
+            raise InputError(
+                "expected --model objects beside it, whose objects it is about", "objects_weight"
+            )
         if self.train.places_weight and model.last_frame_skip:
             reason = "is about places in the last observed frame, which --last_frame_skip does without"
             raise InputError(f"{reason}; leave one out", "places_weight")

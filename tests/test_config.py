@@ -130,7 +130,7 @@ def test_no_invalid_configuration_can_be_made():
             "prior_rnn_layers: found 65, expected at most 64",
         ),
         (lambda v: v["model"].update(channels=4), "channels: found 4, expected 1 or 3"),
-        (lambda v: v["model"].update(model="x"), "model: found 'x', expected one of svg, pose_cvae"),
+        (lambda v: v["model"].update(model="x"), "model: found 'x', expected one of svg, objects, pose_cvae"),
         (lambda v: v["data"].update(n_past=12), r"\(n_eval: found 12, expected more than n_past 12: nothing"),
         (lambda v: v["model"].update(g_dim="128"), "g_dim: found '128', expected int"),
         (lambda v: v["model"].update(g_dim=True), "g_dim: found True, expected int"),

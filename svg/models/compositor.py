@@ -34,6 +34,7 @@ class Compositor(nn.Module):
         self.join = nn.ModuleList([leaky_conv(ARM + below, width), leaky_conv(width, width)])
         self.output = leaky_conv(width, 4 * sum(self.parts), 3, 0.1)
         tile_subpixels(self.output)
+        assert self.output.bias is not None
         with torch.no_grad():
             self.output.bias[4 * channels : 4 * channels + 4] = BELOW
 

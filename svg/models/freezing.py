@@ -24,7 +24,10 @@ def freeze(model: Predictor, precision: str = "auto", compile: bool = False) -> 
         frozen.precision = "bfloat16"
         exact = {part for module in frozen.modules() if isinstance(module, Hand) for part in module.modules()}
         for module in frozen.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.LSTM) and module not in exact:
+            if (
+                isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.LSTM)
+                and module not in exact
+            ):
                 module.bfloat16()
         for method in ("forward", "observe", "advance", "imagine", "predict"):
             setattr(frozen, method, runtime.autocast(device, precision)(getattr(frozen, method)))

@@ -42,6 +42,19 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class Path:
+    """Where the hand, states [N,F,state], and objects go in F steps of N futures."""
+
+    states: Tensor
+    motions: list[Motion]
+
+    @property
+    def centres(self) -> Tensor:
+        """Places of the objects in the picture [N,F,K,2], in units of `hand.SIDE`, to the right and down."""
+        return torch.stack([motion.centres for motion in self.motions], 1)
+
+
+@dataclass(frozen=True)
 class Tracks:
     """Where objects are and have been found, for losses by truth.
 
@@ -212,30 +225,59 @@ class ObjectPredictor(Predictor):
         self, start: Observation, conditions: Tensor | None, noise: Tensor
     ) -> tuple[Tensor, Observation]:
         """Continue from `start` as `Predictor.advance` says. Of `conditions` the actions are read."""
-        batch, samples, steps = noise.shape[:3]
+        path = self.track(start, conditions, noise)
+        last = Observation(start.layers, start.objects, path.motions[-1], path.states[:, -1])
+        return self._pictures(start, path, range(noise.shape[2])), last
+
+    def imagine(
+        self,
+        start: Observation,
+        conditions: Tensor | None,
+        noise: Tensor | None = None,
+        times: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Return what `Predictor.imagine` says. Only the frames that are asked for are drawn."""
+        if times is None:
+            return super().imagine(start, conditions, noise)
+        assert conditions is not None
+        path = self.track(start, conditions, self.zero_noise(conditions) if noise is None else noise)
+        return self._pictures(start, path, times)
+
+    def track(self, start: Observation, conditions: Tensor | None, noise: Tensor) -> Path:
+        """Return where hand and objects go in S futures of each clip; nothing is drawn.
+
+        Arguments as of `Predictor.advance`. Gradients flow to the actions.
+        """
+        samples, steps = noise.shape[1:3]
         if conditions is None:
             raise ValueError("conditions: found none, expected those of the frames to predict")
         if conditions.dim() == 3:
             conditions = conditions[:, None].expand(-1, samples, -1, -1)
         actions = self._standardised(conditions.flatten(0, 1)[:, :steps])[0]
         noise = noise.flatten(0, 1)
-        scene = replace(
-            start,
-            layers=repeated(start.layers, len(noise) // len(start.layers.table)),
-            objects=repeated(start.objects, len(noise) // len(start.objects.present)),
-        )
+        scene = _scene_of_each(start, len(noise))
         motion = start.motion.repeated(samples)
         before = start.hand.repeat_interleave(samples, 0)
         states = self._hand_after(before, actions)
-        images = []
+        motions = []
         for step, after in enumerate(states.unbind(1)):
             seen = self.motion.see(motion, scene.layers, scene.objects, self.hand, before, after)
             z = self.motion.prior_of(seen, motion).sample(noise[:, step])
             motion = self._step(scene, motion, seen, z, before, after)
+            motions.append(motion)
             before = after
-            images.append(self._draw(scene, motion.centres[:, None], motion.turns[:, None], after[:, None]))
-        videos = torch.cat(images, 1).unflatten(0, (batch, samples)).transpose(0, 1)
-        return videos, Observation(start.layers, start.objects, motion, before)
+        return Path(states, motions)
+
+    def _pictures(self, start: Observation, path: Path, times: Iterable[int]) -> Tensor:
+        """Return the frames `times` of a path, [S,B,len(times),C,H,W]."""
+        scene = _scene_of_each(start, len(path.states))
+        images = []
+        for time in times:
+            motion = path.motions[time]
+            state = path.states[:, time, None]
+            images.append(self._draw(scene, motion.centres[:, None], motion.turns[:, None], state))
+        clips = len(start.hand)
+        return torch.cat(images, 1).unflatten(0, (clips, -1)).transpose(0, 1)
 
     def parts(self) -> Iterable[nn.Module]:
         """Return encoder, recurrent model and decoder."""
@@ -274,8 +316,16 @@ class ObjectPredictor(Predictor):
         return images.unflatten(0, (-1, count))
 
 
+def _scene_of_each(start: Observation, futures: int) -> Observation:
+    """Return `start` with the scene of each of so many futures, those of one together."""
+    times = futures // len(start.objects.present)
+    return replace(start, layers=repeated(start.layers, times), objects=repeated(start.objects, times))
+
+
 def _stacked(steps: list[Gaussian]) -> Gaussian:
-    return Gaussian(torch.stack([step.mu for step in steps], 1), torch.stack([step.logvar for step in steps], 1))
+    return Gaussian(
+        torch.stack([step.mu for step in steps], 1), torch.stack([step.logvar for step in steps], 1)
+    )
 
 
 def _padded(steps: Gaussian, count: int) -> Gaussian:

@@ -223,8 +223,14 @@ class Predictor(nn.Module, ABC):
         state = self.observe(request.past, request.conditions)
         return request.finish(self.imagine(state, future, noise.to(self.device)))
 
-    def imagine(self, start: Any, conditions: Tensor | None, noise: Tensor | None = None) -> Tensor:
-        """Return the frames [S,B,F,C,H,W] of `advance`.
+    def imagine(
+        self,
+        start: Any,
+        conditions: Tensor | None,
+        noise: Tensor | None = None,
+        times: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Return the frames [S,B,F,C,H,W] of `advance`, or those with the numbers `times`, counted from 0.
 
         Without `noise` latents are the prior's means, as of `zero_noise`. Takes tensors on the model's device
         and checks nothing. Gradients flow to `conditions`.
@@ -233,7 +239,8 @@ class Predictor(nn.Module, ABC):
             if conditions is None:
                 raise ValueError("noise: found None, expected a tensor where conditions are None, too")
             noise = self.zero_noise(conditions)
-        return self.advance(start, conditions, noise)[0]
+        frames = self.advance(start, conditions, noise)[0]
+        return frames if times is None else frames[:, :, list(times)]
 
     def zero_noise(self, conditions: Tensor) -> Tensor:
         """Return the noise [B,S,F,*latent_shape] with which `advance` takes the prior's means.

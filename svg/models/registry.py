@@ -113,7 +113,7 @@ MODELS: dict[str, ModelEntry] = {
         "svg.models.object_predictor:ObjectPredictor",
         families=("objects", "svg and objects"),
         base_recipe="compare_objects.args",
-        studies=("truth",),
+        studies=("truth", "drawn"),
         check_run=_check_objects_run,
     ),
     "pose_cvae": ModelEntry(

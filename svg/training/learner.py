@@ -28,7 +28,6 @@ from .losses import kl_divergence, mean_squared_error, places_error
 from .object_losses import tracks_errors
 from .optimizers import load_state, make_optimizer, state_tensors, step_unless
 
-
 FITTED = 4096
 """Most sequences whose conditions are read before the first step."""
 

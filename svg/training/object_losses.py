@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_tools.camera import Camera
-from data_tools.truth import FIRST_OBJECT, MOST_OBJECTS, STILL
+from data_tools.truth import FIRST_OBJECT, STILL
 
 from ..models.hand import SIDE, cell_centres
 from ..models.object_predictor import Tracks
@@ -34,7 +34,7 @@ def tracks_errors(
     points = material_points(poses[:, n_past - 1 :], poses[:, n_past - 1])
     centres = points[:, 0, :, 0]
     observed = labels[:, n_past - 1]
-    visible = _areas(observed) * (SIDE / labels.shape[-1]) ** 2 >= VISIBLE
+    visible = _areas(observed, poses.shape[2]) * (SIDE / labels.shape[-1]) ** 2 >= VISIBLE
     still = frames, labels == STILL
     scene = _scene_error(tracks, observed, centres, visible) + TABLE * _table_error(tracks, *still)
     moved = (poses[:, n_past:, :, :2] - poses[:, n_past - 1, None, :, :2]).norm(dim=-1) > MOVED
@@ -59,12 +59,12 @@ def material_points(poses: Tensor, observed: Tensor) -> Tensor:
     return projected[..., :2] / projected[..., 2:]
 
 
-def _areas(labels: Tensor) -> Tensor:
-    """Return the visible pixels of each object [B,N]."""
+def _areas(labels: Tensor, count: int) -> Tensor:
+    """Return the visible pixels of each of `count` objects [B,N]."""
     counts = labels.new_zeros(len(labels), 256, dtype=torch.int32)
     ones = torch.ones_like(labels, dtype=torch.int32).flatten(1)
     counts.scatter_add_(1, labels.flatten(1).long(), ones)
-    return counts[:, FIRST_OBJECT : FIRST_OBJECT + MOST_OBJECTS]
+    return counts[:, FIRST_OBJECT : FIRST_OBJECT + count]
 
 
 def _scene_error(tracks: Tracks, labels: Tensor, centres: Tensor, visible: Tensor) -> Tensor:

@@ -51,7 +51,9 @@ def test_flags_of_other_models_are_refused(monkeypatch, tmp_path, data_root, cap
     monkeypatch.setitem(registry.MODELS, "tiny", tiny_model.ENTRY)
     flags = ["--model", "tiny", "--rnn_size", "9", "--data_root", str(data_root), "--log_dir", str(tmp_path)]
     assert train.main(flags) == 2
-    assert "--rnn_size: is a flag of svg and objects; --model tiny has no such part" in capsys.readouterr().err
+    assert (
+        "--rnn_size: is a flag of svg and objects; --model tiny has no such part" in capsys.readouterr().err
+    )
 
 
 def test_the_page_on_adding_a_model_shows_this_one():

@@ -230,6 +230,19 @@ def test_a_video_in_pieces_is_the_same(clip):
     assert not torch.allclose(whole[0], whole[1], atol=1e-3)
 
 
+def test_frames_that_are_asked_for_are_those_of_all(clip):
+    frames, conditions = clip
+    model = small()
+    noise = torch.randn(2, 3, 4, *model.latent_shape)
+    with torch.no_grad():
+        start = model.observe(frames[:, :2], conditions)
+        whole = model.imagine(start, conditions[:, 1:], noise)
+        some = model.imagine(start, conditions[:, 1:], noise, times=[3, 1])
+        path = model.track(start, conditions[:, 1:], noise)
+    assert torch.equal(some, whole[:, :, [3, 1]])
+    assert path.centres.shape == (6, 4, 3, 2) and path.states.shape[:2] == (6, 4)
+
+
 def test_positions_of_the_future_change_nothing_actions_do(clip):
     frames, conditions = clip
     model = small()

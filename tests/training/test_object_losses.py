@@ -1,0 +1,183 @@
+"""What the simulator's truth teaches the model objects."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from data_tools.camera import Camera
+from data_tools.simulators.push import simulate, simulate_sequence
+from data_tools.truth import FIRST_OBJECT
+from svg.evaluation.results import Evaluation
+from svg.models.object_motion import sample
+from svg.models.object_predictor import Tracks
+from svg.models.scene import FEATURES, LIGHT, Layers
+from svg.runs.checkpoint import find
+from svg.training.object_losses import material_points, tracks_errors
+from svg.training.truth import true_places
+
+FLAGS = """
+    --model objects --g_dim 8 --z_dim 2 --rnn_size 16 --slots 4 --drawn_frames 2 --objects_weight 0.02
+    --places_weight 0.02 --pushed_weight 3 --tfr 0 --batch_size 2 --epoch_size 2 --n_future 4 --n_eval 6
+    --device cpu --optimizer muon --lr 0.001
+"""
+
+
+def pose(x, y, z, angle) -> list[float]:
+    return [x, y, z, np.cos(angle / 2), 0.0, 0.0, np.sin(angle / 2)]
+
+
+def poses(*rows) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def test_points_of_a_turned_object_by_hand():
+    observed = poses([pose(0.02, 0.05, 0.03, 0.3)])
+    now = poses([[pose(0.06, -0.01, 0.03, 0.3 + np.pi / 2)]])
+    points = material_points(now, observed)[0, 0, 0]
+    places = [(0.06, -0.01, 0.03), (0.06, 0.02, 0.03), (0.03, -0.01, 0.03)]
+    np.testing.assert_allclose(points, Camera().project(np.array(places), 64, 64), atol=1e-3)
+
+
+def test_what_rolls_is_not_turned():
+    rolled = [0.0, 0.0, 0.03, np.cos(0.4), np.sin(0.4), 0.0, 0.0]
+    points = material_points(poses([rolled]), poses(pose(0.0, 0.0, 0.03, 0.5)))
+    still = material_points(poses([pose(0.0, 0.0, 0.03, 0.5)]), poses(pose(0.0, 0.0, 0.03, 0.5)))
+    np.testing.assert_allclose(points, still, atol=1e-4)
+
+
+def test_points_and_places_of_simulated_objects_agree():
+    """The points of an object go back to those of the observed frame, as the places of its pixels do."""
+    truth = simulate_sequence(5, 0, 12, 64, with_truth=True).truth
+    every = torch.from_numpy(truth.poses)[None]
+    observed = every[:, :1].expand(-1, 12, -1, -1)
+    points = material_points(every, every[:, 0])[0]
+    compared = 0
+    for number in range(every.shape[2]):
+        labels = torch.full((1, 12, 64, 64), FIRST_OBJECT + number, dtype=torch.uint8)
+        places = true_places(labels, every, observed)[0]
+        for time, point in np.ndindex(12, 3):
+            place = points[time, number, point]
+            if not (place.min() > 0 and place.max() < 63):
+                continue
+            source = place + sample(places[time, None], place.view(1, 2, 1, 1)).flatten()
+            assert (source - points[0, number, point]).abs().max() < 0.02
+            compared += 1
+    assert compared > 100
+
+
+def perfect_tracks(points, labels, table) -> Tracks:
+    """Tracks of all objects that are right, by the points [F+1,N,3,2] of simulated ones."""
+    votes = torch.zeros(1, 2, 64, 64)
+    cells = torch.stack(torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="xy"))
+    for number in range(points.shape[1]):
+        inside = labels == FIRST_OBJECT + number
+        votes[0][:, inside] = (points[0, number, 0, :, None, None] - cells)[:, inside]
+    outline = torch.where(labels >= FIRST_OBJECT, 20.0, -20.0)[None, None]
+    # A of two vectors: the columns of now times the inverse of those of before
+    now = (points[:, :, 1:] - points[:, :, :1]).transpose(-1, -2)
+    turns = now[1:] @ torch.linalg.inv(now[:1])
+    layers = Layers(
+        table, table, outline, votes, votes[:, :1], torch.zeros(1, FEATURES, 32, 32), torch.zeros(1, LIGHT)
+    )
+    centres = points[None, :, :, 0]
+    present = torch.ones(1, points.shape[1])
+    return Tracks(layers, torch.zeros(1, 1, 32, 32), present, centres[:, 0], centres[:, 1:], turns[None])
+
+
+def test_right_tracks_have_no_error_and_a_shift_is_counted():
+    simulation = simulate_sequence(5, 3, 10, 64, with_truth=True)
+    frames = torch.from_numpy(simulation.frames).permute(0, 3, 1, 2)[None].float() / 255
+    labels = torch.from_numpy(simulation.truth.segmentation)[None]
+    every = torch.from_numpy(simulation.truth.poses)[None]
+    points = material_points(every[:, 1:], every[:, 1])[0]
+    still = labels == 0
+    table = (frames * still[:, :, None]).sum(1) / still.sum(1)[:, None].clamp(min=1)
+    right = perfect_tracks(points, labels[0, 1], table)
+    scene, motion = tracks_errors(right, frames, labels, every, 2)
+    assert motion < 1e-6
+    # what is left of the scene's error is that of the centres' heat map, a constant of 0.5 everywhere
+    assert scene.item() == pytest.approx(np.log(2), abs=1e-3)
+    shifted = Tracks(
+        right.layers, right.centre_logits, right.present, right.first, right.centres + 1.0, right.turns
+    )
+    # smooth L1 with beta 2 of 1 is 1/4
+    assert tracks_errors(shifted, frames, labels, every, 2)[1].item() == pytest.approx(0.25, abs=1e-4)
+    darker = Layers(**vars(right.layers) | {"table": table - 0.1})
+    dark = Tracks(darker, right.centre_logits, right.present, right.first, right.centres, right.turns)
+    share = still.any(1).float().mean()
+    difference = tracks_errors(dark, frames, labels, every, 2)[0] - scene
+    assert difference.item() == pytest.approx(10 * 0.01 * share.item(), rel=1e-3)
+
+
+def test_objects_that_were_not_found_or_are_hidden_teach_nothing_about_motion():
+    simulation = simulate_sequence(5, 3, 10, 64, with_truth=True)
+    frames = torch.from_numpy(simulation.frames).permute(0, 3, 1, 2)[None].float() / 255
+    labels = torch.from_numpy(simulation.truth.segmentation)[None]
+    every = torch.from_numpy(simulation.truth.poses)[None]
+    points = material_points(every[:, 1:], every[:, 1])[0]
+    right = perfect_tracks(points, labels[0, 1], frames[:, 0])
+    wrong = Tracks(
+        right.layers, right.centre_logits, right.present, right.first, right.centres + 9, right.turns
+    )
+    absent = Tracks(
+        wrong.layers, wrong.centre_logits, 0 * wrong.present, wrong.first, wrong.centres, wrong.turns
+    )
+    assert tracks_errors(wrong, frames, labels, every, 2)[1] > 1
+    assert tracks_errors(absent, frames, labels, every, 2)[1] == 0
+    far = Tracks(
+        wrong.layers, wrong.centre_logits, wrong.present, wrong.first + 400, wrong.centres, wrong.turns
+    )
+    assert tracks_errors(far, frames, labels, every, 2)[1] == 0
+    hidden = torch.where(labels >= FIRST_OBJECT, torch.zeros_like(labels), labels)
+    assert tracks_errors(wrong, frames, hidden, every, 2)[1] == 0
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("objects") / "push"
+    simulate(root, 8, splits=(0.5, 0.25, 0.25), frames=8, truth=True, workers=1)
+    return root
+
+
+def train(*flags) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "experiments.train", *FLAGS.split(), *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_trained_stopped_resumed_and_evaluated(root, tmp_path):
+    """A resumed run ends with the same bytes, and positions of the future change no score."""
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    assert train("--data_root", root, "--log_dir", whole, "--niter", 2).returncode == 0
+    assert train("--data_root", root, "--log_dir", half, "--niter", 1).returncode == 0
+    resumed = train("--data_root", root, "--log_dir", half, "--niter", 2, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert find(half, "last").digests["weights"] == find(whole, "last").digests["weights"]
+    scores = []
+    for name, flags in {"true": (), "held": ("--positions", "held")}.items():
+        out = tmp_path / f"{name}.json"
+        command = [sys.executable, "-m", "experiments.evaluate", whole, "--n_sample", 2, "--out", out, *flags]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        scores.append(Evaluation.read(out).per_sequence("pred", "psnr"))
+    np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.slow
+def test_what_cannot_work_is_refused_in_a_line(root, tmp_path):
+    for flags, expected in {
+        ("--objects_weight", 0): "--objects_weight: found 0, expected a weight such as 0.02",
+        ("--conditions", "actions"): "--conditions: found actions, expected all",
+        ("--grid", 16): "--grid: is a flag of svg; --model objects has no such part",
+    }.items():
+        done = train("--data_root", root, "--log_dir", tmp_path / "run", "--niter", 1, *flags)
+        assert done.returncode == 2 and expected in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.train", "--data_root", root, "--objects_weight", "0.1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "--objects_weight: expected --model objects beside it" in done.stderr
