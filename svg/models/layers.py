@@ -217,10 +217,17 @@ def warp(frames: Tensor, flow: Tensor) -> Tensor:
     x = flow[:, :, 0] + right
     y = flow[:, :, 1] + down[:, None]
     grid = torch.stack([x * (2 / width) - 1, y * (2 / height) - 1], -1)
-    moved = F.grid_sample(
-        frames.flatten(0, 1), grid.flatten(0, 1), padding_mode="border", align_corners=False
-    )
+    moved = grid_sample(frames.flatten(0, 1), grid.flatten(0, 1))
     return moved.unflatten(0, frames.shape[:2])
+
+
+def grid_sample(maps: Tensor, grid: Tensor, padding: str = "border") -> Tensor:
+    """Return `maps` [N,C,H,W] at `grid` [N,h,w,2], as `torch.nn.functional.grid_sample` does.
+
+    A place that is not a number is the middle: the backward pass of PyTorch's own on a CPU would write
+    outside of its memory there, and a training that diverges would end in a segmentation fault.
+    """
+    return F.grid_sample(maps, grid.nan_to_num(), padding_mode=padding, align_corners=False)
 
 
 SLOPE = 0.1

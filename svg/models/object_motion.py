@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .hand import SIDE, Hand, cell_centres
-from .layers import activate, leaky_conv, leaky_linear
+from .layers import activate, grid_sample, leaky_conv, leaky_linear
 from .recurrent import Gaussian, lstm_cell
 from .scene import FAR_OFF, FEATURES, SHAPE, Layers, Objects, exact
 
@@ -24,9 +23,11 @@ TOUCHING = 2
 CHANNELS = 32
 HEAD = 64
 EYE_CHANNELS = 16
-MOVE = 3.0
-TURN = 0.3
-"""Units of what the network puts out."""
+MOVE, ALONG, TURN = 4.0, 1.5, 0.3
+"""Most that an object moves by itself in a step, in units of `hand.SIDE`, along with the hand, as a share of
+its move, and in each number of its turn."""
+LOGVAR = 6.0
+"""Bound of the logarithms of latents' variances."""
 CLOSED = -1.0
 """Start of the logit of whether an object moves at all."""
 
@@ -99,8 +100,7 @@ def find_owners(
 
 def sample(maps: Tensor, places: Tensor, padding: str = "border") -> Tensor:
     """Return `maps` [N,C,H,W] at `places` [N,2,h,w], bilinear."""
-    grid = ((places + 0.5) * (2 / SIDE) - 1).movedim(1, -1)
-    return F.grid_sample(maps, grid, padding_mode=padding, align_corners=False)
+    return grid_sample(maps, ((places + 0.5) * (2 / SIDE) - 1).movedim(1, -1), padding)
 
 
 def belonging(pointed: Tensor, own_centre: Tensor) -> Tensor:
@@ -231,15 +231,15 @@ class ObjectMotion(nn.Module):
         cell = cell.unflatten(0, present.shape)
         move, turn, gate, along = self.output(hidden).float().split([2, 4, 1, 1], -1)
         gate = torch.sigmoid(gate) * present[..., None]
-        moves = gate * (MOVE * move + along * push[:, None])
+        moves = gate * (MOVE * torch.tanh(move) + ALONG * torch.tanh(along) * push[:, None])
         with exact(moves):
-            turns = motion.turns + (TURN * gate * turn).unflatten(-1, (2, 2)) @ motion.turns
+            turns = motion.turns + (TURN * gate * torch.tanh(turn)).unflatten(-1, (2, 2)) @ motion.turns
         return Motion(motion.centres + moves, turns, moves, hidden, cell)
 
 
 def _gaussian(parameters: Tensor) -> Gaussian:
     mu, logvar = parameters.float().chunk(2, -1)
-    return Gaussian(mu, logvar)
+    return Gaussian(mu, LOGVAR * torch.tanh(logvar / LOGVAR))
 
 
 def _inverse(turns: Tensor) -> Tensor:

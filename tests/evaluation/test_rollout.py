@@ -312,7 +312,7 @@ def test_data_and_model_that_do_not_fit(dancer, pose_root, data_root, tmp_path, 
         ),
         (
             ["--model", "pose_cvae", "--n_past", "1", "--data_root", str(data_root)],
-            "has no poses, which --model svg takes",
+            "has no poses, which --model svg or objects takes",
         ),
         (
             ["--model", "pose_cvae", "--rnn_size", "9", "--data_root", str(pose_root)],

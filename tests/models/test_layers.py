@@ -1,6 +1,8 @@
 """The layers that save time or memory give the values and gradients of their plain forms."""
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -88,6 +90,20 @@ def test_warp_is_interpolation_at_the_moved_places():
         torch.testing.assert_close(found[index].double(), torch.from_numpy(expected), atol=1e-5, rtol=0)
     one = torch.stack([torch.ones(1, 1, 1, 3), torch.zeros(1, 1, 1, 3)], 2)
     close(warp(torch.tensor([[[[[0.1, 0.5, 0.2]]]]]), one), torch.tensor([[[[[0.5, 0.2, 0.2]]]]]))
+
+
+def test_a_flow_that_is_not_a_number_ends_no_process():
+    """PyTorch's own backward pass ends it with a segmentation fault, so a process of its own tries."""
+    code = """
+import torch
+from svg.models.layers import warp
+flow = torch.zeros(1, 4, 2, 64, 64)
+flow[0, 1, :, 3:40, 5] = float("nan")
+frames = torch.rand(1, 4, 3, 64, 64, requires_grad=True)
+warp(frames, flow.requires_grad_()).sum().backward()
+assert frames.grad.isfinite().all()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("pool", [True, False])
