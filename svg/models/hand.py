@@ -13,13 +13,17 @@ SIDE = 64
 """Width and height of a picture in the units of places in it, whatever its resolution: pixels of 64x64."""
 EXTRA = 4
 """Numbers of the hand's state beside its position, such as how far the fingers are open."""
-POINTS = 5
-"""Points of the arm whose places in the picture are learned."""
+POINTS = 8
+"""Points of the arm, and as many of its shadow, whose places in the picture are learned."""
+LIGHT = 16
+"""Numbers that describe a scene as a whole, such as its light: where a shadow falls depends on them."""
 HIDDEN = 64
 NEAR, MIDDLE, FAR = 2.5, 8.0, 24.0
 """Distances over which the maps of offsets tell places apart."""
 SPREAD = 6.0
 """Standard deviation of the Gaussians about the points."""
+STIFF = 5.0
+"""Distance from a point within which all moves with it rather than with the next one."""
 FIT_STEPS = 3000
 FIT_FRAMES = 12
 FIT_BATCH = 128
@@ -109,6 +113,10 @@ class Hand(nn.Module):
         self.next_extra = leaky_linear(EXTRA + actions, EXTRA)
         self.places = nn.Linear(self.size, 2 * POINTS)
         self.bend = nn.Sequential(leaky_linear(self.size, 32), nn.Tanh(), leaky_linear(32, 2 * POINTS))
+        self.shadow_places = nn.Linear(self.size, 2 * POINTS)
+        self.shadow_bend = nn.Sequential(
+            leaky_linear(self.size + LIGHT, 32), nn.Tanh(), leaky_linear(32, 2 * POINTS)
+        )
         self.velocity = nn.Linear(positions, 2, bias=False)
         self._spread_points()
 
@@ -118,14 +126,16 @@ class Hand(nn.Module):
 
         They are taken as distances to the right and away from the camera; training corrects that.
         """
-        nn.init.normal_(self.places.weight, 0, 0.1)
-        nn.init.normal_(self.places.bias, 0, 3)
-        self.places.bias[0::2] += (SIDE - 1) / 2
-        self.places.bias[1::2] += torch.linspace(30, 0, POINTS)
+        for places in (self.places, self.shadow_places):
+            nn.init.normal_(places.weight, 0, 0.1)
+            nn.init.normal_(places.bias, 0, 3)
+            places.bias[0::2] += (SIDE - 1) / 2
+            places.bias[1::2] += torch.linspace(30, 0, POINTS)
+            if self.positions >= 2:
+                places.weight[0::2, 0] += 14
+                places.weight[1::2, 1] -= 10
         nn.init.zeros_(self.velocity.weight)
         if self.positions >= 2:
-            self.places.weight[0::2, 0] += 14
-            self.places.weight[1::2, 1] -= 10
             self.velocity.weight[0, 0] = 14
             self.velocity.weight[1, 1] = -8
 
@@ -164,6 +174,11 @@ class Hand(nn.Module):
         """Return where the points of the arm are in the picture, [...,POINTS,2], to the right and down."""
         return (self.places(states) + self.bend(states)).unflatten(-1, (POINTS, 2))
 
+    def project_shadow(self, states: Tensor, light: Tensor) -> Tensor:
+        """Return where points of the shadow are, [N,POINTS,2], under the `light` [N,LIGHT] of each scene."""
+        bend = self.shadow_bend(torch.cat([states, light], -1))
+        return (self.shadow_places(states) + bend).unflatten(-1, (POINTS, 2))
+
     def moves(self, states: Tensor) -> Tensor:
         """Return how far the hand moves in the picture [...,T-1,2] from each of `states` [...,T,state]."""
         return self.velocity(states[..., : self.positions].diff(dim=-2))
@@ -189,6 +204,22 @@ def offset_maps(points: Tensor, cells: int) -> Tensor:
     near = torch.exp(-(offsets**2).sum(2, keepdim=True) / (2 * SPREAD**2))
     maps = [torch.tanh(offsets / scale) for scale in (NEAR, MIDDLE, FAR)]
     return torch.cat([*maps, near], 2).flatten(1, 2)
+
+
+def carried_from(points: Tensor, origins: Tensor, cells: int) -> Tensor:
+    """Return from where each cell has been carried [N,2,cells,cells] by points that moved.
+
+    They were at `origins` [N,P,2] and are at `points` now. A cell moves as the points about it do, the nearer
+    the more. This is smooth, and computed at half the resolution.
+    """
+    x, y = cell_centres(cells // 2, points.device).flatten(1)
+    basis = torch.stack([x, y, torch.ones_like(x)])
+    # what distances from all points have in common does not change the softmax
+    form = torch.cat([2 * points, -(points**2).sum(2, keepdim=True)], 2) / (2 * STIFF**2)
+    shares = torch.softmax(form @ basis, 1)
+    moves = ((origins - points).transpose(1, 2) @ shares).unflatten(2, (cells // 2, cells // 2))
+    moves = F.interpolate(moves, scale_factor=2, mode="bilinear", align_corners=False)
+    return cell_centres(cells, points.device) + moves
 
 
 def _weighted_least_squares(inputs: Tensor, target: Tensor, weights: Tensor) -> Tensor:

@@ -5,7 +5,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -230,6 +230,7 @@ def grid_sample(maps: Tensor, grid: Tensor, padding: str = "border") -> Tensor:
     return F.grid_sample(maps, grid.nan_to_num(), padding_mode=padding, align_corners=False)
 
 
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 SLOPE = 0.1
 """Slope of `activate` below 0."""
 
@@ -244,16 +245,33 @@ def leaky_conv(inputs: int, outputs: int, kernel: int = 3, scale: float = 1.0) -
     return _leaky(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), scale)
 
 
+def leaky_block(inputs: int, outputs: int, norm: str, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Return convolution, norm and `activate`; with a stride of 2 the kernel has 4 x 4."""
+    kernel, padding = (4, 1) if stride == 2 else (kernel, kernel // 2)
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding)
+    return nn.Sequential(_leaky(conv, 1.0), make_norm(norm, outputs), nn.LeakyReLU(SLOPE))
+
+
 def leaky_linear(inputs: int, outputs: int, scale: float = 1.0) -> nn.Linear:
     """Return a linear layer that keeps the variance before `activate`, times `scale`."""
     return _leaky(nn.Linear(inputs, outputs), scale)
 
 
 @torch.no_grad()
-def _leaky(layer, scale: float):
+def _leaky(layer: Layer, scale: float) -> Layer:
     nn.init.kaiming_normal_(layer.weight, SLOPE)
     layer.weight.mul_(scale)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def output_layer(layer: Layer) -> Layer:
+    """Mark a layer whose outputs mean something by themselves, which Muon leaves to Adam.
+
+    A step of Muon moves all of them by as much as any other layer's, however small they have to be.
+    """
+    layer.weight.is_output = True  # ty: ignore[missing-attribute] where the optimiser looks for it
     return layer
 
 

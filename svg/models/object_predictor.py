@@ -89,9 +89,9 @@ class ObjectPredictor(Predictor):
         self.register_buffer("condition_mean", mean)
         self.register_buffer("condition_std", torch.where(std > 1e-6, std, 1.0))
         self.hand = Hand(config.action_dim, config.condition_dim - config.action_dim)
-        self.encoder = SceneEncoder(config.channels, config.g_dim, self.hand.size)
+        self.encoder = SceneEncoder(config.channels, config.g_dim, config.norm, self.hand.size)
         self.motion = ObjectMotion(config.channels, config.rnn_size, config.z_dim, self.hand.size)
-        self.decoder = Compositor(config.channels, config.g_dim, self.hand.size)
+        self.decoder = Compositor(config.channels, config.g_dim, config.norm, self.hand.size)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

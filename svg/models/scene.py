@@ -6,13 +6,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .hand import MAPS, SIDE, Hand, cell_centres, offset_maps
-from .layers import activate, leaky_conv, leaky_linear, tile_subpixels
+from .hand import LIGHT, MAPS, SIDE, Hand, cell_centres, offset_maps
+from .layers import (
+    activate,
+    leaky_block,
+    leaky_conv,
+    leaky_linear,
+    make_norm,
+    output_layer,
+    tile_subpixels,
+)
 
 FEATURES = 16
 """Channels of the scene's features, at half resolution."""
-LIGHT = 16
-"""Numbers that describe a scene as a whole, such as its light."""
 FOUND = 0.15
 """Least height of a peak that counts as an object."""
 LEAST_AREA = 2.0
@@ -20,7 +26,8 @@ LEAST_AREA = 2.0
 SHAPE = 8
 """Numbers that describe an object beside its features."""
 FAR_OFF = 1e4
-LOW_MASK = -2.0
+DARKEST = 0.2
+LOW_MASK = -3.0
 """What is added to the logits of masks, which so begin near 0."""
 
 
@@ -28,11 +35,15 @@ LOW_MASK = -2.0
 class Layers:
     """What the pictures of B scenes are put together from, at full resolution.
 
-    table       [B,C,H,W] in [0,1]: the scene without arm and objects
-    surface     [B,C,H,W] in [0,1]: colours of the objects, without the arm before them
+    table       [B,C,H,W]: the scene without arm and objects, and without their shadows
+    surface     [B,C,H,W]: colours of the objects, without the arm before them and its shadow
     outline     [B,1,H,W]: logits of what shows an object
     votes       [B,2,H,W]: from each pixel of an object to its centre
     shade       [B,1,H,W]: factor for the table near an object, whose shadow moves with it
+    arm         [B,1,H,W]: logits of what shows the arm
+    arm_shade   [B,1,H,W]: factor for the table in the arm's shadow
+    last        [B,C,H,W] in [0,1]: the observed frame itself
+    state       [B,state] of the hand in it
     features    [B,FEATURES,H/2,W/2]
     light       [B,LIGHT]
     """
@@ -42,6 +53,10 @@ class Layers:
     outline: Tensor
     votes: Tensor
     shade: Tensor
+    arm: Tensor
+    arm_shade: Tensor
+    last: Tensor
+    state: Tensor
     features: Tensor
     light: Tensor
 
@@ -78,25 +93,26 @@ def repeated(values, times: int):
 class SceneEncoder(nn.Module):
     """A U-Net over the last two observed frames and the hand's place that takes the scene apart."""
 
-    def __init__(self, channels: int, width: int, hand_size: int):
+    def __init__(self, channels: int, width: int, norm: str, hand_size: int):
         super().__init__()
         self.channels = channels
         self.stem = nn.Conv2d(2 * channels, width, 4, 2, 1)
         self.where = leaky_conv(MAPS + hand_size, width, 1)
-        self.fine = nn.ModuleList([leaky_conv(width, width) for _ in range(2)])
+        self.stem_norm = make_norm(norm, width)
+        self.fine = nn.ModuleList([leaky_block(width, width, norm) for _ in range(2)])
         self.down = nn.ModuleList(
-            [nn.Conv2d(width, 2 * width, 4, 2, 1), nn.Conv2d(2 * width, 2 * width, 4, 2, 1)]
+            [leaky_block(width, 2 * width, norm, stride=2), leaky_block(2 * width, 2 * width, norm, stride=2)]
         )
-        self.middle = leaky_conv(2 * width, 2 * width)
-        self.coarse = nn.ModuleList([leaky_conv(2 * width, 2 * width) for _ in range(2)])
-        self.light = leaky_linear(2 * width, LIGHT)
+        self.middle = leaky_block(2 * width, 2 * width, norm)
+        self.coarse = nn.ModuleList([leaky_block(2 * width, 2 * width, norm) for _ in range(2)])
+        self.light = output_layer(leaky_linear(2 * width, LIGHT))
         self.up = nn.ModuleList([leaky_conv(2 * width, 2 * width, 1), leaky_conv(2 * width, width, 1)])
-        self.middle_up = leaky_conv(2 * width, 2 * width)
-        self.fine_up = nn.ModuleList([leaky_conv(width, width) for _ in range(2)])
-        self.parts = (channels, 1, 1, 1, channels, 1, 1, 1, 2, 1)
-        self.full_head = leaky_conv(width, 4 * sum(self.parts), 3, 0.1)
+        self.middle_up = leaky_block(2 * width, 2 * width, norm)
+        self.fine_up = nn.ModuleList([leaky_block(width, width, norm) for _ in range(2)])
+        self.parts = (channels, 1, 1, channels, 1, 1, 2, 1, 1, 1)
+        self.full_head = output_layer(leaky_conv(width, 4 * sum(self.parts), 3, 0.1))
         tile_subpixels(self.full_head)
-        self.half_head = leaky_conv(width, 1 + FEATURES, 3)
+        self.half_head = output_layer(leaky_conv(width, 1 + FEATURES))
 
     def forward(self, last: Tensor, before: Tensor, hand: Hand, state: Tensor) -> tuple[Layers, Tensor]:
         """Take apart the scene of the observed frames `last` and `before` it [B,C,H,W], hand in `state`.
@@ -107,43 +123,59 @@ class SceneEncoder(nn.Module):
         with exact(last):
             maps = offset_maps(hand.project(state), cells)
             maps = torch.cat([maps, state[..., None, None].expand(-1, -1, cells, cells)], 1)
-        x = activate(self.stem(torch.cat([last, before], 1) - 0.5) + self.where(maps))
-        x = activate(self.fine[0](x))
-        x = x + activate(self.fine[1](x))
-        middle = activate(self.down[0](x))
-        middle = middle + activate(self.middle(middle))
-        coarse = activate(self.down[1](middle))
-        for conv in self.coarse:
-            coarse = coarse + activate(conv(coarse))
+        x = self.stem(torch.cat([last, before], 1) - 0.5) + self.where(maps)
+        x = activate(self.stem_norm(x))
+        x = self.fine[0](x)
+        x = x + self.fine[1](x)
+        middle = self.down[0](x)
+        middle = middle + self.middle(middle)
+        coarse = self.down[1](middle)
+        for block in self.coarse:
+            coarse = coarse + block(coarse)
         light = self.light(coarse.mean((2, 3))).float()
         middle = middle + F.interpolate(self.up[0](coarse), scale_factor=2)
-        middle = middle + activate(self.middle_up(middle))
+        middle = middle + self.middle_up(middle)
         x = x + F.interpolate(self.up[1](middle), scale_factor=2)
-        for conv in self.fine_up:
-            x = x + activate(conv(x))
+        for block in self.fine_up:
+            x = x + block(x)
         half = self.half_head(x).float()
         full = F.pixel_shuffle(self.full_head(x).float(), 2)
-        return self._layers(full, last, before, activate(half[:, 1:]), light), half[:, :1] + LOW_MASK
+        layers = self._layers(full, last, before, activate(half[:, 1:]), light, state)
+        return layers, half[:, :1] + LOW_MASK
 
-    def _layers(self, full: Tensor, last: Tensor, before: Tensor, features: Tensor, light: Tensor) -> Layers:
-        table, table_mask, table_gain, earlier, surface, mask, gain, outline, votes, shade = full.split(
-            self.parts, 1
-        )
-        seen = torch.lerp(last, before, torch.sigmoid(earlier + 2 * LOW_MASK))
+    def _layers(
+        self, full: Tensor, last: Tensor, before: Tensor, features: Tensor, light: Tensor, state: Tensor
+    ) -> Layers:
+        parts = full.split(self.parts, 1)
+        table, table_mask, earlier, surface, surface_mask, outline, votes, shade, arm, arm_shade = parts
+        shade = _shade(shade)
+        arm_shade = _shade(arm_shade)
+        # divided by the shades, which the decoder multiplies by: what stays is the picture to the last digit
+        unlit = last / arm_shade
+        seen = torch.lerp(unlit / shade, before, torch.sigmoid(earlier + 2 * LOW_MASK))
         return Layers(
-            table=_blend(seen, table_gain, table, table_mask),
-            surface=_blend(last, gain, surface, mask),
+            table=_drawn_over(seen, table, table_mask),
+            surface=_drawn_over(unlit, surface, surface_mask),
             outline=outline + LOW_MASK,
             votes=8 * votes,
-            shade=2 * torch.sigmoid(shade),
+            shade=shade,
+            arm=arm + LOW_MASK,
+            arm_shade=arm_shade,
+            last=last,
+            state=state,
             features=features,
             light=light,
         )
 
 
-def _blend(seen: Tensor, gain: Tensor, drawn: Tensor, mask: Tensor) -> Tensor:
-    """Return what was seen, brighter or darker by `gain`, where the mask does not say what is drawn."""
-    return torch.lerp(2 * torch.sigmoid(gain) * seen, torch.sigmoid(drawn), torch.sigmoid(mask + LOW_MASK))
+def _drawn_over(seen: Tensor, drawn: Tensor, mask: Tensor) -> Tensor:
+    """Return what was seen, and where the mask says so what is drawn."""
+    return torch.lerp(seen, torch.sigmoid(drawn), torch.sigmoid(mask + LOW_MASK))
+
+
+def _shade(logits: Tensor) -> Tensor:
+    """Return factors of brightness, near 1 at first and never below `DARKEST`."""
+    return 1 - (1 - DARKEST) * torch.sigmoid(logits + LOW_MASK)
 
 
 def find_objects(layers: Layers, centre_logits: Tensor, count: int) -> Objects:

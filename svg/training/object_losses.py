@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_tools.camera import Camera
-from data_tools.truth import FIRST_OBJECT, STILL
+from data_tools.truth import ARM, FIRST_OBJECT, STILL
 
 from ..models.hand import SIDE, cell_centres
 from ..models.object_predictor import Tracks
@@ -68,10 +68,11 @@ def _areas(labels: Tensor, count: int) -> Tensor:
 
 
 def _scene_error(tracks: Tracks, labels: Tensor, centres: Tensor, visible: Tensor) -> Tensor:
-    """Return the error of outlines, votes and centres in the observed frame."""
+    """Return the error of outlines, also of the arm, votes and centres in the observed frame."""
     layers = tracks.layers
     is_object = labels >= FIRST_OBJECT
     outline = F.binary_cross_entropy_with_logits(layers.outline[:, 0], is_object.float())
+    arm = F.binary_cross_entropy_with_logits(layers.arm[:, 0], (labels == ARM).float())
     objects = (labels.long() - FIRST_OBJECT).clamp(min=0)
     target = centres.gather(1, objects.flatten(1)[..., None].expand(-1, -1, 2))
     target = target.transpose(1, 2).unflatten(2, labels.shape[1:])
@@ -81,7 +82,7 @@ def _scene_error(tracks: Tracks, labels: Tensor, centres: Tensor, visible: Tenso
     distances = ((cells - centres[..., None, None]) ** 2).sum(2)
     peaks = (torch.exp(-distances / (2 * PEAK**2)) * visible[..., None, None]).amax(1)
     heights = F.binary_cross_entropy_with_logits(tracks.centre_logits[:, 0], peaks)
-    return outline + VOTE * votes + heights
+    return outline + arm + VOTE * votes + heights
 
 
 def _table_error(tracks: Tracks, frames: Tensor, is_still: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ class Muon(torch.optim.Optimizer):
     The momentum of a weight, seen as a matrix [first dimension, the others], is replaced by the nearest
     semi-orthogonal matrix: all directions of an update count the same. `lr` is Adam's; Muon's own rate is
     `MATRIX_RATE` times that, so that one schedule serves both. Weights with a side under 16 (first and last
-    convolutions, latents) and vectors are left to Adam. PyTorch's own Muon takes matrices alone.
+    convolutions, latents), those that `layers.output_layer` marks, and vectors are left to Adam. PyTorch's
+    own Muon takes matrices alone.
     """
 
     MATRIX_RATE = 20.0
@@ -76,6 +77,8 @@ class Muon(torch.optim.Optimizer):
     @staticmethod
     def is_matrix(parameter: Tensor) -> bool:
         """Return whether Muon updates this parameter, rather than Adam."""
+        if getattr(parameter, "is_output", False):
+            return False
         return parameter.dim() >= 2 and min(parameter.shape[0], parameter[0].numel()) >= 16
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """The model objects: its geometry by hand, and the contract of `Predictor`."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from svg.config import ModelConfig
 from svg.models.build import make_model
 from svg.models.compositor import Compositor
 from svg.models.freezing import freeze
-from svg.models.hand import Integrator, cell_centres, offset_maps
+from svg.models.hand import LIGHT, POINTS, Hand, Integrator, carried_from, cell_centres, offset_maps
 from svg.models.object_motion import _inverse, find_owners, sample
 from svg.models.recurrent import Gaussian
-from svg.models.scene import FEATURES, LIGHT, SHAPE, Layers, Objects, find_objects
+from svg.models.scene import FEATURES, SHAPE, Layers, Objects, find_objects
 
 SIZES = {"g_dim": 16, "z_dim": 2, "rnn_size": 16, "slots": 3, "condition_dim": 7, "action_dim": 4}
 
@@ -24,7 +25,8 @@ def small(**changes):
     with torch.no_grad():
         # objects are found and move, whatever untrained weights see
         model.encoder.half_head.bias[0] = 6
-        model.encoder.full_head.bias[44:48] = 6
+        outline = 2 * model.config.channels + 3
+        model.encoder.full_head.bias[4 * outline : 4 * outline + 4] = 6
         model.motion.output.weight.mul_(10)
     return model.eval()
 
@@ -93,6 +95,17 @@ def test_cells_and_offsets_by_hand():
     assert maps[0, 6, 1, 3].item() == pytest.approx(math.exp(-0.5))  # 6 to the right
 
 
+def test_cells_are_carried_by_the_points_about_them():
+    points = torch.tensor([[[10.5, 10.5], [50.5, 50.5]]])
+    origins = points + torch.tensor([[[3.0, -2.0], [0.0, 5.0]]])
+    sources = carried_from(points, origins, 64)
+    offsets = sources - cell_centres(64)
+    assert offsets[0, :, 12, 8].tolist() == pytest.approx([3, -2], abs=1e-3)
+    assert offsets[0, :, 50, 50].tolist() == pytest.approx([0, 5], abs=1e-3)
+    between = (offsets[0, :, 30, 30] + offsets[0, :, 31, 31]) / 2
+    assert between.tolist() == pytest.approx([1.5, 1.5], abs=1e-3)  # as near to both
+
+
 # --------------------------------------------------------------------------------------------- moving objects
 
 
@@ -152,7 +165,8 @@ def square_scene(centres, half=3):
     still = torch.full((1, 3, 64, 64), 0.5)
     shade = torch.ones(1, 1, 64, 64)
     features = torch.zeros(1, FEATURES, 32, 32)
-    return Layers(still, surface, outline, votes, shade, features, torch.zeros(1, LIGHT))
+    light, state = torch.zeros(1, LIGHT), torch.zeros(1, 7)
+    return Layers(still, surface, outline, votes, shade, outline - 40, shade, still, state, features, light)
 
 
 def test_objects_are_found_where_pixels_point():
@@ -182,6 +196,33 @@ def test_a_moved_object_is_drawn_with_its_own_pixels():
     assert scene[0, 0, 20, 12].item() == pytest.approx(0.5, abs=1e-3)  # the table where it was
     assert scene[0, 0, 40, 40].item() == pytest.approx(0.4, abs=1e-3)
     assert mask.sum().item() == pytest.approx(2 * 49, rel=0.02)
+
+
+def test_the_arm_and_its_shadow_are_carried_with_the_hand():
+    """All points are moved by (6, -4): arm and shadow of the observed frame follow."""
+    torch.manual_seed(0)
+    hand = Hand(4, 3)
+    with torch.no_grad():
+        for part in hand.parameters():
+            part.zero_()
+        for places in (hand.places, hand.shadow_places):
+            places.weight[0::2, 0] = 6
+            places.weight[1::2, 0] = -4
+            places.bias[:] = torch.linspace(10, 50, 2 * POINTS)
+    layers = square_scene([])
+    arm = torch.full((1, 1, 64, 64), -20.0)
+    arm[..., 20:30, 20:30] = 20
+    shadow = torch.ones(1, 1, 64, 64)
+    shadow[..., 40:50, 20:30] = 0.5
+    layers = replace(layers, arm=arm, arm_shade=shadow, last=torch.full((1, 3, 64, 64), 0.1))
+    state = torch.zeros(1, 7)
+    state[0, 0] = 1
+    with torch.no_grad():
+        points = hand.project(state)
+        scene, mask = Compositor._with_arm(torch.full((1, 3, 64, 64), 0.8), layers, hand, state, points)
+    assert scene[0, 0, 21, 31].item() == pytest.approx(0.1, abs=1e-3) and mask[0, 0, 21, 31] > 0.99
+    assert scene[0, 0, 21, 22].item() == pytest.approx(0.8, abs=1e-3)  # where it was
+    assert scene[0, 0, 41, 31].item() == pytest.approx(0.4, abs=1e-3)
 
 
 # ----------------------------------------------------------------------------------------------- the contract

@@ -9,11 +9,12 @@ import torch
 
 from data_tools.camera import Camera
 from data_tools.simulators.push import simulate, simulate_sequence
-from data_tools.truth import FIRST_OBJECT
+from data_tools.truth import ARM, FIRST_OBJECT
 from svg.evaluation.results import Evaluation
+from svg.models.hand import LIGHT
 from svg.models.object_motion import sample
 from svg.models.object_predictor import Tracks
-from svg.models.scene import FEATURES, LIGHT, Layers
+from svg.models.scene import FEATURES, Layers
 from svg.runs.checkpoint import find
 from svg.training.object_losses import material_points, tracks_errors
 from svg.training.truth import true_places
@@ -79,9 +80,10 @@ def perfect_tracks(points, labels, table) -> Tracks:
     # A of two vectors: the columns of now times the inverse of those of before
     now = (points[:, :, 1:] - points[:, :, :1]).transpose(-1, -2)
     turns = now[1:] @ torch.linalg.inv(now[:1])
-    layers = Layers(
-        table, table, outline, votes, votes[:, :1], torch.zeros(1, FEATURES, 32, 32), torch.zeros(1, LIGHT)
-    )
+    arm = torch.where(labels == ARM, 20.0, -20.0)[None, None]
+    shade, features = votes[:, :1], torch.zeros(1, FEATURES, 32, 32)
+    still = torch.zeros(1, 7), features, torch.zeros(1, LIGHT)
+    layers = Layers(table, table, outline, votes, shade, arm, shade, table, *still)
     centres = points[None, :, :, 0]
     present = torch.ones(1, points.shape[1])
     return Tracks(layers, torch.zeros(1, 1, 32, 32), present, centres[:, 0], centres[:, 1:], turns[None])
