@@ -1,5 +1,7 @@
 """The decoder: pictures of a scene whose objects have moved, under the arm and its shadow."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +23,20 @@ ARM = 64
 """Channels in which the arm is drawn."""
 BELOW = -4.0
 """Start of the logits of what is drawn over the scene and of what darkens it: next to nothing does."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """N pictures [N,C,H,W], float32, with what they were before anything was drawn.
+
+    frames      as they are
+    carried     [N,C,H,W]: taken from the observed frame alone
+    arm         [N,1,H,W]: what of `carried` shows the arm
+    """
+
+    frames: Tensor
+    carried: Tensor
+    arm: Tensor
 
 
 class Compositor(nn.Module):
@@ -53,8 +69,8 @@ class Compositor(nn.Module):
 
     def forward(
         self, layers: Layers, objects: Objects, centres: Tensor, turns: Tensor, hand: Hand, states: Tensor
-    ) -> Tensor:
-        """Draw pictures [N,C,H,W], float32, of N scenes with objects at `centres` [N,K,2] and `turns`.
+    ) -> Picture:
+        """Draw pictures of N scenes with objects at `centres` [N,K,2] and `turns`.
 
         `states` [N,state] are the hand's.
         """
@@ -75,8 +91,8 @@ class Compositor(nn.Module):
         x = x + self.join[1](x)
         x = F.pixel_shuffle(self.output(x).float(), 2)
         drawn, mask, gain = x.split(self.parts, 1)
-        scene = scene * (1 - torch.sigmoid(gain))
-        return torch.lerp(scene, torch.sigmoid(drawn), torch.sigmoid(mask))
+        darkened = scene * (1 - torch.sigmoid(gain))
+        return Picture(torch.lerp(darkened, torch.sigmoid(drawn), torch.sigmoid(mask)), scene, arm_mask)
 
     @staticmethod
     def _with_arm(

@@ -22,6 +22,8 @@ NEAR, MIDDLE, FAR = 2.5, 8.0, 24.0
 """Distances over which the maps of offsets tell places apart."""
 SPREAD = 6.0
 """Standard deviation of the Gaussians about the points."""
+UNIT = 10.0
+"""Unit of learned places and velocities: a step of the optimiser moves them by as much as they need."""
 STIFF = 5.0
 """Distance from a point within which all moves with it rather than with the next one."""
 FIT_STEPS = 3000
@@ -126,18 +128,21 @@ class Hand(nn.Module):
 
         They are taken as distances to the right and away from the camera; training corrects that.
         """
+        right, down = 14 / UNIT, -10 / UNIT  # for a standard deviation of each position
         for places in (self.places, self.shadow_places):
-            nn.init.normal_(places.weight, 0, 0.1)
-            nn.init.normal_(places.bias, 0, 3)
-            places.bias[0::2] += (SIDE - 1) / 2
-            places.bias[1::2] += torch.linspace(30, 0, POINTS)
+            nn.init.normal_(places.weight, 0, 0.1 / UNIT)
+            nn.init.normal_(places.bias, 0, 3 / UNIT)
+            places.bias[0::2] += (SIDE - 1) / 2 / UNIT
+            places.bias[1::2] += torch.linspace(30, 0, POINTS) / UNIT
             if self.positions >= 2:
-                places.weight[0::2, 0] += 14
-                places.weight[1::2, 1] -= 10
+                places.weight[0::2, 0] += right
+                places.weight[1::2, 1] += down
+        for bend in (self.bend, self.shadow_bend):
+            bend[-1].weight.mul_(1 / UNIT)
         nn.init.zeros_(self.velocity.weight)
         if self.positions >= 2:
-            self.velocity.weight[0, 0] = 14
-            self.velocity.weight[1, 1] = -8
+            self.velocity.weight[0, 0] = right
+            self.velocity.weight[1, 1] = down
 
     def observed(self, actions: Tensor, positions: Tensor) -> Tensor:
         """Return the states [B,n,state] of n observed frames, `positions` [B,n,P].
@@ -172,16 +177,16 @@ class Hand(nn.Module):
 
     def project(self, states: Tensor) -> Tensor:
         """Return where the points of the arm are in the picture, [...,POINTS,2], to the right and down."""
-        return (self.places(states) + self.bend(states)).unflatten(-1, (POINTS, 2))
+        return UNIT * (self.places(states) + self.bend(states)).unflatten(-1, (POINTS, 2))
 
     def project_shadow(self, states: Tensor, light: Tensor) -> Tensor:
         """Return where points of the shadow are, [N,POINTS,2], under the `light` [N,LIGHT] of each scene."""
         bend = self.shadow_bend(torch.cat([states, light], -1))
-        return (self.shadow_places(states) + bend).unflatten(-1, (POINTS, 2))
+        return UNIT * (self.shadow_places(states) + bend).unflatten(-1, (POINTS, 2))
 
     def moves(self, states: Tensor) -> Tensor:
         """Return how far the hand moves in the picture [...,T-1,2] from each of `states` [...,T,state]."""
-        return self.velocity(states[..., : self.positions].diff(dim=-2))
+        return UNIT * self.velocity(states[..., : self.positions].diff(dim=-2))
 
 
 def cell_centres(cells: int, device: torch.device | None = None) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from .compositor import ARM, Compositor
+from .compositor import ARM, Compositor, Picture
 from .hand import Hand
 from .object_motion import Motion, ObjectMotion
 from .predictor import Predictor, Rollout, as_images
@@ -64,6 +64,7 @@ class Tracks:
     first           [B,K,2]: their centres there
     centres         [B,T-n_past,K,2] in the frames from `n_past` on
     turns           [B,T-n_past,K,2,2]
+    arm             [B,n,1,H,W]: what shows the arm in the frames that were drawn
     """
 
     layers: Layers
@@ -72,6 +73,7 @@ class Tracks:
     first: Tensor
     centres: Tensor
     turns: Tensor
+    arm: Tensor
 
 
 class ObjectPredictor(Predictor):
@@ -89,7 +91,8 @@ class ObjectPredictor(Predictor):
         self.register_buffer("condition_mean", mean)
         self.register_buffer("condition_std", torch.where(std > 1e-6, std, 1.0))
         self.hand = Hand(config.action_dim, config.condition_dim - config.action_dim)
-        self.encoder = SceneEncoder(config.channels, config.g_dim, config.norm, self.hand.size)
+        sizes = config.image_width, config.g_dim
+        self.encoder = SceneEncoder(config.channels, *sizes, config.norm, self.hand.size)
         self.motion = ObjectMotion(config.channels, config.rnn_size, config.z_dim, self.hand.size)
         self.decoder = Compositor(config.channels, config.g_dim, config.norm, self.hand.size)
 
@@ -139,9 +142,12 @@ class ObjectPredictor(Predictor):
             drawn = torch.arange(first, steps, device=frames.device).expand(len(frames), -1)
         index = drawn - (n_past - 2)
         rows = torch.arange(len(frames), device=frames.device)[:, None]
-        images = self._draw(start, centres[rows, index], turns[rows, index], states[rows, index])
+        picture = self._draw(start, centres[rows, index], turns[rows, index], states[rows, index])
+        parts = (picture.frames, picture.carried, picture.arm)
+        images, carried, arm = (part.unflatten(0, drawn.shape) for part in parts)
         if drawn.shape[1] == steps - first:
-            images = torch.cat([frames[:, 1 : first + 1], images], 1)
+            given = frames[:, 1 : first + 1]
+            images, carried = (torch.cat([given, part], 1) for part in (images, carried))
         tracks = Tracks(
             start.layers,
             centre_logits,
@@ -149,8 +155,10 @@ class ObjectPredictor(Predictor):
             start.objects.centres,
             centres[:, 1:],
             turns[:, 1:],
+            arm,
         )
-        return Rollout(images, _padded(posterior, n_past - 1), _padded(prior, n_past - 1), tracks=tracks)
+        posterior, prior = (_padded(part, n_past - 1) for part in (posterior, prior))
+        return Rollout(images, posterior, prior, carried=carried, tracks=tracks)
 
     def _infer(
         self,
@@ -275,9 +283,9 @@ class ObjectPredictor(Predictor):
         for time in times:
             motion = path.motions[time]
             state = path.states[:, time, None]
-            images.append(self._draw(scene, motion.centres[:, None], motion.turns[:, None], state))
+            images.append(self._draw(scene, motion.centres[:, None], motion.turns[:, None], state).frames)
         clips = len(start.hand)
-        return torch.cat(images, 1).unflatten(0, (clips, -1)).transpose(0, 1)
+        return torch.stack(images, 1).unflatten(0, (clips, -1)).transpose(0, 1)
 
     def parts(self) -> Iterable[nn.Module]:
         """Return encoder, recurrent model and decoder."""
@@ -302,10 +310,10 @@ class ObjectPredictor(Predictor):
             push = self.hand.moves(torch.stack([before, after], 1))[:, 0]
         return self.motion.step(motion, seen, z, scene.objects.present, push)
 
-    def _draw(self, scene: Observation, centres: Tensor, turns: Tensor, states: Tensor) -> Tensor:
-        """Draw frames [N,F,C,H,W] of N scenes from `centres` [N,F,K,2], `turns` and the hand's `states`."""
+    def _draw(self, scene: Observation, centres: Tensor, turns: Tensor, states: Tensor) -> Picture:
+        """Draw N * F pictures of N scenes from `centres` [N,F,K,2], `turns` and the hand's `states`."""
         count = centres.shape[1]
-        images = self.decoder(
+        return self.decoder(
             repeated(scene.layers, count),
             repeated(scene.objects, count),
             centres.flatten(0, 1),
@@ -313,7 +321,6 @@ class ObjectPredictor(Predictor):
             self.hand,
             states.flatten(0, 1),
         )
-        return images.unflatten(0, (-1, count))
 
 
 def _scene_of_each(start: Observation, futures: int) -> Observation:

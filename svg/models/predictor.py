@@ -37,13 +37,16 @@ class Rollout:
     """Predicted frames 1..T-1 of a clip [B,T-1,C,H,W] in [0,1], with posterior and prior of each step.
 
     Of a model that carries places, `places` [B,T-1,2,H/2,W/2] say from where in the last frame observed
-    before each pixel comes: offsets to the right and down in pixels. `tracks` are those of the model objects.
+    before each pixel comes: offsets to the right and down in pixels. `carried`, of a
+    model that draws over what it has carried from the observed frame, are the frames before that, like
+    `frames`; `tracks` are those of the model objects.
     """
 
     frames: Tensor
     posterior: Gaussian
     prior: Gaussian
     places: Tensor | None = None
+    carried: Tensor | None = None
     tracks: Any = None
 
 

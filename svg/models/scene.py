@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .hand import LIGHT, MAPS, SIDE, Hand, cell_centres, offset_maps
+from .hand import LIGHT, MAPS, SIDE, UNIT, Hand, cell_centres, offset_maps
 from .layers import (
     activate,
     leaky_block,
@@ -91,9 +91,13 @@ def repeated(values, times: int):
 
 
 class SceneEncoder(nn.Module):
-    """A U-Net over the last two observed frames and the hand's place that takes the scene apart."""
+    """A U-Net over the last two observed frames and the hand's place that takes the scene apart.
 
-    def __init__(self, channels: int, width: int, norm: str, hand_size: int):
+    What the arm and the objects hide it draws, as a difference to a picture of what the scenes have in
+    common, `background`.
+    """
+
+    def __init__(self, channels: int, size: int, width: int, norm: str, hand_size: int):
         super().__init__()
         self.channels = channels
         self.stem = nn.Conv2d(2 * channels, width, 4, 2, 1)
@@ -112,6 +116,8 @@ class SceneEncoder(nn.Module):
         self.parts = (channels, 1, 1, channels, 1, 1, 2, 1, 1, 1)
         self.full_head = output_layer(leaky_conv(width, 4 * sum(self.parts), 3, 0.1))
         tile_subpixels(self.full_head)
+        self.background = nn.Parameter(torch.zeros(channels, size, size))
+        self.tint = leaky_linear(LIGHT, channels, 0.1)
         self.half_head = output_layer(leaky_conv(width, 1 + FEATURES))
 
     def forward(self, last: Tensor, before: Tensor, hand: Hand, state: Tensor) -> tuple[Layers, Tensor]:
@@ -147,6 +153,7 @@ class SceneEncoder(nn.Module):
         self, full: Tensor, last: Tensor, before: Tensor, features: Tensor, light: Tensor, state: Tensor
     ) -> Layers:
         parts = full.split(self.parts, 1)
+        usual = UNIT * self.background + self.tint(light).float()[..., None, None]
         table, table_mask, earlier, surface, surface_mask, outline, votes, shade, arm, arm_shade = parts
         shade = _shade(shade)
         arm_shade = _shade(arm_shade)
@@ -154,7 +161,7 @@ class SceneEncoder(nn.Module):
         unlit = last / arm_shade
         seen = torch.lerp(unlit / shade, before, torch.sigmoid(earlier + 2 * LOW_MASK))
         return Layers(
-            table=_drawn_over(seen, table, table_mask),
+            table=_drawn_over(seen, usual + table, table_mask),
             surface=_drawn_over(unlit, surface, surface_mask),
             outline=outline + LOW_MASK,
             votes=8 * votes,

@@ -25,9 +25,12 @@ from ..sequences import Batch, SequenceDataset
 from . import distributed, truth
 from .augmentation import shift_and_scale
 from .losses import kl_divergence, mean_squared_error, places_error
-from .object_losses import tracks_errors
+from .object_losses import arm_error, tracks_errors
 from .optimizers import load_state, make_optimizer, state_tensors, step_unless
 
+CARRIED = 0.5
+"""Weight of the squared error of frames before anything is drawn over them: drawing must not hide that things
+are carried to where they are not."""
 FITTED = 4096
 """Most sequences whose conditions are read before the first step."""
 
@@ -189,9 +192,12 @@ class Learner:
         chosen = () if drawn is None else (drawn,)
         with runtime.autocast(self.device, self.config.train.precision):
             rollout = self.predictor(frames, conditions, data.n_past, teacher_forcing, noise, *chosen)
-        mse = mean_squared_error(rollout.frames, as_images(of_times(frames[:, 1:], drawn)))
+        target = as_images(of_times(frames[:, 1:], drawn))
+        mse = mean_squared_error(rollout.frames, target)
         kl = kl_divergence(rollout.posterior, rollout.prior)
         loss = mse + beta * kl
+        if rollout.carried is not None:
+            loss = loss + CARRIED * mean_squared_error(rollout.carried, target)
         if "labels" in batch:
             loss = loss + self._loss_by_truth(rollout, frames, batch, drawn)
         loss = loss / count
@@ -223,6 +229,7 @@ class Learner:
         loss = (train.pushed_weight - 1) * (errors * pushed[:, :, None]).mean()
         if rollout.tracks is not None:
             scene, motion = tracks_errors(rollout.tracks, as_images(frames), all_labels, all_poses, n_past)
+            scene = scene + arm_error(rollout.tracks, labels[:, -rollout.tracks.arm.shape[1] :])
             loss = loss + train.objects_weight * scene + train.places_weight * motion
         elif train.places_weight:
             assert rollout.places is not None  # --warp carried

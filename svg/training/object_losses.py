@@ -20,8 +20,10 @@ PEAK = 2.5
 """Standard deviation of the peaks at centres."""
 ARM_LENGTH = 0.03
 """Metres from an object's centre to the two further points whose motion is compared."""
+ARM_WEIGHT = 5.0
 VOTE, TABLE, PUSHED = 0.3, 10.0, 3.0
-"""Weights of votes and of the table beside outlines and centres, and of pushed objects beside still ones."""
+"""Weights of votes and of the table with its shade, beside outlines and centres; of pushed objects, beside
+still ones."""
 
 
 def tracks_errors(
@@ -35,10 +37,15 @@ def tracks_errors(
     centres = points[:, 0, :, 0]
     observed = labels[:, n_past - 1]
     visible = _areas(observed, poses.shape[2]) * (SIDE / labels.shape[-1]) ** 2 >= VISIBLE
-    still = frames, labels == STILL
-    scene = _scene_error(tracks, observed, centres, visible) + TABLE * _table_error(tracks, *still)
+    scene = _scene_error(tracks, observed, centres, visible)
+    scene = scene + TABLE * _table_error(tracks, frames, labels, n_past)
     moved = (poses[:, n_past:, :, :2] - poses[:, n_past - 1, None, :, :2]).norm(dim=-1) > MOVED
     return scene, _motion_error(tracks, points, visible, moved)
+
+
+def arm_error(tracks: Tracks, labels: Tensor) -> Tensor:
+    """Return the squared error of what shows the arm in the frames that were drawn, `labels` [B,n,H,W]."""
+    return ARM_WEIGHT * ((tracks.arm[:, :, 0] - (labels == ARM).float()) ** 2).mean()
 
 
 def material_points(poses: Tensor, observed: Tensor) -> Tensor:
@@ -85,11 +92,22 @@ def _scene_error(tracks: Tracks, labels: Tensor, centres: Tensor, visible: Tenso
     return outline + arm + VOTE * votes + heights
 
 
-def _table_error(tracks: Tracks, frames: Tensor, is_still: Tensor) -> Tensor:
-    """Return the squared error of the table, where any frame of the clip shows it."""
+def _table_error(tracks: Tracks, frames: Tensor, labels: Tensor, n_past: int) -> Tensor:
+    """Return the squared errors of the table, where any frame of the clip shows it, and of the shade on it.
+
+    The shade is that of the observed frame: how much darker it is than the table. Below the arm nobody knows
+    it, and it is to be none, since what is carried with the shadow would darken the edges of the arm.
+    """
+    is_still = labels == STILL
     count = is_still.sum(1)
     mean = (frames * is_still[:, :, None]).sum(1) / count[:, None].clamp(min=1)
-    errors = ((tracks.layers.table - mean) ** 2).mean(1)
+    layers = tracks.layers
+    errors = ((layers.table - mean) ** 2).mean(1)
+    observed = labels[:, n_past - 1]
+    darkness = (frames[:, n_past - 1].mean(1) / mean.mean(1).clamp(min=0.05)).clamp(0, 1)
+    darkness = torch.where(observed == ARM, 1.0, darkness)
+    shade = (layers.shade * layers.arm_shade)[:, 0]
+    errors = errors + (observed < FIRST_OBJECT) * (shade - darkness) ** 2
     return (errors * (count > 0)).mean()
 
 

@@ -11,7 +11,7 @@ from svg.config import ModelConfig
 from svg.models.build import make_model
 from svg.models.compositor import Compositor
 from svg.models.freezing import freeze
-from svg.models.hand import LIGHT, POINTS, Hand, Integrator, carried_from, cell_centres, offset_maps
+from svg.models.hand import LIGHT, POINTS, UNIT, Hand, Integrator, carried_from, cell_centres, offset_maps
 from svg.models.object_motion import _inverse, find_owners, sample
 from svg.models.recurrent import Gaussian
 from svg.models.scene import FEATURES, SHAPE, Layers, Objects, find_objects
@@ -27,6 +27,7 @@ def small(**changes):
         model.encoder.half_head.bias[0] = 6
         outline = 2 * model.config.channels + 3
         model.encoder.full_head.bias[4 * outline : 4 * outline + 4] = 6
+        model.encoder.full_head.weight[4 * outline + 4 : 4 * outline + 12] = 0  # pixels vote for themselves
         model.motion.output.weight.mul_(10)
     return model.eval()
 
@@ -206,9 +207,9 @@ def test_the_arm_and_its_shadow_are_carried_with_the_hand():
         for part in hand.parameters():
             part.zero_()
         for places in (hand.places, hand.shadow_places):
-            places.weight[0::2, 0] = 6
-            places.weight[1::2, 0] = -4
-            places.bias[:] = torch.linspace(10, 50, 2 * POINTS)
+            places.weight[0::2, 0] = 6 / UNIT
+            places.weight[1::2, 0] = -4 / UNIT
+            places.bias[:] = torch.linspace(10, 50, 2 * POINTS) / UNIT
     layers = square_scene([])
     arm = torch.full((1, 1, 64, 64), -20.0)
     arm[..., 20:30, 20:30] = 20

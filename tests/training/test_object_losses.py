@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from svg.models.object_motion import sample
 from svg.models.object_predictor import Tracks
 from svg.models.scene import FEATURES, Layers
 from svg.runs.checkpoint import find
-from svg.training.object_losses import material_points, tracks_errors
+from svg.training.object_losses import arm_error, material_points, tracks_errors
 from svg.training.truth import true_places
 
 FLAGS = """
@@ -69,7 +70,7 @@ def test_points_and_places_of_simulated_objects_agree():
     assert compared > 100
 
 
-def perfect_tracks(points, labels, table) -> Tracks:
+def perfect_tracks(points, labels, table, shade) -> Tracks:
     """Tracks of all objects that are right, by the points [F+1,N,3,2] of simulated ones."""
     votes = torch.zeros(1, 2, 64, 64)
     cells = torch.stack(torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="xy"))
@@ -81,12 +82,12 @@ def perfect_tracks(points, labels, table) -> Tracks:
     now = (points[:, :, 1:] - points[:, :, :1]).transpose(-1, -2)
     turns = now[1:] @ torch.linalg.inv(now[:1])
     arm = torch.where(labels == ARM, 20.0, -20.0)[None, None]
-    shade, features = votes[:, :1], torch.zeros(1, FEATURES, 32, 32)
-    still = torch.zeros(1, 7), features, torch.zeros(1, LIGHT)
-    layers = Layers(table, table, outline, votes, shade, arm, shade, table, *still)
+    still = torch.zeros(1, 7), torch.zeros(1, FEATURES, 32, 32), torch.zeros(1, LIGHT)
+    layers = Layers(table, table, outline, votes, torch.ones_like(shade), arm, shade, table, *still)
     centres = points[None, :, :, 0]
     present = torch.ones(1, points.shape[1])
-    return Tracks(layers, torch.zeros(1, 1, 32, 32), present, centres[:, 0], centres[:, 1:], turns[None])
+    first = centres[:, 0]
+    return Tracks(layers, torch.zeros(1, 1, 32, 32), present, first, centres[:, 1:], turns[None], layers.arm)
 
 
 def test_right_tracks_have_no_error_and_a_shift_is_counted():
@@ -97,21 +98,34 @@ def test_right_tracks_have_no_error_and_a_shift_is_counted():
     points = material_points(every[:, 1:], every[:, 1])[0]
     still = labels == 0
     table = (frames * still[:, :, None]).sum(1) / still.sum(1)[:, None].clamp(min=1)
-    right = perfect_tracks(points, labels[0, 1], table)
+    darkness = (frames[:, 1].mean(1) / table.mean(1).clamp(min=0.05)).clamp(0, 1)[:, None]
+    darkness[labels[:, 1:2] == ARM] = 1
+    right = perfect_tracks(points, labels[0, 1], table, darkness)
     scene, motion = tracks_errors(right, frames, labels, every, 2)
     assert motion < 1e-6
     # what is left of the scene's error is that of the centres' heat map, a constant of 0.5 everywhere
     assert scene.item() == pytest.approx(np.log(2), abs=1e-3)
-    shifted = Tracks(
-        right.layers, right.centre_logits, right.present, right.first, right.centres + 1.0, right.turns
-    )
+    shifted = replace(right, centres=right.centres + 1.0)
     # smooth L1 with beta 2 of 1 is 1/4
     assert tracks_errors(shifted, frames, labels, every, 2)[1].item() == pytest.approx(0.25, abs=1e-4)
-    darker = Layers(**vars(right.layers) | {"table": table - 0.1})
-    dark = Tracks(darker, right.centre_logits, right.present, right.first, right.centres, right.turns)
+    dark = replace(right, layers=replace(right.layers, table=table - 0.1))
     share = still.any(1).float().mean()
     difference = tracks_errors(dark, frames, labels, every, 2)[0] - scene
     assert difference.item() == pytest.approx(10 * 0.01 * share.item(), rel=1e-3)
+    brighter = replace(right, layers=replace(right.layers, arm_shade=darkness + 0.1))
+    share = (still.any(1) & (labels[:, 1] < FIRST_OBJECT)).float().mean()
+    difference = tracks_errors(brighter, frames, labels, every, 2)[0] - scene
+    assert difference.item() == pytest.approx(10 * 0.01 * share.item(), rel=1e-3)
+
+
+def test_error_of_the_arm_by_hand():
+    labels = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    labels[..., 0, :] = ARM
+    points = torch.eye(3, 2).expand(2, 1, 3, 2).flip(2)
+    right = perfect_tracks(points, *[torch.zeros(64, 64)] * 2, torch.ones(1, 1, 64, 64))
+    tracks = replace(right, arm=torch.full((1, 1, 1, 4, 4), 0.1))
+    # 4 of 16 pixels are 0.9 off, the others 0.1; five times the mean
+    assert arm_error(tracks, labels).item() == pytest.approx(5 * (4 * 0.81 + 12 * 0.01) / 16)
 
 
 def test_objects_that_were_not_found_or_are_hidden_teach_nothing_about_motion():
@@ -120,18 +134,12 @@ def test_objects_that_were_not_found_or_are_hidden_teach_nothing_about_motion():
     labels = torch.from_numpy(simulation.truth.segmentation)[None]
     every = torch.from_numpy(simulation.truth.poses)[None]
     points = material_points(every[:, 1:], every[:, 1])[0]
-    right = perfect_tracks(points, labels[0, 1], frames[:, 0])
-    wrong = Tracks(
-        right.layers, right.centre_logits, right.present, right.first, right.centres + 9, right.turns
-    )
-    absent = Tracks(
-        wrong.layers, wrong.centre_logits, 0 * wrong.present, wrong.first, wrong.centres, wrong.turns
-    )
+    right = perfect_tracks(points, labels[0, 1], frames[:, 0], torch.ones(1, 1, 64, 64))
+    wrong = replace(right, centres=right.centres + 9)
+    absent = replace(wrong, present=0 * wrong.present)
     assert tracks_errors(wrong, frames, labels, every, 2)[1] > 1
     assert tracks_errors(absent, frames, labels, every, 2)[1] == 0
-    far = Tracks(
-        wrong.layers, wrong.centre_logits, wrong.present, wrong.first + 400, wrong.centres, wrong.turns
-    )
+    far = replace(wrong, first=wrong.first + 400)
     assert tracks_errors(far, frames, labels, every, 2)[1] == 0
     hidden = torch.where(labels >= FIRST_OBJECT, torch.zeros_like(labels), labels)
     assert tracks_errors(wrong, frames, hidden, every, 2)[1] == 0
