@@ -210,8 +210,11 @@ def _open_dataset(
     root = args.data_root or trained_on
     positions = future_positions(args, n_past)
     dataset = SequenceDataset(root, args.split, clip_length, config.data.conditions, positions)
-    if positions is not None and dataset.future_positions is None:
-        tell(f"note: {run} is given no positions; --positions {positions.how} changes nothing", error=True)
+    dataset.is_integrated = config.model.entry.integrates
+    if positions is not None and (dataset.future_positions is None or dataset.is_integrated):
+        given = "of the future" if dataset.is_integrated else ""
+        reason = f"{run} is given no positions {given}".rstrip()
+        tell(f"note: {reason}; --positions {positions.how} changes nothing", error=True)
     report_left_out(dataset)
     model = config.model
     found = _describe_data(dataset.frame_size, bool(dataset.info.pose_channels), dataset.condition_dim)

@@ -80,6 +80,8 @@ class SequenceDataset(Dataset):
             found = f"found {conditions}, but the data set {self.info.name} has poses"
             raise InputError(f"{found}; leave it out", "conditions")
         self.columns = condition_columns(self.info, conditions)
+        self.is_integrated = False
+        """Whether the model that is given these conditions reads no positions of the future."""
         self.conditions = self.store.conditions.select(self.columns)
         self.future_positions = future_positions if self.columns.stop > self.info.action_dim else None
         if self.future_positions is not None:
@@ -149,6 +151,8 @@ class SequenceDataset(Dataset):
         actions, positions = self.action_columns, self.condition_dim - self.action_columns
         if not positions:
             return "actions alone" if actions else "none"
+        if self.is_integrated:
+            return "actions, and positions in the observed frames alone"
         words = "true positions of the future"
         if self.future_positions is not None:
             words = self.future_positions.describe(self.info)

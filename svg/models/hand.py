@@ -26,7 +26,7 @@ UNIT = 10.0
 """Unit of learned places and velocities: a step of the optimiser moves them by as much as they need."""
 STIFF = 5.0
 """Distance from a point within which all moves with it rather than with the next one."""
-FIT_STEPS = 3000
+FIT_STEPS = 2000
 FIT_FRAMES = 12
 FIT_BATCH = 128
 FIT_RATE = 0.01
@@ -114,10 +114,12 @@ class Hand(nn.Module):
         self.first_extra = leaky_linear(actions, EXTRA)
         self.next_extra = leaky_linear(EXTRA + actions, EXTRA)
         self.places = nn.Linear(self.size, 2 * POINTS)
-        self.bend = nn.Sequential(leaky_linear(self.size, 32), nn.Tanh(), leaky_linear(32, 2 * POINTS))
+        self.bend = nn.Sequential(
+            leaky_linear(self.size, 32), nn.Tanh(), leaky_linear(32, 2 * POINTS, 1 / UNIT)
+        )
         self.shadow_places = nn.Linear(self.size, 2 * POINTS)
         self.shadow_bend = nn.Sequential(
-            leaky_linear(self.size + LIGHT, 32), nn.Tanh(), leaky_linear(32, 2 * POINTS)
+            leaky_linear(self.size + LIGHT, 32), nn.Tanh(), leaky_linear(32, 2 * POINTS, 1 / UNIT)
         )
         self.velocity = nn.Linear(positions, 2, bias=False)
         self._spread_points()
@@ -137,8 +139,6 @@ class Hand(nn.Module):
             if self.positions >= 2:
                 places.weight[0::2, 0] += right
                 places.weight[1::2, 1] += down
-        for bend in (self.bend, self.shadow_bend):
-            bend[-1].weight.mul_(1 / UNIT)
         nn.init.zeros_(self.velocity.weight)
         if self.positions >= 2:
             self.velocity.weight[0, 0] = right

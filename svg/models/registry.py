@@ -28,6 +28,7 @@ class ModelEntry:
             deviation of the conditions.
         families: the families of flags in `ModelConfig` that it uses. Flags of no family are every model's.
         takes_poses: its conditions are poses, pictures of a person's skeleton, instead of numbers.
+        integrates: of positions it reads those of the observed frames alone, and integrates the actions.
         widths: widths of square frames that it takes; empty for frames of any height and width.
         base_recipe: the recipe that ``svg-compare`` varies.
         studies: the studies of ``svg-compare`` by default.
@@ -38,6 +39,7 @@ class ModelEntry:
     predictor: str
     families: tuple[str, ...] = ()
     takes_poses: bool = False
+    integrates: bool = False
     widths: tuple[int, ...] = MODEL_WIDTHS
     base_recipe: str = "compare.args"
     studies: tuple[str, ...] = ("kl", "tfr")
@@ -112,6 +114,7 @@ MODELS: dict[str, ModelEntry] = {
     "objects": ModelEntry(
         "svg.models.object_predictor:ObjectPredictor",
         families=("objects", "svg and objects"),
+        integrates=True,
         base_recipe="compare_objects.args",
         studies=("truth", "drawn"),
         check_run=_check_objects_run,

@@ -42,7 +42,7 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
         model,
         channels=channels,
         condition_dim=dataset.condition_dim,
-        action_dim=dataset.action_columns if "objects" in model.entry.families else 0,
+        action_dim=dataset.action_columns if model.entry.integrates else 0,
         image_height=0 if widths else height,
     )
     return dataclasses.replace(config, model=model)
@@ -56,9 +56,11 @@ def open_data(config: Config) -> tuple[Config, SequenceDataset, SequenceDataset 
     data = config.data
     training = SequenceDataset(data.data_root, "train", data.n_past + data.n_future, data.conditions)
     config = complete_config(config, training)
+    training.is_integrated = config.model.entry.integrates
     validation = None
     if (layout.read_index(training.root)["split"] == "validate").any():
         validation = SequenceDataset(data.data_root, "validate", data.n_eval, data.conditions)
+        validation.is_integrated = config.model.entry.integrates
     return config, training, validation
 
 
