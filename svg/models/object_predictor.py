@@ -65,6 +65,7 @@ class Tracks:
     centres         [B,T-n_past,K,2] in the frames from `n_past` on
     turns           [B,T-n_past,K,2,2]
     arm             [B,n,1,H,W]: what shows the arm in the frames that were drawn
+    points          [B,T,POINTS,2] of the arm in all frames, by the recorded positions of the hand
     """
 
     layers: Layers
@@ -74,6 +75,7 @@ class Tracks:
     centres: Tensor
     turns: Tensor
     arm: Tensor
+    points: Tensor
 
 
 class ObjectPredictor(Predictor):
@@ -125,8 +127,11 @@ class ObjectPredictor(Predictor):
         frames = as_images(frames)
         steps = frames.shape[1] - 1
         start, centre_logits = self._observe(frames[:, :n_past], conditions)
-        actions = self._standardised(conditions)[0][:, n_past - 1 : steps]
+        all_actions, positions = self._standardised(conditions)
+        actions = all_actions[:, n_past - 1 : steps]
         states = self._hand_after(start.hand, actions)
+        with exact(frames):
+            points = self.hand.project(self.hand.observed(all_actions, positions[:, : steps + 1]))
         looks = self.motion.look(frames[:, n_past - 1 :])
         by_prior = None
         if noise is not None:
@@ -156,6 +161,7 @@ class ObjectPredictor(Predictor):
             centres[:, 1:],
             turns[:, 1:],
             arm,
+            points,
         )
         posterior, prior = (_padded(part, n_past - 1) for part in (posterior, prior))
         return Rollout(images, posterior, prior, carried=carried, tracks=tracks)

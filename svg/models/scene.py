@@ -160,8 +160,10 @@ class SceneEncoder(nn.Module):
         # divided by the shades, which the decoder multiplies by: what stays is the picture to the last digit
         unlit = last / arm_shade
         seen = torch.lerp(unlit / shade, before, torch.sigmoid(earlier + 2 * LOW_MASK))
+        hidden = torch.sigmoid(torch.maximum(arm, outline) + LOW_MASK)
+        hidden = F.max_pool2d(hidden, 3, 1, 1)  # pixels at an edge show a little of what hides the table
         return Layers(
-            table=_drawn_over(seen, usual + table, table_mask),
+            table=_drawn_over(seen, usual + table, table_mask, hidden),
             surface=_drawn_over(unlit, surface, surface_mask),
             outline=outline + LOW_MASK,
             votes=8 * votes,
@@ -175,9 +177,12 @@ class SceneEncoder(nn.Module):
         )
 
 
-def _drawn_over(seen: Tensor, drawn: Tensor, mask: Tensor) -> Tensor:
-    """Return what was seen, and where the mask says so what is drawn."""
-    return torch.lerp(seen, torch.sigmoid(drawn), torch.sigmoid(mask + LOW_MASK))
+def _drawn_over(seen: Tensor, drawn: Tensor, mask: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """Return what was seen; where the mask says so, and where that was `hidden`, what is drawn."""
+    mask = torch.sigmoid(mask + LOW_MASK)
+    if hidden is not None:
+        mask = torch.maximum(mask, hidden)
+    return torch.lerp(seen, torch.sigmoid(drawn), mask)
 
 
 def _shade(logits: Tensor) -> Tensor:

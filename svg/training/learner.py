@@ -25,7 +25,7 @@ from ..sequences import Batch, SequenceDataset
 from . import distributed, truth
 from .augmentation import shift_and_scale
 from .losses import kl_divergence, mean_squared_error, places_error
-from .object_losses import arm_error, tracks_errors
+from .object_losses import arm_error, points_error, tracks_errors
 from .optimizers import load_state, make_optimizer, state_tensors, step_unless
 
 CARRIED = 0.5
@@ -229,6 +229,7 @@ class Learner:
         loss = (train.pushed_weight - 1) * (errors * pushed[:, :, None]).mean()
         if rollout.tracks is not None:
             scene, motion = tracks_errors(rollout.tracks, as_images(frames), all_labels, all_poses, n_past)
+            motion = motion + points_error(rollout.tracks, batch["conditions"].to(self.device))
             scene = scene + arm_error(rollout.tracks, labels[:, -rollout.tracks.arm.shape[1] :])
             loss = loss + train.objects_weight * scene + train.places_weight * motion
         elif train.places_weight:

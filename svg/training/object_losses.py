@@ -20,6 +20,14 @@ PEAK = 2.5
 """Standard deviation of the peaks at centres."""
 ARM_LENGTH = 0.03
 """Metres from an object's centre to the two further points whose motion is compared."""
+SIDES = ((0.02, 0.01), (0.03, 0.12), (0.036, 0.27))
+"""(distance to the side, height above the fingertips) of pairs of points of the hand, metres."""
+WRIST = 0.33
+SHOULDER = (0.0, 0.95, 0.62)
+FOREARM = (0.12, 0.35)
+"""Where the simulated forearm begins above the fingertips, the shoulder, and points from there on, metres."""
+NEAR_OBJECT = 13
+"""Width of the surroundings of an object, in pixels, in which shade may be its own."""
 ARM_WEIGHT = 5.0
 VOTE, TABLE, PUSHED = 0.3, 10.0, 3.0
 """Weights of votes and of the table with its shade, beside outlines and centres; of pushed objects, beside
@@ -48,6 +56,26 @@ def arm_error(tracks: Tracks, labels: Tensor) -> Tensor:
     return ARM_WEIGHT * ((tracks.arm[:, :, 0] - (labels == ARM).float()) ** 2).mean()
 
 
+def points_error(tracks: Tracks, conditions: Tensor) -> Tensor:
+    """Return the error of the arm's points, in units of `SIDE`; `conditions` [B,T,D] end with x, y, z."""
+    target = project(arm_points(conditions[..., -3:]))
+    return F.smooth_l1_loss(tracks.points, target, beta=2.0)
+
+
+def arm_points(positions: Tensor) -> Tensor:
+    """Return places [...,POINTS,3] on the simulated arm, metres, with the hand at `positions` [...,3].
+
+    Three pairs of points at the sides of fingers, wrist and upper wrist, and two on the forearm, which lies
+    on the line to the shoulder (`data_tools.simulators.pusher`).
+    """
+    sides = [(side * x, 0.0, z) for x, z in SIDES for side in (1, -1)]
+    hand = positions[..., None, :] + torch.tensor(sides, device=positions.device)
+    wrist = positions + torch.tensor([0.0, 0.0, WRIST], device=positions.device)
+    way = F.normalize(torch.tensor(SHOULDER, device=positions.device) - wrist, dim=-1)
+    forearm = torch.stack([wrist + length * way for length in FOREARM], -2)
+    return torch.cat([hand, forearm], -2)
+
+
 def material_points(poses: Tensor, observed: Tensor) -> Tensor:
     """Return where three points of each object appear, [B,F,N,3,2] in units of `SIDE`.
 
@@ -61,6 +89,11 @@ def material_points(poses: Tensor, observed: Tensor) -> Tensor:
     nothing = torch.zeros_like(turn)
     offsets = [(nothing, nothing), (cosine, sine), (-sine, cosine)]
     places = torch.stack([torch.stack([x, y, nothing], -1) for x, y in offsets], 3) + poses[..., None, :3]
+    return project(places)
+
+
+def project(places: Tensor) -> Tensor:
+    """Return where `places` [...,3], metres, appear in simulated pictures [...,2], in units of `SIDE`."""
     matrix = torch.from_numpy(np.asarray(Camera().matrix(SIDE, SIDE))).to(places)
     projected = places @ matrix[:, :3].T + matrix[:, 3]
     return projected[..., :2] / projected[..., 2:]
@@ -95,8 +128,9 @@ def _scene_error(tracks: Tracks, labels: Tensor, centres: Tensor, visible: Tenso
 def _table_error(tracks: Tracks, frames: Tensor, labels: Tensor, n_past: int) -> Tensor:
     """Return the squared errors of the table, where any frame of the clip shows it, and of the shade on it.
 
-    The shade is that of the observed frame: how much darker it is than the table. Below the arm nobody knows
-    it, and it is to be none, since what is carried with the shadow would darken the edges of the arm.
+    The shade is that of the observed frame: how much darker it is than the table. Below the arm it is to be
+    none, since what is carried with the shadow would darken the edges of the arm, and none is an object's far
+    from objects.
     """
     is_still = labels == STILL
     count = is_still.sum(1)
@@ -108,6 +142,8 @@ def _table_error(tracks: Tracks, frames: Tensor, labels: Tensor, n_past: int) ->
     darkness = torch.where(observed == ARM, 1.0, darkness)
     shade = (layers.shade * layers.arm_shade)[:, 0]
     errors = errors + (observed < FIRST_OBJECT) * (shade - darkness) ** 2
+    objects = F.max_pool2d((observed >= FIRST_OBJECT).float(), NEAR_OBJECT, 1, NEAR_OBJECT // 2)
+    errors = errors + (1 - objects) * (layers.shade[:, 0] - 1) ** 2
     return (errors * (count > 0)).mean()
 
 

@@ -12,12 +12,20 @@ from data_tools.camera import Camera
 from data_tools.simulators.push import simulate, simulate_sequence
 from data_tools.truth import ARM, FIRST_OBJECT
 from svg.evaluation.results import FOLDER, load_evaluation
-from svg.models.hand import LIGHT
+from svg.models.hand import LIGHT, POINTS
 from svg.models.object_motion import sample
 from svg.models.object_predictor import Tracks
 from svg.models.scene import FEATURES, Layers
 from svg.runs.checkpoint import find
-from svg.training.object_losses import arm_error, material_points, tracks_errors
+from svg.training.object_losses import (
+    SHOULDER,
+    WRIST,
+    arm_error,
+    arm_points,
+    material_points,
+    points_error,
+    tracks_errors,
+)
 from svg.training.truth import true_places
 
 FLAGS = """
@@ -87,7 +95,9 @@ def perfect_tracks(points, labels, table, shade) -> Tracks:
     centres = points[None, :, :, 0]
     present = torch.ones(1, points.shape[1])
     first = centres[:, 0]
-    return Tracks(layers, torch.zeros(1, 1, 32, 32), present, first, centres[:, 1:], turns[None], layers.arm)
+    return Tracks(
+        layers, torch.zeros(1, 1, 32, 32), present, first, centres[:, 1:], turns[None], layers.arm, first
+    )
 
 
 def test_right_tracks_have_no_error_and_a_shift_is_counted():
@@ -118,11 +128,39 @@ def test_right_tracks_have_no_error_and_a_shift_is_counted():
     assert difference.item() == pytest.approx(10 * 0.01 * share.item(), rel=1e-3)
 
 
+def test_points_of_the_arm_are_those_of_the_simulator():
+    pytest.importorskip("mujoco")
+    from data_tools.simulators import pusher
+
+    assert (WRIST, list(SHOULDER)) == (pusher._WRIST, pusher._SHOULDER.tolist())
+    points = arm_points(torch.tensor([0.1, -0.05, 0.012]))
+    assert points.shape == (POINTS, 3)
+    assert points[1].tolist() == pytest.approx([0.08, -0.05, 0.022])
+    scene = pusher.Pusher(np.random.default_rng(0))
+    scene.place_hand(np.array([0.1, -0.05]))
+    forearm = scene.data.body("forearm")
+    for point, length in zip(points[6:], (0.12, 0.35), strict=True):
+        expected = forearm.xpos + length * forearm.xmat.reshape(3, 3)[:, 2]
+        np.testing.assert_allclose(point, expected, atol=1e-4)
+
+
+def test_error_of_points_by_hand():
+    position = torch.tensor([[[0.1, -0.05, 0.012]]])
+    places = Camera().project(arm_points(position).double().numpy(), 64, 64)
+    right = perfect_tracks(*no_objects())
+    tracks = replace(right, points=torch.from_numpy(places).float() + torch.tensor([1.0, 0.0]))
+    # smooth L1 with beta 2 of 1 is 1/4, in one of two coordinates
+    assert points_error(tracks, position).item() == pytest.approx(0.125, abs=1e-4)
+
+
+def no_objects():
+    return torch.eye(3, 2).expand(2, 1, 3, 2).flip(2), *[torch.zeros(64, 64)] * 2, torch.ones(1, 1, 64, 64)
+
+
 def test_error_of_the_arm_by_hand():
     labels = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
     labels[..., 0, :] = ARM
-    points = torch.eye(3, 2).expand(2, 1, 3, 2).flip(2)
-    right = perfect_tracks(points, *[torch.zeros(64, 64)] * 2, torch.ones(1, 1, 64, 64))
+    right = perfect_tracks(*no_objects())
     tracks = replace(right, arm=torch.full((1, 1, 1, 4, 4), 0.1))
     # 4 of 16 pixels are 0.9 off, the others 0.1; five times the mean
     assert arm_error(tracks, labels).item() == pytest.approx(5 * (4 * 0.81 + 12 * 0.01) / 16)
