@@ -29,7 +29,7 @@ def freeze(model: Predictor, precision: str = "auto", compile: bool = False) -> 
                 and module not in exact
             ):
                 module.bfloat16()
-        for method in ("forward", "observe", "advance", "imagine", "predict"):
+        for method in frozen.entrances:
             setattr(frozen, method, runtime.autocast(device, precision)(getattr(frozen, method)))
     for module in frozen.modules():
         if isinstance(module, nn.LSTM):

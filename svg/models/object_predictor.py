@@ -81,6 +81,7 @@ class Tracks:
 class ObjectPredictor(Predictor):
     """Hand, scene, motion of the objects and pictures; see the module's description."""
 
+    entrances = (*Predictor.entrances, "track")
     condition_mean: Tensor
     condition_std: Tensor
 

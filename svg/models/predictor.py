@@ -63,6 +63,8 @@ class Predictor(nn.Module, ABC):
     a video of any length can be predicted in pieces.
     """
 
+    entrances: tuple[str, ...] = ("forward", "observe", "advance", "imagine", "predict")
+    """Methods that callers use: those of a frozen model cast by themselves."""
     precision = "float32"
     """Numbers in which predictions are computed unless the caller casts; `freezing.freeze` sets it."""
 

@@ -366,6 +366,9 @@ def test_frozen_in_bfloat16_places_stay_exact(clip):
         assert half.encoder.stem.weight.dtype == torch.bfloat16
         points = half.hand.project(rounded.hand)
         assert points.dtype == torch.float32 and torch.equal(points, exact.hand.project(start.hand))
+        noise = half.zero_noise(conditions[:, 1:])
+        path = half.track(rounded, conditions[:, 1:], noise)
+        assert (path.centres - exact.track(start, conditions[:, 1:], noise).centres).abs().mean() < 0.2
         difference = half.imagine(rounded, conditions[:, 1:]) - exact.imagine(start, conditions[:, 1:])
     assert difference.abs().mean() < 0.02
 
