@@ -204,6 +204,7 @@ class ObjectScores:
             "objects": "found by a judge, a small network that has seen each in the last observed frame",
             "judge": self._judge_in_words(),
             "pushed": "objects whose centre is more than 1 cm from where it was in the last observed frame",
+            "at the end": self._medians_in_words(),
             "left out": self._left_out_in_words(),
             "error": "distance on the table of the centre that is found from the true one, of found objects",
             "IoU": "overlap of the mask that is found with the true one, 0 for an object that is not found",
@@ -219,6 +220,19 @@ class ObjectScores:
         if hidden.any():
             words.append(f"of objects that are mostly hidden {_errors_in_words(rows[hidden])}")
         return "; ".join(words)
+
+    def _medians_in_words(self) -> str:
+        """Return median errors and vanished shares of the objects that are pushed in the last frame."""
+        last = self.objects[(self.objects["frame"] == self.n_future) & (self.objects["pushed"] == 1)]
+        words = []
+        for method in self.methods:
+            rows = last[last["method"] == method]
+            errors = rows["mm"].dropna()
+            if len(errors):
+                vanished = f"{1 - rows['found'].mean():.1%} vanished"
+                words.append(f"{METHODS[method].name(0)} {errors.median():.1f} mm, {vanished}")
+        found = "; ".join(words) or "none is pushed"
+        return f"median error of pushed objects in frame {self.n_future}: {found}"
 
     def _left_out_in_words(self) -> str:
         rows = self.frames[self.frames["method"] == TRUTH]

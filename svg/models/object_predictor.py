@@ -295,8 +295,8 @@ class ObjectPredictor(Predictor):
         return torch.stack(images, 1).unflatten(0, (clips, -1)).transpose(0, 1)
 
     def parts(self) -> Iterable[nn.Module]:
-        """Return encoder, recurrent model and decoder."""
-        return [self.encoder, self.motion, self.decoder]
+        """Return encoder and decoder; of the recurrent model a step calls methods, which are not compiled."""
+        return [self.encoder, self.decoder]
 
     # -------------------------------------------------------------------------------------------------- parts
 

@@ -149,6 +149,9 @@ def test_tables_and_words(scores):
     assert parts.header[1:] == list(PARTS.values()) and parts.rows[0][-1] == "0.250 [0.250, 0.250]"
     words = scores.in_words()
     assert words["judge"].startswith("on the true frames its median error is 2.0 mm")
+    assert words["at the end"].startswith(
+        "median error of pushed objects in frame 2: pred (mean latent) 30.0 mm, 0"
+    )
     assert words["left out"].startswith("33% of the objects (4 of 12 in all frames)")
 
 
