@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from .hand import LIGHT, MAPS, Hand, carried_from, offset_maps
 from .layers import (
+    SLOPE,
     activate,
     leaky_block,
     leaky_conv,
@@ -53,7 +54,7 @@ class Compositor(nn.Module):
         self.parts = (channels, 1, 1)
         self.film = nn.Sequential(
             leaky_linear(hand_size + LIGHT, 96),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(SLOPE),
             output_layer(leaky_linear(96, 4 * ARM, 0.3)),
         )
         self.arm = nn.ModuleList([leaky_conv(MAPS, ARM, 1), leaky_conv(ARM, ARM, 1)])

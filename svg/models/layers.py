@@ -245,10 +245,9 @@ def leaky_conv(inputs: int, outputs: int, kernel: int = 3, scale: float = 1.0) -
     return _leaky(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), scale)
 
 
-def leaky_block(inputs: int, outputs: int, norm: str, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Return convolution, norm and `activate`; with a stride of 2 the kernel has 4 x 4."""
-    kernel, padding = (4, 1) if stride == 2 else (kernel, kernel // 2)
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding)
+def leaky_block(inputs: int, outputs: int, norm: str, stride: int = 1) -> nn.Sequential:
+    """Return convolution of 3x3, with a stride of 2 of 4x4, norm and `activate`."""
+    conv = nn.Conv2d(inputs, outputs, 2 + stride, stride, 1)
     return nn.Sequential(_leaky(conv, 1.0), make_norm(norm, outputs), nn.LeakyReLU(SLOPE))
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .hand import SIDE, Hand, cell_centres
-from .layers import activate, grid_sample, leaky_conv, leaky_linear
+from .hand import SIDE, Hand, cell_centres, square
+from .layers import SLOPE, activate, grid_sample, leaky_conv, leaky_linear
 from .recurrent import Gaussian, lstm_cell
 from .scene import FAR_OFF, FEATURES, SHAPE, Layers, Objects, exact
 
@@ -48,11 +48,6 @@ class Motion:
     moves: Tensor
     hidden: Tensor
     cell: Tensor
-
-    def repeated(self, times: int) -> "Motion":
-        """Return each future `times` times in a row."""
-        parts = (self.centres, self.turns, self.moves, self.hidden, self.cell)
-        return Motion(*(part.repeat_interleave(times, 0) for part in parts))
 
 
 @dataclass(frozen=True)
@@ -103,6 +98,12 @@ def sample(maps: Tensor, places: Tensor, padding: str = "border") -> Tensor:
     return grid_sample(maps, ((places + 0.5) * (2 / SIDE) - 1).movedim(1, -1), padding)
 
 
+def sample_windows(maps: Tensor, places: Tensor) -> Tensor:
+    """Return `maps` [N,C,H,W] at K windows of `places` [N,K,2,h,w], [N,K,C,h,w]; 0 beyond the border."""
+    sampled = sample(maps, places.transpose(1, 2).flatten(2, 3), "zeros")
+    return sampled.unflatten(2, (places.shape[1], -1)).transpose(1, 2)
+
+
 def belonging(pointed: Tensor, own_centre: Tensor) -> Tensor:
     """Return how surely a pixel that votes for the centre `pointed` is of the object with `own_centre`."""
     return torch.exp(-((pointed - own_centre) ** 2).sum(1, keepdim=True) / 32)
@@ -126,21 +127,15 @@ class ObjectMotion(nn.Module):
         seen = hidden + 2 * hand_size + 4 * TOUCHING + 2 + 8
         self.embed = leaky_linear(seen + z_dim, hidden)
         self.gates = nn.Linear(2 * hidden, 4 * hidden)
-        self.prior = nn.Sequential(
-            leaky_linear(seen + hidden, HEAD), nn.LeakyReLU(0.1), leaky_linear(HEAD, 2 * z_dim, 0.1)
-        )
+        self.prior = _latent_head(seen + hidden, z_dim)
         self.eye = nn.Sequential(
             nn.Conv2d(2 * channels, 24, 4, 2, 1),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(SLOPE),
             nn.Conv2d(24, 32, 4, 2, 1),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(SLOPE),
             leaky_conv(32, EYE_CHANNELS),
         )
-        self.posterior = nn.Sequential(
-            leaky_linear(seen + hidden + 9 * EYE_CHANNELS, HEAD),
-            nn.LeakyReLU(0.1),
-            leaky_linear(HEAD, 2 * z_dim, 0.1),
-        )
+        self.posterior = _latent_head(seen + hidden + 9 * EYE_CHANNELS, z_dim)
         self.output = leaky_linear(hidden, 8, 0.05)
         with torch.no_grad():
             self.output.bias[6] = CLOSED
@@ -193,11 +188,9 @@ class ObjectMotion(nn.Module):
         mask = seen[:, :1] * belonging(seen[:, 1:], owned.own[:, :2])
         maps = torch.cat([mask, owned.own[:, 2:] * mask / MOVE, layers.features], 1)
         axis = (torch.arange(WINDOW, device=mask.device) - (WINDOW - 1) / 2) * STEP
-        down, right = torch.meshgrid(axis, axis, indexing="ij")
-        places = motion.centres[..., None, None] + torch.stack([right, down])  # [N,K,2,w,w]
+        places = motion.centres[..., None, None] + square(axis)  # [N,K,2,w,w]
         batch, count = places.shape[:2]
-        around = sample(maps, places.transpose(1, 2).flatten(2, 3), "zeros")
-        around = around.unflatten(2, (count, WINDOW)).transpose(1, 2)
+        around = sample_windows(maps, places)
         itself = sample((owned.owners * mask).flatten(0, 1)[:, None], places.flatten(0, 1), "zeros")
         offsets = places[:, :, None, None] - points[:, None, ..., None, None]  # [N,K,2,P,2,w,w]
         near = torch.exp(-(offsets**2).sum(4) / 18).flatten(2, 3)
@@ -211,12 +204,8 @@ class ObjectMotion(nn.Module):
     def posterior_of(self, seen: Tensor, motion: Motion, look: Tensor) -> Gaussian:
         """Return the posterior, given what `look` [N,EYE_CHANNELS,h,w] shows of the step."""
         axis = torch.tensor([-10.0, 0.0, 10.0], device=look.device)
-        down, right = torch.meshgrid(axis, axis, indexing="ij")
         with exact(look):
-            places = motion.centres[..., None, None] + torch.stack([right, down])
-            count = places.shape[1]
-            looked = sample(look, places.transpose(1, 2).flatten(2, 3), "zeros")
-            looked = looked.unflatten(2, (count, 3)).transpose(1, 2).flatten(2)
+            looked = sample_windows(look, motion.centres[..., None, None] + square(axis)).flatten(2)
         return _gaussian(self.posterior(torch.cat([seen, motion.hidden, looked], -1)))
 
     def step(self, motion: Motion, seen: Tensor, z: Tensor, present: Tensor, push: Tensor) -> Motion:
@@ -235,6 +224,10 @@ class ObjectMotion(nn.Module):
         with exact(moves):
             turns = motion.turns + (TURN * gate * torch.tanh(turn)).unflatten(-1, (2, 2)) @ motion.turns
         return Motion(motion.centres + moves, turns, moves, hidden, cell)
+
+
+def _latent_head(inputs: int, z_dim: int) -> nn.Sequential:
+    return nn.Sequential(leaky_linear(inputs, HEAD), nn.LeakyReLU(SLOPE), leaky_linear(HEAD, 2 * z_dim, 0.1))
 
 
 def _gaussian(parameters: Tensor) -> Gaussian:

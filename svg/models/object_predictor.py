@@ -10,7 +10,7 @@ moved along with them:
 - An LSTM (`object_motion`) moves each object, given its surroundings and a latent of its own.
 - The decoder (`compositor`) puts the pictures together.
 
-Where objects are, the simulator's truth has to teach: see ``svg.training.truth``.
+Where objects are, the simulator's truth has to teach: see ``svg.training.object_losses``.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,8 +43,9 @@ class Observation:
 
 @dataclass(frozen=True)
 class Path:
-    """Where the hand, states [N,F,state], and objects go in F steps of N futures."""
+    """Where the hand, states [N,F,state], and objects go in F steps of N futures, each with its `scene`."""
 
+    scene: Observation
     states: Tensor
     motions: list[Motion]
 
@@ -89,10 +90,7 @@ class ObjectPredictor(Predictor):
         self, config: ModelConfig, condition_mean: Sequence[float] = (), condition_std: Sequence[float] = ()
     ):
         super().__init__(config)
-        mean = torch.tensor(list(condition_mean) or [0.0] * config.condition_dim)
-        std = torch.tensor(list(condition_std) or [1.0] * config.condition_dim)
-        self.register_buffer("condition_mean", mean)
-        self.register_buffer("condition_std", torch.where(std > 1e-6, std, 1.0))
+        self.keep_statistics(condition_mean, condition_std)
         self.hand = Hand(config.action_dim, config.condition_dim - config.action_dim)
         sizes = config.image_width, config.g_dim
         self.encoder = SceneEncoder(config.channels, *sizes, config.norm, self.hand.size)
@@ -242,7 +240,7 @@ class ObjectPredictor(Predictor):
         """Continue from `start` as `Predictor.advance` says. Of `conditions` the actions are read."""
         path = self.track(start, conditions, noise)
         last = Observation(start.layers, start.objects, path.motions[-1], path.states[:, -1])
-        return self._pictures(start, path, range(noise.shape[2])), last
+        return self._pictures(path, range(noise.shape[2]), len(start.hand)), last
 
     def imagine(
         self,
@@ -256,7 +254,7 @@ class ObjectPredictor(Predictor):
             return super().imagine(start, conditions, noise)
         assert conditions is not None
         path = self.track(start, conditions, self.zero_noise(conditions) if noise is None else noise)
-        return self._pictures(start, path, times)
+        return self._pictures(path, times, len(start.hand))
 
     def track(self, start: Observation, conditions: Tensor | None, noise: Tensor) -> Path:
         """Return where hand and objects go in S futures of each clip; nothing is drawn.
@@ -271,7 +269,7 @@ class ObjectPredictor(Predictor):
         actions = self._standardised(conditions.flatten(0, 1)[:, :steps])[0]
         noise = noise.flatten(0, 1)
         scene = _scene_of_each(start, len(noise))
-        motion = start.motion.repeated(samples)
+        motion = repeated(start.motion, samples)
         before = start.hand.repeat_interleave(samples, 0)
         states = self._hand_after(before, actions)
         motions = []
@@ -281,17 +279,17 @@ class ObjectPredictor(Predictor):
             motion = self._step(scene, motion, seen, z, before, after)
             motions.append(motion)
             before = after
-        return Path(states, motions)
+        return Path(scene, states, motions)
 
-    def _pictures(self, start: Observation, path: Path, times: Iterable[int]) -> Tensor:
-        """Return the frames `times` of a path, [S,B,len(times),C,H,W]."""
-        scene = _scene_of_each(start, len(path.states))
+    def _pictures(self, path: Path, times: Iterable[int], clips: int) -> Tensor:
+        """Return the frames `times` of a path of the futures of so many clips, [S,B,len(times),C,H,W]."""
         images = []
         for time in times:
             motion = path.motions[time]
             state = path.states[:, time, None]
-            images.append(self._draw(scene, motion.centres[:, None], motion.turns[:, None], state).frames)
-        clips = len(start.hand)
+            images.append(
+                self._draw(path.scene, motion.centres[:, None], motion.turns[:, None], state).frames
+            )
         return torch.stack(images, 1).unflatten(0, (clips, -1)).transpose(0, 1)
 
     def parts(self) -> Iterable[nn.Module]:

@@ -75,6 +75,14 @@ class Predictor(nn.Module, ABC):
         super().__init__()
         self.config = config
 
+    def keep_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Keep what standardises the conditions beside the weights; without any, 0 and 1."""
+        width = self.config.condition_dim
+        deviation = torch.tensor(list(std) or [1.0] * width)
+        deviation = torch.where(deviation > 1e-6, deviation, 1.0)  # a constant column stays finite
+        self.register_buffer("condition_mean", torch.tensor(list(mean) or [0.0] * width))
+        self.register_buffer("condition_std", deviation)
+
     # ----------------------------------------------------------------------------------- what a model defines
 
     @property

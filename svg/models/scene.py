@@ -83,7 +83,7 @@ class Objects:
 
 
 def repeated(values, times: int):
-    """Return `Layers` or `Objects` with each scene `times` times in a row."""
+    """Return `Layers`, `Objects` or another dataclass of tensors with each entry `times` times in a row."""
     if times == 1:
         return values
     parts = {item.name: getattr(values, item.name) for item in fields(values)}
@@ -99,7 +99,6 @@ class SceneEncoder(nn.Module):
 
     def __init__(self, channels: int, size: int, width: int, norm: str, hand_size: int):
         super().__init__()
-        self.channels = channels
         self.stem = nn.Conv2d(2 * channels, width, 4, 2, 1)
         self.where = leaky_conv(MAPS + hand_size, width, 1)
         self.stem_norm = make_norm(norm, width)

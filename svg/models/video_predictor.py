@@ -55,11 +55,7 @@ class VideoPredictor(Predictor):
         self, config: ModelConfig, condition_mean: Sequence[float] = (), condition_std: Sequence[float] = ()
     ):
         super().__init__(config)
-        mean = torch.tensor(list(condition_mean) or [0.0] * config.condition_dim)
-        std = torch.tensor(list(condition_std) or [1.0] * config.condition_dim)
-        std = torch.where(std > 1e-6, std, 1.0)  # a constant column stays finite
-        self.register_buffer("condition_mean", mean)
-        self.register_buffer("condition_std", std)
+        self.keep_statistics(condition_mean, condition_std)
         spatial, g_dim, z_dim = config.spatial, config.g_dim, config.z_dim
         shape = (
             config.backbone,

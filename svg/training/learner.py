@@ -199,7 +199,7 @@ class Learner:
         if rollout.carried is not None:
             loss = loss + CARRIED * mean_squared_error(rollout.carried, target)
         if "labels" in batch:
-            loss = loss + self._loss_by_truth(rollout, frames, batch, drawn)
+            loss = loss + self._loss_by_truth(rollout, frames, conditions, target, batch, drawn)
         loss = loss / count
         loss.backward()
         return torch.stack([loss.detach(), mse.detach() / count, kl.detach() / count])
@@ -215,8 +215,19 @@ class Learner:
         order = torch.rand(shape, generator=random, device=self.device)[self.shard].argsort(1)
         return first + order[:, :count]
 
-    def _loss_by_truth(self, rollout: Rollout, frames: Tensor, batch: Batch, drawn: Tensor | None) -> Tensor:
-        """Return what the loss has beyond that of all pixels and the KL, by the truth of the simulator."""
+    def _loss_by_truth(
+        self,
+        rollout: Rollout,
+        frames: Tensor,
+        conditions: Tensor,
+        target: Tensor,
+        batch: Batch,
+        drawn: Tensor | None,
+    ) -> Tensor:
+        """Return what the loss has beyond that of all pixels and the KL, by the truth of the simulator.
+
+        `target` are the frames that those of `rollout` are compared with, `drawn` their numbers.
+        """
         train = self.config.train
         n_past = self.config.data.n_past
         all_labels, all_poses = (
@@ -225,11 +236,11 @@ class Learner:
         observed = of_times(truth.observed_before(all_poses, n_past), drawn)
         labels, poses = (of_times(values[:, 1:], drawn) for values in (all_labels, all_poses))
         pushed = truth.is_pushed(labels, poses, observed)
-        errors = (rollout.frames - as_images(of_times(frames[:, 1:], drawn))) ** 2
+        errors = (rollout.frames - target) ** 2
         loss = (train.pushed_weight - 1) * (errors * pushed[:, :, None]).mean()
         if rollout.tracks is not None:
             scene, motion = tracks_errors(rollout.tracks, as_images(frames), all_labels, all_poses, n_past)
-            motion = motion + points_error(rollout.tracks, batch["conditions"].to(self.device))
+            motion = motion + points_error(rollout.tracks, conditions)
             scene = scene + arm_error(rollout.tracks, labels[:, -rollout.tracks.arm.shape[1] :])
             loss = loss + train.objects_weight * scene + train.places_weight * motion
         elif train.places_weight:

@@ -1,16 +1,14 @@
 """What the simulator's truth teaches the model objects: where objects are, what they hide, how they move."""
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data_tools.camera import Camera
 from data_tools.truth import ARM, FIRST_OBJECT, STILL
 
 from ..models.hand import SIDE, cell_centres
 from ..models.object_predictor import Tracks
-from .truth import MOVED, headings, is_upright
+from .truth import has_moved, project, turns_since
 
 VISIBLE = 8.0
 """Least area of a visible object, in units of `SIDE`."""
@@ -47,7 +45,7 @@ def tracks_errors(
     visible = _areas(observed, poses.shape[2]) * (SIDE / labels.shape[-1]) ** 2 >= VISIBLE
     scene = _scene_error(tracks, observed, centres, visible)
     scene = scene + TABLE * _table_error(tracks, frames, labels, n_past)
-    moved = (poses[:, n_past:, :, :2] - poses[:, n_past - 1, None, :, :2]).norm(dim=-1) > MOVED
+    moved = has_moved(poses[:, n_past:], poses[:, n_past - 1, None])
     return scene, _motion_error(tracks, points, visible, moved)
 
 
@@ -58,7 +56,7 @@ def arm_error(tracks: Tracks, labels: Tensor) -> Tensor:
 
 def points_error(tracks: Tracks, conditions: Tensor) -> Tensor:
     """Return the error of the arm's points, in units of `SIDE`; `conditions` [B,T,D] end with x, y, z."""
-    target = project(arm_points(conditions[..., -3:]))
+    target = project(arm_points(conditions[..., -3:]), SIDE, SIDE)
     return F.smooth_l1_loss(tracks.points, target, beta=2.0)
 
 
@@ -83,20 +81,12 @@ def material_points(poses: Tensor, observed: Tensor) -> Tensor:
     frame: it moves and turns about the vertical from `observed` [B,N,7] to `poses` [B,F,N,7]. As long as it
     does not stand upright in both, it is taken as not turned (what rolls shows another side anyway).
     """
-    upright = is_upright(poses) & is_upright(observed)[:, None]
-    turn = torch.where(upright, headings(poses) - headings(observed)[:, None], 0.0)
+    turn = turns_since(poses, observed[:, None])
     cosine, sine = ARM_LENGTH * torch.cos(turn), ARM_LENGTH * torch.sin(turn)
     nothing = torch.zeros_like(turn)
     offsets = [(nothing, nothing), (cosine, sine), (-sine, cosine)]
     places = torch.stack([torch.stack([x, y, nothing], -1) for x, y in offsets], 3) + poses[..., None, :3]
-    return project(places)
-
-
-def project(places: Tensor) -> Tensor:
-    """Return where `places` [...,3], metres, appear in simulated pictures [...,2], in units of `SIDE`."""
-    matrix = torch.from_numpy(np.asarray(Camera().matrix(SIDE, SIDE))).to(places)
-    projected = places @ matrix[:, :3].T + matrix[:, 3]
-    return projected[..., :2] / projected[..., 2:]
+    return project(places, SIDE, SIDE)
 
 
 def _areas(labels: Tensor, count: int) -> Tensor:

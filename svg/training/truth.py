@@ -60,8 +60,28 @@ def is_pushed(labels: Tensor, poses: Tensor, observed: Tensor) -> Tensor:
 
     `labels` [B,K,H,W] and `poses` [B,K,N,7] are those of the frames, `observed` the poses before.
     """
-    moved = (poses[..., :2] - observed[..., :2]).norm(dim=-1) > MOVED
-    return (labels >= FIRST_OBJECT) & _at_pixels(moved, labels)
+    return (labels >= FIRST_OBJECT) & _at_pixels(has_moved(poses, observed), labels)
+
+
+def has_moved(poses: Tensor, observed: Tensor) -> Tensor:
+    """Return which objects [...] with `poses` [...,7] are not where they were in the observed frame."""
+    return (poses[..., :2] - observed[..., :2]).norm(dim=-1) > MOVED
+
+
+def turns_since(poses: Tensor, observed: Tensor) -> Tensor:
+    """Return by how much objects have turned about the vertical since the observed frame, radians [...].
+
+    0 for one that does not stand upright in both: what rolls shows another side anyway.
+    """
+    turn = _headings(poses) - _headings(observed)
+    return torch.where(_is_upright(poses) & _is_upright(observed), turn, 0.0)
+
+
+def project(places: Tensor, height: int, width: int) -> Tensor:
+    """Return where `places` [...,3], metres, appear in simulated pictures of this size, pixels [...,2]."""
+    matrix = torch.from_numpy(Camera().matrix(height, width)).to(places)
+    projected = places @ matrix[:, :3].T + matrix[:, 3]
+    return projected[..., :2] / projected[..., 2:]
 
 
 def true_places(labels: Tensor, poses: Tensor, observed: Tensor) -> Tensor:
@@ -72,20 +92,16 @@ def true_places(labels: Tensor, poses: Tensor, observed: Tensor) -> Tensor:
     stays upright. (What rolls shows another side anyway.)
     """
     height, width = labels.shape[-2:]
-    turn = headings(observed) - headings(poses)
-    turn = torch.where(is_upright(poses) & is_upright(observed), turn, 0.0)
     centre = [_at_pixels(poses[..., axis], labels) for axis in range(3)]
     origin = torch.stack([_at_pixels(observed[..., axis], labels) for axis in range(3)], -1)
-    angle = _at_pixels(turn, labels)
+    angle = -_at_pixels(turns_since(poses, observed), labels)
     camera = torch.from_numpy(np.array(Camera().position)).to(poses)
     rays = _rays(height, width).to(poses)
     points = camera + ((centre[2] - camera[2]) / rays[..., 2])[..., None] * rays  # [B,K,H,W,3]
     right, away = points[..., 0] - centre[0], points[..., 1] - centre[1]
     cosine, sine = torch.cos(angle), torch.sin(angle)
     turned = torch.stack([cosine * right - sine * away, sine * right + cosine * away, 0 * right], -1)
-    matrix = torch.from_numpy(Camera().matrix(height, width)).to(poses)
-    projected = (origin + turned) @ matrix[:, :3].T + matrix[:, 3]
-    pixels = projected[..., :2] / projected[..., 2:]
+    pixels = project(origin + turned, height, width)
     own = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy"), -1).to(poses)
     return (pixels - own).movedim(-1, 2)
 
@@ -96,13 +112,13 @@ def _at_pixels(values: Tensor, labels: Tensor) -> Tensor:
     return values.gather(2, objects.flatten(2)).view(labels.shape)
 
 
-def headings(poses: Tensor) -> Tensor:
+def _headings(poses: Tensor) -> Tensor:
     """Return the angles about the vertical [...] of poses [...,7], radians."""
     w, x, y, z = poses[..., 3:].unbind(-1)
     return torch.atan2(2 * (w * z + x * y), 1 - 2 * (y**2 + z**2))
 
 
-def is_upright(poses: Tensor) -> Tensor:
+def _is_upright(poses: Tensor) -> Tensor:
     """Return whether objects stand on what they began to stand on, or upside down."""
     x, y = poses[..., 4], poses[..., 5]
     return (1 - 2 * (x**2 + y**2)).abs() > UPRIGHT
