@@ -18,7 +18,7 @@ from data_tools.files import check_file_writable, write_text
 
 from .benchmarks import measurement
 
-PARTS = ("training", "sampling", "scoring", "poses", "data", "cost", "growth")
+PARTS = ("training", "sampling", "scoring", "imagination", "poses", "data", "cost", "growth")
 PLOTTED = ("cost", "growth")
 """Parts that draw a picture, by default of their name."""
 
@@ -30,7 +30,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "parts",
         nargs="*",
         metavar="PART",
-        help="training, sampling, scoring, data (by default); poses: the predictor of persons; "
+        help="training, sampling, scoring, data (by default); imagination: many plans from one scene; "
+        "poses: the predictor of persons; "
         "cost: a sweep over sizes, with a plot; growth: reading up to a million sequences, with a plot",
     )
     parser.add_argument(

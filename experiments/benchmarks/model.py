@@ -21,6 +21,11 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 SIZES = {"published": RECIPES / "bair_svg_lp.args", "quickstart": RECIPES / "quickstart.args"}
 POSE_SIZES = {"dance": (RECIPES / "dance.args", 8), "published": (RECIPES / "dance_published.args", 4)}
 """Recipes of the predictor from poses, and batch sizes."""
+PLAN_SIZES = {"push-sim": RECIPES / "push_sim.args", "objects": RECIPES / "push_objects.args"}
+"""Recipes of models to plan with."""
+PLANS = 200
+IMAGINED = {"all frames": None, "the last frame alone": [9]}
+"""What is drawn of each plan of ten frames."""
 VIDEO = 629
 LONG_VIDEO = 10_000
 """Frames predicted from the first one."""
@@ -176,7 +181,7 @@ def compare(what: str, settings: Settings, ours: Work, reference: Work | None, p
     works = [ours, reference] if reference and settings.published else [ours]
     first, *others = take_turns(settings.repeats, *works)
     more: dict[str, float | None] = {"memory_mb": first.memory_mb}
-    if first.flops:
+    if first.flops and peak:
         more |= {"tflops": first.tflops, "peak_share": first.tflops / peak}
     if others:
         more["reference_memory_mb"] = others[0].memory_mb
@@ -214,6 +219,8 @@ def measure(settings: Settings, parts: list[str]) -> list[Row]:
         rows += [row for size in SIZES for row in measure_sampling(settings, size, peak)]
     if "scoring" in parts:
         rows += measure_scoring(settings)
+    if "imagination" in parts:
+        rows += [row for size in PLAN_SIZES for row in measure_imagination(settings, size)]
     if "poses" in parts:
         rows += [row for size in POSE_SIZES for row in measure_poses(settings, size, peak)]
     return rows
@@ -249,6 +256,17 @@ def measure_sampling(settings: Settings, size: str, peak: float) -> list[Row]:
     rows = [compare(f"sampling {what}", settings, sampling, theirs, peak)]
     evaluation = ("Evaluation", settings.spec(size, batch, n_sample=n_sample))
     return [*rows, compare(f"evaluating {what}", settings, evaluation, None, peak)]
+
+
+def measure_imagination(settings: Settings, size: str) -> list[Row]:
+    """Return the rows of imagining many plans of ten frames from one scene, counted in frames of plans."""
+    data = packed_data(settings.folder, 64, SEQUENCES)
+    spec = {"recipe": str(PLAN_SIZES[size]), "device": settings.device, "plans": PLANS}
+    rows = []
+    for drawn, times in IMAGINED.items():
+        work = "Imagination", spec | {"flags": settings.flags(data, {}), "times": times}
+        rows.append(compare(f"imagining {PLANS} plans, {drawn}, {size}", settings, work, None, 0.0))
+    return rows
 
 
 def measure_poses(settings: Settings, size: str, peak: float) -> list[Row]:

@@ -122,6 +122,31 @@ class Sampling:
             futures.cpu()
 
 
+class Imagination:
+    """Plans of ten frames from one scene, as a planner asks for them; the rate counts the plans' frames.
+
+    Drawn are the frames `times` of each, or all of them.
+    """
+
+    def __init__(self, spec: dict):
+        self.model, self.config, self.device = random_model(spec)
+        data = self.config.data
+        dataset = SequenceDataset(data.data_root, "train", N_PAST + data.n_future)
+        clip = dataset.batch([(0, 0)])
+        self.past = clip["frames"][:, :N_PAST].to(self.device)
+        self.conditions = clip["conditions"].to(self.device)
+        plans = self.conditions[:, None, N_PAST - 1 : -1]
+        self.plans = plans.expand(-1, spec["plans"], -1, -1).contiguous()
+        self.times = spec["times"]
+        self.frames = spec["plans"] * data.n_future
+
+    @torch.no_grad()
+    def turn(self) -> None:
+        """Do the work once."""
+        start = self.model.observe(self.past, self.conditions)
+        self.model.imagine(start, self.plans, times=self.times).cpu()
+
+
 class Rollout:
     """A long video from its first frame and poses, handed over a stretch at a time."""
 
@@ -318,6 +343,7 @@ class PublishedScoring(Published):
 WORKLOADS: dict[str, Callable[[dict], Work]] = {
     "Training": Training,
     "Sampling": Sampling,
+    "Imagination": Imagination,
     "Rollout": Rollout,
     "Evaluation": Evaluation,
     "Scoring": Scoring,

@@ -1,29 +1,22 @@
 """The decoder: pictures of a scene whose objects have moved, under the arm and its shadow."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .hand import LIGHT, MAPS, Hand, carried_from, offset_maps
-from .layers import (
-    SLOPE,
-    activate,
-    leaky_block,
-    leaky_conv,
-    leaky_linear,
-    make_norm,
-    output_layer,
-    tile_subpixels,
-)
-from .object_motion import belonging, find_owners, sample
-from .scene import FEATURES, Layers, Objects, exact
+from .hand import Hand, carried_from
+from .layers import leaky_block, leaky_conv, leaky_linear, output_layer, tile_subpixels
+from .object_motion import belonging, find_owners, sample, unturned
+from .scene import FEATURES, SHAPE, Layers, Objects, exact
 
-ARM = 64
-"""Channels in which the arm is drawn."""
 BELOW = -4.0
 """Start of the logits of what is drawn over the scene and of what darkens it: next to nothing does."""
+BEHIND = -2.0
+"""Start of the logit of whether an object is before the fingers."""
+FADING = 6.0
+"""Move of the hand in the picture, in units of `grid.SIDE`, by which an error of the observed frame fades."""
 
 
 @dataclass(frozen=True)
@@ -31,37 +24,61 @@ class Picture:
     """N pictures [N,C,H,W], float32, with what they were before anything was drawn.
 
     frames      as they are
-    carried     [N,C,H,W]: taken from the observed frame alone
-    arm         [N,1,H,W]: what of `carried` shows the arm
+    carried     [N,C,H,W]: put together from what is known, without what the convolutions draw
+    arm         [N,1,H,W]: what of it shows the arm or what is before the arm
+    shadow      [N,1,H,W]: where the arm's shadow is
     """
 
     frames: Tensor
     carried: Tensor
     arm: Tensor
+    shadow: Tensor
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all pictures of B scenes are put together from, at full resolution.
+
+    table       [B,C,H,W]
+    objects     [B,C+4,H,W]: colours of the objects beyond the table, premultiplied by their mask; the mask,
+                the centre that a pixel is of [2], and the factor by which their shadows darken the table
+    rest        [B,2C,H,W]: what the observed frame has beyond all that, on the arm and elsewhere
+    state       [B,state] of the hand in it
+    features    [B,FEATURES,H/2,W/2]
+    light       [B,LIGHT]
+    """
+
+    table: Tensor
+    objects: Tensor
+    rest: Tensor
+    state: Tensor
+    features: Tensor
+    light: Tensor
+
+    @property
+    def object_masks(self) -> Tensor:
+        """Mask of objects, and the centres that their pixels are of, [B,3,H,W]."""
+        return self.objects[:, -4:-1]
 
 
 class Compositor(nn.Module):
     """Put a picture together from the bottom up: the table, the objects where they are, shadows, the arm.
 
-    Everything is taken from the observed frame in one step, where the motion says: objects with their
-    shadows, the arm's shadow and the arm itself, carried by points whose places follow from the hand's state.
-    What that leaves to be drawn is drawn from this state and from the picture so far, at half resolution, in
-    blocks of four pixels.
+    Objects are taken from the observed frame in one step, with their shadows, where the motion says. The arm
+    and its shadow look alike in all scenes and are learned (`sprites`). What the observed frame has beyond
+    that is added, the less the farther the hand has moved: where nothing moves, it comes back to the last
+    digit. What that leaves to be drawn is drawn from the picture so far, at half resolution, in blocks of
+    four pixels.
     """
 
     def __init__(self, channels: int, width: int, norm: str, hand_size: int):
         super().__init__()
         self.parts = (channels, 1, 1)
-        self.film = nn.Sequential(
-            leaky_linear(hand_size + LIGHT, 96),
-            nn.LeakyReLU(SLOPE),
-            output_layer(leaky_linear(96, 4 * ARM, 0.3)),
-        )
-        self.arm = nn.ModuleList([leaky_conv(MAPS, ARM, 1), leaky_conv(ARM, ARM, 1)])
-        self.arm_norms = nn.ModuleList([make_norm(norm, ARM) for _ in range(2)])
-        self.arm_block = leaky_block(ARM, ARM, norm)
-        below = 4 * (channels + 2) + FEATURES
-        self.join = nn.ModuleList([leaky_block(ARM + below, width, norm), leaky_block(width, width, norm)])
+        self.before = output_layer(leaky_linear(FEATURES + SHAPE + hand_size + 4, 1, 0.1))
+        with torch.no_grad():
+            self.before.bias.fill_(BEHIND)
+        inputs = 4 * (channels + 3) + FEATURES
+        self.join = nn.ModuleList([leaky_block(inputs, width, norm), leaky_block(width, width, norm)])
         self.output = output_layer(leaky_conv(width, 4 * sum(self.parts), 3, 0.1))
         tile_subpixels(self.output)
         assert self.output.bias is not None
@@ -69,56 +86,74 @@ class Compositor(nn.Module):
             self.output.bias[4 * channels :] = BELOW
 
     def forward(
-        self, layers: Layers, objects: Objects, centres: Tensor, turns: Tensor, hand: Hand, states: Tensor
+        self, material: Material, objects: Objects, centres: Tensor, turns: Tensor, hand: Hand, states: Tensor
     ) -> Picture:
         """Draw pictures of N scenes with objects at `centres` [N,K,2] and `turns`.
 
         `states` [N,state] are the hand's.
         """
-        cells = layers.features.shape[-1]
+        cells = material.table.shape[-1]
+        known, masks = self._put_together(material, objects, centres, turns, hand, states)
         with exact(states):
-            scene, mask = self._below(layers, objects, centres, turns)
-            points = hand.project(states)
-            scene, arm_mask = self._with_arm(scene, layers, hand, states, points)
-            maps = offset_maps(points, cells)
-        film = self.film(torch.cat([states, layers.light], 1))[..., None, None]
-        gain_1, shift_1, gain_2, shift_2 = film.chunk(4, 1)
-        arm = activate(self.arm_norms[0](self.arm[0](maps)) * (1 + gain_1) + shift_1)
-        arm = activate(self.arm_norms[1](self.arm[1](arm)) * (1 + gain_2) + shift_2)
-        arm = self.arm_block(arm)
-        masks = torch.cat([mask, arm_mask], 1)
-        below = [F.pixel_unshuffle(scene - 0.5, 2), F.pixel_unshuffle(masks, 2), layers.features]
-        x = self.join[0](torch.cat([arm, *below], 1))
+            points, origins = hand.project(states), hand.project(material.state)
+            fading = torch.exp(-(points - origins).norm(dim=2).mean(1) / FADING)[:, None, None, None]
+            on_arm, elsewhere = material.rest.chunk(2, 1)
+            scene = known + fading * (sample(on_arm, carried_from(points, origins, cells)) + elsewhere)
+            inputs = F.pixel_unshuffle(torch.cat([scene - 0.5, masks], 1), 2)
+        x = torch.cat([inputs, material.features.to(inputs)], 1)
+        x = self.join[0](x.contiguous(memory_format=torch.channels_last))
         x = x + self.join[1](x)
         x = F.pixel_shuffle(self.output(x).float(), 2)
         drawn, mask, gain = x.split(self.parts, 1)
         darkened = scene * (1 - torch.sigmoid(gain))
-        return Picture(torch.lerp(darkened, torch.sigmoid(drawn), torch.sigmoid(mask)), scene, arm_mask)
+        picture = torch.lerp(darkened, torch.sigmoid(drawn), torch.sigmoid(mask))
+        # what lies outside of the range comes back, with its gradient
+        picture = picture + (picture.clamp(0, 1) - picture).detach()
+        return Picture(picture, known, masks[:, 1:2], masks[:, 2:])
 
-    @staticmethod
-    def _with_arm(
-        scene: Tensor, layers: Layers, hand: Hand, states: Tensor, points: Tensor
+    def prepare(self, layers: Layers, objects: Objects, hand: Hand) -> Material:
+        """Return what the pictures of the scenes of B observed frames are put together from."""
+        turns = unturned(objects)
+        with exact(layers.last):
+            outline = torch.sigmoid(layers.outline)
+            owned = find_owners(objects.centres, turns, objects, layers.last.shape[-1])
+            mask = outline * belonging(layers.pointed, owned.own)
+            # what the observed frame shows beyond the table, so that edges come back as they are
+            shown = layers.last / layers.arm_shade - (1 - mask) * layers.shade * layers.table
+            colours = torch.lerp(shown, mask * layers.surface, layers.hidden_by_arm)
+            material = Material(
+                table=layers.table,
+                objects=torch.cat([colours, outline, layers.pointed, layers.shade], 1),
+                rest=torch.cat([layers.last, layers.last], 1),
+                state=layers.state,
+                features=layers.features,
+                light=layers.light,
+            )
+        known, masks = self._put_together(material, objects, objects.centres, turns, hand, layers.state)
+        with exact(layers.last):
+            rest = layers.last - known
+            on_arm = rest * F.max_pool2d(masks[:, 1:2], 3, 1, 1)
+            return replace(material, rest=torch.cat([on_arm, rest - on_arm], 1))
+
+    def _put_together(
+        self, material: Material, objects: Objects, centres: Tensor, turns: Tensor, hand: Hand, states: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return `scene` [N,C,H,W] under the arm and its shadow, and what of it shows the arm [N,1,H,W].
-
-        `points` are those of the arm in the hand's `states`.
-        """
-        cells = scene.shape[-1]
-        shadow = hand.project_shadow(states, layers.light), hand.project_shadow(layers.state, layers.light)
-        scene = scene * sample(layers.arm_shade, carried_from(*shadow, cells))
-        maps = torch.cat([layers.last, torch.sigmoid(layers.arm)], 1)
-        carried = sample(maps, carried_from(points, hand.project(layers.state), cells))
-        arm, mask = carried.split([scene.shape[1], 1], 1)
-        return torch.lerp(scene, arm, mask), mask
-
-    @staticmethod
-    def _below(layers: Layers, objects: Objects, centres: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scene without the arm [N,C,H,W], and what of it shows objects [N,1,H,W]."""
-        owned = find_owners(centres, turns, objects, layers.table.shape[-1])
-        channels = layers.table.shape[1]
-        maps = [layers.surface, torch.sigmoid(layers.outline), layers.pointed, layers.shade]
-        surface, outline, pointed, shade = sample(torch.cat(maps, 1), owned.sources).split(
-            [channels, 1, 2, 1], 1
-        )
-        mask = outline * belonging(pointed, owned.own)
-        return torch.lerp(shade * layers.table, surface, mask), mask
+        """Return the picture [N,C,H,W] of what is known; masks of objects, arm and its shadow [N,3,H,W]."""
+        cells = material.table.shape[-1]
+        channels = material.table.shape[1]
+        with exact(states):
+            fingers = hand.project(states)[:, None, :2].flatten(2)
+            beside = (centres.repeat(1, 1, 2) - fingers) / 8
+            hands = states[:, None].expand(-1, centres.shape[1], -1)
+            numbers = torch.cat([objects.features, hands, beside], 2)
+        before = torch.sigmoid(self.before(numbers).float())
+        with exact(states):
+            owned = find_owners(centres, turns, objects, cells, before)
+            carried = sample(material.objects, owned.sources)
+            colours, outline, pointed, shade = carried.split([channels, 1, 2, 1], 1)
+            mask = outline * belonging(pointed, owned.own[:, :2])
+            below = (1 - mask) * shade * material.table + colours
+            darkened, shadow = hand.shade(states, material.light, cells)
+            arm, arm_mask = hand.draw(states, material.light, cells)
+            arm_mask = arm_mask * (1 - mask * owned.own[:, 2:])
+            return torch.lerp(darkened * below, arm, arm_mask), torch.cat([mask, arm_mask, shadow], 1)

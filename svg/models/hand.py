@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import leaky_linear
+from .grid import SIDE, cell_centres
+from .layers import leaky_linear, output_layer
+from .sprites import PARTS, Sprites, put_together
 
-SIDE = 64
-"""Width and height of a picture in the units of places in it, whatever its resolution: pixels of 64x64."""
 EXTRA = 4
 """Numbers of the hand's state beside its position, such as how far the fingers are open."""
-POINTS = 8
-"""Points of the arm, and as many of its shadow, whose places in the picture are learned."""
+POINTS = 2 * PARTS
+"""Points of the arm whose places in the picture are learned, two for each part."""
 LIGHT = 16
 """Numbers that describe a scene as a whole, such as its light: where a shadow falls depends on them."""
 HIDDEN = 64
@@ -22,7 +22,7 @@ NEAR, MIDDLE, FAR = 2.5, 8.0, 24.0
 """Distances over which the maps of offsets tell places apart."""
 SPREAD = 6.0
 """Standard deviation of the Gaussians about the points."""
-UNIT = 10.0
+UNIT = 100.0
 """Unit of learned places and velocities: a step of the optimiser moves them by as much as they need."""
 STIFF = 5.0
 """Distance from a point within which all moves with it rather than with the next one."""
@@ -101,12 +101,12 @@ class Integrator(nn.Module):
 
 
 class Hand(nn.Module):
-    """The state of the hand over time [...,state] and its points in the picture.
+    """The state of the hand over time [...,state], and where and what the arm is in the picture.
 
     The state is the position, standardised, and `EXTRA` numbers that the last actions decide.
     """
 
-    def __init__(self, actions: int, positions: int):
+    def __init__(self, actions: int, positions: int, channels: int, image_width: int):
         super().__init__()
         self.positions = positions
         self.size = positions + EXTRA
@@ -115,12 +115,17 @@ class Hand(nn.Module):
         self.next_extra = leaky_linear(EXTRA + actions, EXTRA)
         self.places = nn.Linear(self.size, 2 * POINTS)
         self.bend = nn.Sequential(
-            leaky_linear(self.size, 32), nn.Tanh(), leaky_linear(32, 2 * POINTS, 1 / UNIT)
+            leaky_linear(self.size, 32), nn.Tanh(), output_layer(leaky_linear(32, 2 * POINTS, 1 / UNIT))
         )
-        self.shadow_places = nn.Linear(self.size, 2 * POINTS)
+        self.shadow_places = nn.Linear(self.size, 2 * PARTS)
         self.shadow_bend = nn.Sequential(
-            leaky_linear(self.size + LIGHT, 32), nn.Tanh(), leaky_linear(32, 2 * POINTS, 1 / UNIT)
+            leaky_linear(self.size + LIGHT, 32),
+            nn.Tanh(),
+            output_layer(leaky_linear(32, 2 * PARTS, 1 / UNIT)),
         )
+        self.arm = Sprites(self.size + LIGHT, channels, image_width)
+        self.shadow = Sprites(self.size + LIGHT, 0, image_width)
+        self.darkness = nn.Linear(LIGHT, 1)
         self.velocity = nn.Linear(positions, 2, bias=False)
         self._spread_points()
 
@@ -135,7 +140,7 @@ class Hand(nn.Module):
             nn.init.normal_(places.weight, 0, 0.1 / UNIT)
             nn.init.normal_(places.bias, 0, 3 / UNIT)
             places.bias[0::2] += (SIDE - 1) / 2 / UNIT
-            places.bias[1::2] += torch.linspace(30, 0, POINTS) / UNIT
+            places.bias[1::2] += torch.linspace(30, 0, len(places.bias) // 2) / UNIT
             if self.positions >= 2:
                 places.weight[0::2, 0] += right
                 places.weight[1::2, 1] += down
@@ -151,15 +156,10 @@ class Hand(nn.Module):
         """
         return self._states(actions, positions, positions.shape[1])
 
-    def after(self, state: Tensor, actions: Tensor) -> Tensor:
-        """Return the states [B,F,state] after each of `actions` [B,F,A], which begin in `state` [B,state]."""
+    def next(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return the state [N,state] after `action` [N,A] in `state`, if nothing is in the way."""
         position, extra = state.split([self.positions, EXTRA], -1)
-        states = []
-        for action in actions.unbind(1):
-            position = self.integrator(position, action)
-            extra = self._next(extra, action)
-            states.append(torch.cat([position, extra], -1))
-        return torch.stack(states, 1)
+        return torch.cat([self.integrator(position, action), self._next(extra, action)], -1)
 
     def _states(self, actions: Tensor, positions: Tensor, count: int) -> Tensor:
         if actions.shape[1]:
@@ -179,25 +179,21 @@ class Hand(nn.Module):
         """Return where the points of the arm are in the picture, [...,POINTS,2], to the right and down."""
         return UNIT * (self.places(states) + self.bend(states)).unflatten(-1, (POINTS, 2))
 
-    def project_shadow(self, states: Tensor, light: Tensor) -> Tensor:
-        """Return where points of the shadow are, [N,POINTS,2], under the `light` [N,LIGHT] of each scene."""
-        bend = self.shadow_bend(torch.cat([states, light], -1))
-        return UNIT * (self.shadow_places(states) + bend).unflatten(-1, (POINTS, 2))
+    def draw(self, states: Tensor, light: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+        """Return the arm's colours and mask [N,C+1,cells,cells] under the `light` [N,LIGHT] of N scenes."""
+        places = self.project(states).unflatten(-2, (PARTS, 2)).mean(2)
+        return put_together(*self.arm(places, torch.cat([states, light], 1), cells))
+
+    def shade(self, states: Tensor, light: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+        """Return the factor in the arm's shadow and where it falls, both [N,1,cells,cells]."""
+        numbers = torch.cat([states, light], 1)
+        places = UNIT * (self.shadow_places(states) + self.shadow_bend(numbers)).unflatten(-1, (PARTS, 2))
+        mask = put_together(*self.shadow(places, numbers, cells))[1]
+        return 1 - torch.sigmoid(self.darkness(light))[..., None, None] * mask, mask
 
     def moves(self, states: Tensor) -> Tensor:
         """Return how far the hand moves in the picture [...,T-1,2] from each of `states` [...,T,state]."""
         return UNIT * self.velocity(states[..., : self.positions].diff(dim=-2))
-
-
-def cell_centres(cells: int, device: torch.device | None = None) -> Tensor:
-    """Return the centres of a grid of cells over the picture [2,cells,cells], to the right and down."""
-    return square((torch.arange(cells, device=device) + 0.5) * (SIDE / cells) - 0.5)
-
-
-def square(axis: Tensor) -> Tensor:
-    """Return the places [2,n,n], to the right and down, whose coordinates are those of `axis` [n]."""
-    down, right = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([right, down])
 
 
 MAPS = 7 * POINTS
@@ -209,10 +205,11 @@ def offset_maps(points: Tensor, cells: int) -> Tensor:
 
     Offsets to the cell through tanh over three distances, and a Gaussian about each point.
     """
-    offsets = cell_centres(cells, points.device) - points[..., None, None]
-    near = torch.exp(-(offsets**2).sum(2, keepdim=True) / (2 * SPREAD**2))
+    # made with the channels last, as the convolutions want them
+    offsets = cell_centres(cells, points.device).movedim(0, -1)[:, :, None] - points[:, None, None]
+    near = torch.exp(-(offsets**2).sum(-1, keepdim=True) / (2 * SPREAD**2))
     maps = [torch.tanh(offsets / scale) for scale in (NEAR, MIDDLE, FAR)]
-    return torch.cat([*maps, near], 2).flatten(1, 2)
+    return torch.cat([*maps, near], -1).flatten(3).movedim(-1, 1)
 
 
 def carried_from(points: Tensor, origins: Tensor, cells: int) -> Tensor:

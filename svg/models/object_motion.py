@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .hand import SIDE, Hand, cell_centres, square
-from .layers import SLOPE, activate, grid_sample, leaky_conv, leaky_linear
+from .grid import SIDE, cell_centres, square
+from .hand import Hand
+from .layers import SLOPE, activate, grid_sample, leaky_conv, leaky_linear, output_layer
 from .recurrent import Gaussian, lstm_cell
-from .scene import FAR_OFF, FEATURES, SHAPE, Layers, Objects, exact
+from .scene import FAR_OFF, FEATURES, SHAPE, Objects, exact
 
 WINDOW = 12
-"""Cells of the window about an object, to each side of it half; a cell is two units of `hand.SIDE`."""
+"""Cells of the window about an object, to each side of it half; a cell is two units of `grid.SIDE`."""
 STEP = 2.0
 TOUCHING = 2
 """Points of the arm, the first ones, whose offsets the window shows."""
@@ -24,8 +25,12 @@ CHANNELS = 32
 HEAD = 64
 EYE_CHANNELS = 16
 MOVE, ALONG, TURN = 4.0, 1.5, 0.3
-"""Most that an object moves by itself in a step, in units of `hand.SIDE`, along with the hand, as a share of
+"""Most that an object moves by itself in a step, in units of `grid.SIDE`, along with the hand, as a share of
 its move, and in each number of its turn."""
+SLIP = 4.0
+"""Most that something in its way keeps the hand in a step from where its action leads, in standard deviations
+of its position."""
+CONTACT_CHANNELS = 24
 LOGVAR = 6.0
 """Bound of the logarithms of latents' variances."""
 CLOSED = -1.0
@@ -34,8 +39,10 @@ CLOSED = -1.0
 
 @dataclass(frozen=True)
 class Motion:
-    """Where K objects of N futures are.
+    """Where the hand and K objects of N futures are.
 
+    hand        [N,state], see `hand.Hand`
+    slips       [N,P]: how far the hand was kept from where its last action leads
     centres     [N,K,2]
     turns       [N,K,2,2]
     moves       [N,K,2], the last step
@@ -43,11 +50,25 @@ class Motion:
     cell        [N,K,H]
     """
 
+    hand: Tensor
+    slips: Tensor
     centres: Tensor
     turns: Tensor
     moves: Tensor
     hidden: Tensor
     cell: Tensor
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is where before a step, at half resolution.
+
+    maps        [N,C,h,w]: all objects, their last moves, the scene's features
+    each        [N*K,1,h,w]: each object
+    """
+
+    maps: Tensor
+    each: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,6 +83,11 @@ class Ownership:
     sources: Tensor
     owners: Tensor
     own: Tensor
+
+
+def unturned(objects: Objects) -> Tensor:
+    """Return the turns [B,K,2,2] of objects that have not turned."""
+    return torch.eye(2, device=objects.centres.device).expand(*objects.present.shape, 2, 2)
 
 
 def find_owners(
@@ -88,9 +114,10 @@ def find_owners(
     offset = objects.centres - torch.einsum("nkij,nkj->nki", back, centres)
     numbers = [back.flatten(2), offset, objects.centres] + ([] if more is None else [more])
     own = (torch.cat(numbers, -1).transpose(1, 2) @ owners).unflatten(2, (cells, cells))
-    x_source = own[:, 0] * right + own[:, 1] * down + own[:, 4]
-    y_source = own[:, 2] * right + own[:, 3] * down + own[:, 5]
-    return Ownership(torch.stack([x_source, y_source], 1), owners.unflatten(2, (cells, cells)), own[:, 6:])
+    xx, xy, yx, yy, x_offset, y_offset, own = own.split([1] * 6 + [own.shape[1] - 6], 1)
+    x_source = xx * right + xy * down + x_offset
+    y_source = yx * right + yy * down + y_offset
+    return Ownership(torch.cat([x_source, y_source], 1), owners.unflatten(2, (cells, cells)), own)
 
 
 def sample(maps: Tensor, places: Tensor, padding: str = "border") -> Tensor:
@@ -112,18 +139,18 @@ def belonging(pointed: Tensor, own_centre: Tensor) -> Tensor:
 class ObjectMotion(nn.Module):
     """The recurrent model of the objects' motion, `step` by step."""
 
-    def __init__(self, channels: int, hidden: int, z_dim: int, hand_size: int):
+    def __init__(self, channels: int, hidden: int, z_dim: int, hand_size: int, positions: int):
         super().__init__()
+        self.positions = positions
         self.start = leaky_linear(FEATURES + SHAPE, hidden)
-        inputs = 4 + FEATURES + 2 * 3 * TOUCHING
-        self.window = nn.ModuleList(
-            [
-                leaky_conv(inputs, CHANNELS),
-                nn.Conv2d(CHANNELS, CHANNELS, 4, 2, 1),
-                nn.Conv2d(CHANNELS, CHANNELS, 3, 2, 1),
-            ]
+        inputs = 3 + FEATURES + 2 * 3 * TOUCHING
+        self.contact = _Window(inputs, CONTACT_CHANNELS, HEAD)
+        self.slip = nn.Sequential(
+            leaky_linear(HEAD + 2 * hand_size + positions, HEAD),
+            nn.LeakyReLU(SLOPE),
+            output_layer(leaky_linear(HEAD, positions + 1)),
         )
-        self.join = leaky_linear(9 * CHANNELS, hidden)
+        self.window = _Window(1 + inputs, CHANNELS, hidden)
         seen = hidden + 2 * hand_size + 4 * TOUCHING + 2 + 8
         self.embed = leaky_linear(seen + z_dim, hidden)
         self.gates = nn.Linear(2 * hidden, 4 * hidden)
@@ -140,33 +167,64 @@ class ObjectMotion(nn.Module):
         with torch.no_grad():
             self.output.bias[6] = CLOSED
 
-    def begin(self, objects: Objects) -> Motion:
-        """Return the motion at the observed frame: all is where it is."""
+    def begin(self, objects: Objects, hand: Tensor, slips: Tensor) -> Motion:
+        """Return the motion at the observed frame, where all rests, with the hand's state and last slip."""
         hidden = torch.tanh(self.start(objects.features)).float()
-        batch, count = objects.present.shape
-        turns = torch.eye(2, device=hidden.device).expand(batch, count, 2, 2)
         centres = objects.centres
-        return Motion(centres, turns, torch.zeros_like(centres), hidden, torch.zeros_like(hidden))
+        moves = torch.zeros_like(centres)
+        return Motion(hand, slips, centres, unturned(objects), moves, hidden, torch.zeros_like(hidden))
 
     def look(self, frames: Tensor) -> Tensor:
         """Return what the posterior sees of each frame but the first, [B,T-1,EYE_CHANNELS,H/4,W/4]."""
         pairs = torch.cat([frames[:, :-1], frames[:, 1:]], 2).flatten(0, 1) - 0.5
         return self.eye(pairs).float().unflatten(0, (len(frames), -1))
 
-    def see(
-        self, motion: Motion, layers: Layers, objects: Objects, hand: Hand, before: Tensor, after: Tensor
-    ) -> Tensor:
-        """Return what is known of each object [N,K,D] before a step, in which the hand moves.
+    def around(self, motion: Motion, objects: Objects, masks: Tensor, features: Tensor) -> Surroundings:
+        """Return what is where before a step.
 
-        `before` and `after` are the hand's states [N,state].
+        `masks` [N,3,H,W] and `features` are those of the scenes, see `Material`.
         """
+        with exact(motion.centres):
+            owned = find_owners(motion.centres, motion.turns, objects, features.shape[-1], motion.moves)
+            seen = sample(masks, owned.sources)
+            mask = seen[:, :1] * belonging(seen[:, 1:], owned.own[:, :2])
+            maps = torch.cat([mask, owned.own[:, 2:] * mask / MOVE, features], 1)
+            return Surroundings(maps, (owned.owners * mask).flatten(0, 1)[:, None])
+
+    def move_hand(
+        self, motion: Motion, around: Surroundings, hand: Hand, actions: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the hand's state after `actions` [N,A], and how far it was kept from where they lead.
+
+        In training the hand's error changes neither the arm's points nor what is seen of the scene.
+        """
+        before = motion.hand
+        maps = around.maps
         with exact(before):
-            points = torch.stack([hand.project(state)[:, :TOUCHING] for state in (before, after)], 1)
-            window = self._windows(motion, layers, objects, points)
-        x = window.flatten(0, 1)
-        for conv in self.window:
-            x = activate(conv(x))
-        x = activate(self.join(x.flatten(1))).float().unflatten(0, motion.hidden.shape[:2])
+            after = hand.next(before, actions)
+            points = _touching(hand, before, after)
+            if self.training:
+                maps = maps.detach()
+                points = points.detach()
+            window = _surrounded(maps, points[:, 1].mean(1, keepdim=True), points)
+        met = self.contact(window)[:, 0]
+        slip, gate = (
+            self.slip(torch.cat([met, before, after, motion.slips], -1))
+            .float()
+            .split([self.positions, 1], -1)
+        )
+        slips = SLIP * torch.tanh(slip) * torch.sigmoid(gate + CLOSED)
+        return torch.cat([after[:, : self.positions] + slips, after[:, self.positions :]], 1), slips
+
+    def see(self, motion: Motion, around: Surroundings, hand: Hand, after: Tensor) -> Tensor:
+        """Return what is known of each object [N,K,D] before a step, in which the hand gets to `after`."""
+        before = motion.hand
+        with exact(before):
+            points = _touching(hand, before, after)
+            places = _places(motion.centres)
+            itself = sample(around.each, places.flatten(0, 1), "zeros").unflatten(0, places.shape[:2])
+            window = torch.cat([itself, _surrounded(around.maps, motion.centres, points)], 2)
+        x = self.window(window)
         count = x.shape[1]
         offsets = (points[:, None] - motion.centres[:, :, None, None]).flatten(2) / 16
         shift = (points[:, 1] - points[:, 0]).mean(1) / 4
@@ -174,28 +232,6 @@ class ObjectMotion(nn.Module):
         turn = (motion.turns - torch.eye(2, device=x.device)).flatten(2)
         place = (motion.centres - (SIDE - 1) / 2) / (SIDE / 2)
         return torch.cat([x, offsets, common, motion.moves / MOVE, turn, place], -1)
-
-    def _windows(self, motion: Motion, layers: Layers, objects: Objects, points: Tensor) -> Tensor:
-        """Return the surroundings of each object [N,K,C,WINDOW,WINDOW].
-
-        They are: the object itself, all objects, their last moves, the scene's features, and where each cell
-        is beside the `points` [N,2,TOUCHING,2] of the arm before and after the step.
-        """
-        cells = layers.features.shape[-1]
-        owned = find_owners(motion.centres, motion.turns, objects, cells, motion.moves)
-        outline = torch.sigmoid(layers.outline)
-        seen = sample(torch.cat([outline, layers.pointed], 1), owned.sources)
-        mask = seen[:, :1] * belonging(seen[:, 1:], owned.own[:, :2])
-        maps = torch.cat([mask, owned.own[:, 2:] * mask / MOVE, layers.features], 1)
-        axis = (torch.arange(WINDOW, device=mask.device) - (WINDOW - 1) / 2) * STEP
-        places = motion.centres[..., None, None] + square(axis)  # [N,K,2,w,w]
-        batch, count = places.shape[:2]
-        around = sample_windows(maps, places)
-        itself = sample((owned.owners * mask).flatten(0, 1)[:, None], places.flatten(0, 1), "zeros")
-        offsets = places[:, :, None, None] - points[:, None, ..., None, None]  # [N,K,2,P,2,w,w]
-        near = torch.exp(-(offsets**2).sum(4) / 18).flatten(2, 3)
-        offsets = torch.tanh(offsets / 3).flatten(2, 4)
-        return torch.cat([itself.unflatten(0, (batch, count)), around, offsets, near], 2)
 
     def prior_of(self, seen: Tensor, motion: Motion) -> Gaussian:
         """Return the prior of the latents [N,K,z_dim] of a step."""
@@ -208,11 +244,22 @@ class ObjectMotion(nn.Module):
             looked = sample_windows(look, motion.centres[..., None, None] + square(axis)).flatten(2)
         return _gaussian(self.posterior(torch.cat([seen, motion.hidden, looked], -1)))
 
-    def step(self, motion: Motion, seen: Tensor, z: Tensor, present: Tensor, push: Tensor) -> Motion:
-        """Return the motion after a step with latents `z` [N,K,z_dim].
+    def step(
+        self,
+        motion: Motion,
+        seen: Tensor,
+        z: Tensor,
+        present: Tensor,
+        hand: Hand,
+        after: Tensor,
+        slips: Tensor,
+    ) -> Motion:
+        """Return the motion after a step with latents `z` [N,K,z_dim], in which the hand gets to `after`.
 
-        `push` [N,2] is how far the hand moves in the picture: what it pushes goes along, more or less.
+        It was kept by `slips` from where its action leads. What it pushes goes along with it, more or less.
         """
+        with exact(after):
+            push = hand.moves(torch.stack([motion.hand, after], 1))[:, 0]
         x = activate(self.embed(torch.cat([seen, z], -1)))
         gates = self.gates(torch.cat([x, motion.hidden.to(x)], -1)).float()
         hidden, cell = lstm_cell(gates.flatten(0, 1), motion.cell.flatten(0, 1))
@@ -223,7 +270,51 @@ class ObjectMotion(nn.Module):
         moves = gate * (MOVE * torch.tanh(move) + ALONG * torch.tanh(along) * push[:, None])
         with exact(moves):
             turns = motion.turns + (TURN * gate * torch.tanh(turn)).unflatten(-1, (2, 2)) @ motion.turns
-        return Motion(motion.centres + moves, turns, moves, hidden, cell)
+        return Motion(after, slips, motion.centres + moves, turns, moves, hidden, cell)
+
+
+class _Window(nn.Module):
+    """Convolutions over windows [N,K,C,WINDOW,WINDOW] to features [N,K,outputs], float32."""
+
+    def __init__(self, inputs: int, channels: int, outputs: int):
+        super().__init__()
+        self.convs = nn.ModuleList(
+            [
+                leaky_conv(inputs, channels),
+                nn.Conv2d(channels, channels, 4, 2, 1),
+                nn.Conv2d(channels, channels, 3, 2, 1),
+            ]
+        )
+        self.join = leaky_linear(9 * channels, outputs)
+
+    def forward(self, window: Tensor) -> Tensor:
+        x = window.flatten(0, 1)
+        for conv in self.convs:
+            x = activate(conv(x))
+        return activate(self.join(x.flatten(1))).float().unflatten(0, window.shape[:2])
+
+
+def _touching(hand: Hand, before: Tensor, after: Tensor) -> Tensor:
+    """Return the points of the arm [N,2,TOUCHING,2] that may touch objects, in two states of the hand."""
+    return torch.stack([hand.project(state)[:, :TOUCHING] for state in (before, after)], 1)
+
+
+def _places(centres: Tensor) -> Tensor:
+    """Return the cells [N,K,2,WINDOW,WINDOW] of the windows about `centres` [N,K,2]."""
+    axis = (torch.arange(WINDOW, device=centres.device) - (WINDOW - 1) / 2) * STEP
+    return centres[..., None, None] + square(axis)
+
+
+def _surrounded(maps: Tensor, centres: Tensor, points: Tensor) -> Tensor:
+    """Return windows about `centres` [N,K,2] of `maps`, and where their cells are beside points of the arm.
+
+    `points` [N,2,TOUCHING,2] are those before and after the step.
+    """
+    places = _places(centres)
+    offsets = places[:, :, None, None] - points[:, None, ..., None, None]  # [N,K,2,P,2,w,w]
+    near = torch.exp(-(offsets**2).sum(4) / 18).flatten(2, 3)
+    offsets = torch.tanh(offsets / 3).flatten(2, 4)
+    return torch.cat([sample_windows(maps, places), offsets, near], 2)
 
 
 def _latent_head(inputs: int, z_dim: int) -> nn.Sequential:

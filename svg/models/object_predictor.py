@@ -20,12 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ModelConfig
-from .compositor import ARM, Compositor, Picture
+from .compositor import Compositor, Material, Picture
 from .hand import Hand
-from .object_motion import Motion, ObjectMotion
+from .object_motion import Motion, ObjectMotion, Surroundings
 from .predictor import Predictor, Rollout, as_images
 from .recurrent import Gaussian
 from .scene import Layers, Objects, SceneEncoder, exact, find_objects, repeated
+from .sprites import PARTS
 
 PRIOR_SHARE = 0.5
 """Share of the training clips whose latents are the prior's means, with which most predictions are made."""
@@ -35,23 +36,21 @@ PRIOR_SHARE = 0.5
 class Observation:
     """The state after some frames: B scenes, and what moves in N futures of them, those of one together."""
 
-    layers: Layers
+    material: Material
     objects: Objects
     motion: Motion
-    hand: Tensor  # [N,state]
 
 
 @dataclass(frozen=True)
 class Path:
-    """Where the hand, states [N,F,state], and objects go in F steps of N futures, each with its `scene`."""
+    """Where hand and objects go in F steps of N futures, each with its `scene`."""
 
     scene: Observation
-    states: Tensor
     motions: list[Motion]
 
     @property
     def centres(self) -> Tensor:
-        """Places of the objects in the picture [N,F,K,2], in units of `hand.SIDE`, to the right and down."""
+        """Places of the objects in the picture [N,F,K,2], in units of `grid.SIDE`, to the right and down."""
         return torch.stack([motion.centres for motion in self.motions], 1)
 
 
@@ -65,7 +64,10 @@ class Tracks:
     first           [B,K,2]: their centres there
     centres         [B,T-n_past,K,2] in the frames from `n_past` on
     turns           [B,T-n_past,K,2,2]
+    positions       [B,T-n_past,P] of the hand in these frames as predicted, in standard deviations
+    recorded        [B,T-n_past,P]: what was recorded of them
     arm             [B,n,1,H,W]: what shows the arm in the frames that were drawn
+    shadow          [B,n,1,H,W]: where its shadow is
     points          [B,T,POINTS,2] of the arm in all frames, by the recorded positions of the hand
     """
 
@@ -75,7 +77,10 @@ class Tracks:
     first: Tensor
     centres: Tensor
     turns: Tensor
+    positions: Tensor
+    recorded: Tensor
     arm: Tensor
+    shadow: Tensor
     points: Tensor
 
 
@@ -91,10 +96,11 @@ class ObjectPredictor(Predictor):
     ):
         super().__init__(config)
         self.keep_statistics(condition_mean, condition_std)
-        self.hand = Hand(config.action_dim, config.condition_dim - config.action_dim)
+        positions = config.condition_dim - config.action_dim
+        self.hand = Hand(config.action_dim, positions, config.channels, config.image_width)
         sizes = config.image_width, config.g_dim
         self.encoder = SceneEncoder(config.channels, *sizes, config.norm, self.hand.size)
-        self.motion = ObjectMotion(config.channels, config.rnn_size, config.z_dim, self.hand.size)
+        self.motion = ObjectMotion(config.channels, config.rnn_size, config.z_dim, self.hand.size, positions)
         self.decoder = Compositor(config.channels, config.g_dim, config.norm, self.hand.size)
 
     @property
@@ -120,46 +126,53 @@ class ObjectPredictor(Predictor):
     ) -> Rollout:
         """Predict clips as `Predictor.forward` says; all frames after the first `n_past` are free-running.
 
-        With `noise`, which training gives, the latents of about half of the clips are the prior's means.
-        Observed frames before the last one come back as they are.
+        Observed frames before the last one come back as they are. With `noise`, which training gives, the arm
+        is drawn where the hand was recorded, and the latents of about half of the clips are the prior's
+        means; in the other half the hand's motion is teacher-forced.
         """
         frames = as_images(frames)
         steps = frames.shape[1] - 1
-        start, centre_logits = self._observe(frames[:, :n_past], conditions)
+        start, layers, centre_logits = self._observe(frames[:, :n_past], conditions)
         all_actions, positions = self._standardised(conditions)
-        actions = all_actions[:, n_past - 1 : steps]
-        states = self._hand_after(start.hand, actions)
         with exact(frames):
-            points = self.hand.project(self.hand.observed(all_actions, positions[:, : steps + 1]))
+            recorded = self.hand.observed(all_actions, positions[:, : steps + 1])
+            points = self.hand.project(recorded)
         looks = self.motion.look(frames[:, n_past - 1 :])
         by_prior = None
         if noise is not None:
             by_prior = torch.special.ndtr(noise[:, :1, :1, :1].flatten(1)) < PRIOR_SHARE
             noise = noise[:, n_past - 1 :]
-        motions, posterior, prior = self._infer(start, states, looks, noise, by_prior)
+        actions = all_actions[:, n_past - 1 : steps]
+        motions, reached, posterior, prior = self._infer(
+            start, actions, recorded[:, n_past:], looks, noise, by_prior
+        )
         centres = torch.stack([motion.centres for motion in motions], 1)
         turns = torch.stack([motion.turns for motion in motions], 1)
+        hands = torch.stack([motion.hand for motion in motions], 1)
         # the last observed frame is drawn, too: with n_past 1 it is not asked for
-        states = torch.cat([start.hand[:, None], states], 1)
+        states = hands if noise is None else recorded[:, n_past - 1 :]
         first = max(n_past - 2, 0)
         if drawn is None:
             drawn = torch.arange(first, steps, device=frames.device).expand(len(frames), -1)
         index = drawn - (n_past - 2)
         rows = torch.arange(len(frames), device=frames.device)[:, None]
         picture = self._draw(start, centres[rows, index], turns[rows, index], states[rows, index])
-        parts = (picture.frames, picture.carried, picture.arm)
-        images, carried, arm = (part.unflatten(0, drawn.shape) for part in parts)
+        parts = (picture.frames, picture.carried, picture.arm, picture.shadow)
+        images, carried, arm, shadow = (part.unflatten(0, drawn.shape) for part in parts)
         if drawn.shape[1] == steps - first:
             given = frames[:, 1 : first + 1]
             images, carried = (torch.cat([given, part], 1) for part in (images, carried))
         tracks = Tracks(
-            start.layers,
+            layers,
             centre_logits,
             start.objects.present,
             start.objects.centres,
             centres[:, 1:],
             turns[:, 1:],
+            reached,
+            positions[:, n_past : steps + 1],
             arm,
+            shadow,
             points,
         )
         posterior, prior = (_padded(part, n_past - 1) for part in (posterior, prior))
@@ -168,31 +181,43 @@ class ObjectPredictor(Predictor):
     def _infer(
         self,
         start: Observation,
-        states: Tensor,
+        actions: Tensor,
+        recorded: Tensor,
         looks: Tensor,
         noise: Tensor | None,
         by_prior: Tensor | None,
-    ) -> tuple[list[Motion], Gaussian, Gaussian]:
-        """Return the motion at the start and after each step, with posteriors and priors [B,F,K,z_dim]."""
+    ) -> tuple[list[Motion], Tensor, Gaussian, Gaussian]:
+        """Return the motion at the start and after each step, with posteriors and priors [B,F,K,z_dim].
+
+        Before those are the positions of the hand [B,F,P], each as the one before leads to it. Where not all
+        is `by_prior`, the next one starts from the `recorded` state [B,F,state]. Errors of the objects do not
+        change them.
+        """
         motion = start.motion
         present = start.objects.present[..., None]
         motions = [motion]
+        reached = []
         posteriors = []
         priors = []
-        before = start.hand
-        for step, after in enumerate(states.unbind(1)):
-            seen = self.motion.see(motion, start.layers, start.objects, self.hand, before, after)
+        for step, action in enumerate(actions.unbind(1)):
+            around = self._around(start, motion)
+            after, slips = self.motion.move_hand(motion, around, self.hand, action)
+            positions = after[:, : self.hand.positions]
+            reached.append(positions)
+            if by_prior is not None:
+                after = torch.where(by_prior, after.detach(), recorded[:, step])
+                slips = slips + after[:, : self.hand.positions] - positions
+            seen = self.motion.see(motion, around, self.hand, after)
             prior = self.motion.prior_of(seen, motion)
             posterior = self.motion.posterior_of(seen, motion, looks[:, step])
             z = posterior.mu if noise is None else posterior.sample(noise[:, step])
             if by_prior is not None:
                 z = torch.where(by_prior[..., None], prior.mu, z)
-            motion = self._step(start, motion, seen, z, before, after)
+            motion = self.motion.step(motion, seen, z, start.objects.present, self.hand, after, slips)
             motions.append(motion)
             posteriors.append(Gaussian(posterior.mu * present, posterior.logvar * present))
             priors.append(Gaussian(prior.mu * present, prior.logvar * present))
-            before = after
-        return motions, _stacked(posteriors), _stacked(priors)
+        return motions, torch.stack(reached, 1), _stacked(posteriors), _stacked(priors)
 
     # --------------------------------------------------------------------------------------------- prediction
 
@@ -204,7 +229,8 @@ class ObjectPredictor(Predictor):
         """
         config = self.config
         pixels = config.image_width**2
-        layers = 4 * config.channels + 8 + 2 * config.slots + (3 * ARM + 4 * config.g_dim) // 4
+        sprites = PARTS * (config.channels + 6)
+        layers = 8 * config.channels + 8 + 2 * config.slots + sprites + config.g_dim
         images = 3 * n_future * config.channels
         windows = config.slots * (64 * 144 + 12 * config.rnn_size)
         return 4 * ((layers + images) * pixels + windows)
@@ -217,7 +243,7 @@ class ObjectPredictor(Predictor):
         """
         return self._observe(as_images(past), conditions)[0]
 
-    def _observe(self, past: Tensor, conditions: Tensor | None) -> tuple[Observation, Tensor]:
+    def _observe(self, past: Tensor, conditions: Tensor | None) -> tuple[Observation, Layers, Tensor]:
         count = past.shape[1]
         width = self.config.condition_dim
         least = max(1, count - 1)
@@ -226,21 +252,26 @@ class ObjectPredictor(Predictor):
             raise ValueError(f"conditions: found {found}, expected at least {least} of width {width}")
         actions, positions = self._standardised(conditions)
         with exact(past):
-            hand = self.hand.observed(actions, positions[:, :count])[:, -1]
+            hands = self.hand.observed(actions, positions[:, :count])
+            hand = hands[:, -1]
+            slips = torch.zeros_like(positions[:, 0])
             if conditions.shape[1] < count:
-                hand = self.hand.after(hand, actions[:, -1:])[:, -1]
+                hand = self.hand.next(hand, actions[:, -1])
+            elif count > 1:
+                slips = (hand - self.hand.next(hands[:, -2], actions[:, count - 2]))[:, : self.hand.positions]
         layers, centre_logits = self.encoder(past[:, -1], past[:, max(count - 2, 0)], self.hand, hand)
         with exact(past):
             objects = find_objects(layers, centre_logits, self.config.slots)
-        return Observation(layers, objects, self.motion.begin(objects), hand), centre_logits
+        material = self.decoder.prepare(layers, objects, self.hand)
+        return Observation(material, objects, self.motion.begin(objects, hand, slips)), layers, centre_logits
 
     def advance(
         self, start: Observation, conditions: Tensor | None, noise: Tensor
     ) -> tuple[Tensor, Observation]:
         """Continue from `start` as `Predictor.advance` says. Of `conditions` the actions are read."""
         path = self.track(start, conditions, noise)
-        last = Observation(start.layers, start.objects, path.motions[-1], path.states[:, -1])
-        return self._pictures(path, range(noise.shape[2]), len(start.hand)), last
+        pictures = self._pictures(path, range(noise.shape[2]), len(start.motion.hand))
+        return pictures, replace(start, motion=path.motions[-1])
 
     def imagine(
         self,
@@ -254,7 +285,7 @@ class ObjectPredictor(Predictor):
             return super().imagine(start, conditions, noise)
         assert conditions is not None
         path = self.track(start, conditions, self.zero_noise(conditions) if noise is None else noise)
-        return self._pictures(path, times, len(start.hand))
+        return self._pictures(path, times, len(start.motion.hand))
 
     def track(self, start: Observation, conditions: Tensor | None, noise: Tensor) -> Path:
         """Return where hand and objects go in S futures of each clip; nothing is drawn.
@@ -270,26 +301,23 @@ class ObjectPredictor(Predictor):
         noise = noise.flatten(0, 1)
         scene = _scene_of_each(start, len(noise))
         motion = repeated(start.motion, samples)
-        before = start.hand.repeat_interleave(samples, 0)
-        states = self._hand_after(before, actions)
         motions = []
-        for step, after in enumerate(states.unbind(1)):
-            seen = self.motion.see(motion, scene.layers, scene.objects, self.hand, before, after)
+        for step, action in enumerate(actions.unbind(1)):
+            around = self._around(scene, motion)
+            after, slips = self.motion.move_hand(motion, around, self.hand, action)
+            seen = self.motion.see(motion, around, self.hand, after)
             z = self.motion.prior_of(seen, motion).sample(noise[:, step])
-            motion = self._step(scene, motion, seen, z, before, after)
+            motion = self.motion.step(motion, seen, z, scene.objects.present, self.hand, after, slips)
             motions.append(motion)
-            before = after
-        return Path(scene, states, motions)
+        return Path(scene, motions)
 
     def _pictures(self, path: Path, times: Iterable[int], clips: int) -> Tensor:
         """Return the frames `times` of a path of the futures of so many clips, [S,B,len(times),C,H,W]."""
         images = []
         for time in times:
             motion = path.motions[time]
-            state = path.states[:, time, None]
-            images.append(
-                self._draw(path.scene, motion.centres[:, None], motion.turns[:, None], state).frames
-            )
+            places = motion.centres[:, None], motion.turns[:, None], motion.hand[:, None]
+            images.append(self._draw(path.scene, *places).frames)
         return torch.stack(images, 1).unflatten(0, (clips, -1)).transpose(0, 1)
 
     def parts(self) -> Iterable[nn.Module]:
@@ -304,22 +332,15 @@ class ObjectPredictor(Predictor):
         values = (conditions - self.condition_mean) / self.condition_std
         return values[..., : self.config.action_dim], values[..., self.config.action_dim :]
 
-    def _hand_after(self, state: Tensor, actions: Tensor) -> Tensor:
-        with exact(state):
-            return self.hand.after(state, actions)
-
-    def _step(
-        self, scene: Observation, motion: Motion, seen: Tensor, z: Tensor, before: Tensor, after: Tensor
-    ) -> Motion:
-        with exact(before):
-            push = self.hand.moves(torch.stack([before, after], 1))[:, 0]
-        return self.motion.step(motion, seen, z, scene.objects.present, push)
+    def _around(self, scene: Observation, motion: Motion) -> Surroundings:
+        material = scene.material
+        return self.motion.around(motion, scene.objects, material.object_masks, material.features)
 
     def _draw(self, scene: Observation, centres: Tensor, turns: Tensor, states: Tensor) -> Picture:
         """Draw N * F pictures of N scenes from `centres` [N,F,K,2], `turns` and the hand's `states`."""
         count = centres.shape[1]
         return self.decoder(
-            repeated(scene.layers, count),
+            repeated(scene.material, count),
             repeated(scene.objects, count),
             centres.flatten(0, 1),
             turns.flatten(0, 1),
@@ -331,7 +352,7 @@ class ObjectPredictor(Predictor):
 def _scene_of_each(start: Observation, futures: int) -> Observation:
     """Return `start` with the scene of each of so many futures, those of one together."""
     times = futures // len(start.objects.present)
-    return replace(start, layers=repeated(start.layers, times), objects=repeated(start.objects, times))
+    return Observation(repeated(start.material, times), repeated(start.objects, times), start.motion)
 
 
 def _stacked(steps: list[Gaussian]) -> Gaussian:

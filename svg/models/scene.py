@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .hand import LIGHT, MAPS, SIDE, UNIT, Hand, cell_centres, offset_maps
+from .grid import SIDE, cell_centres
+from .hand import LIGHT, MAPS, Hand, offset_maps
 from .layers import (
     activate,
     leaky_block,
@@ -23,6 +24,8 @@ FOUND = 0.15
 """Least height of a peak that counts as an object."""
 LEAST_AREA = 2.0
 """Least area of an object, in units of `SIDE`."""
+UNIT = 20.0
+"""Unit of the logits of the background: a step of the optimiser moves them by as much as they need."""
 SHAPE = 8
 """Numbers that describe an object beside its features."""
 FAR_OFF = 1e4
@@ -36,7 +39,7 @@ class Layers:
     """What the pictures of B scenes are put together from, at full resolution.
 
     table       [B,C,H,W]: the scene without arm and objects, and without their shadows
-    surface     [B,C,H,W]: colours of the objects, without the arm before them and its shadow
+    surface     [B,C,H,W]: colours of the objects where the arm hides them
     outline     [B,1,H,W]: logits of what shows an object
     votes       [B,2,H,W]: from each pixel of an object to its centre
     shade       [B,1,H,W]: factor for the table near an object, whose shadow moves with it
@@ -61,6 +64,11 @@ class Layers:
     light: Tensor
 
     @property
+    def hidden_by_arm(self) -> Tensor:
+        """Mask of the arm with its edges, [B,1,H,W]."""
+        return _with_edges(self.arm)
+
+    @property
     def pointed(self) -> Tensor:
         """Where the centre of the object at each pixel is, [B,2,H,W]."""
         return cell_centres(self.votes.shape[-1], self.votes.device) + self.votes
@@ -70,7 +78,7 @@ class Layers:
 class Objects:
     """The K objects of B scenes in the last observed frame; fewer are there, as `present` says.
 
-    centres     [B,K,2], see `hand.SIDE`
+    centres     [B,K,2], see `grid.SIDE`
     present     [B,K], 0 or 1
     spread      [B,K]: mean squared distance of an object's pixels from its centre
     features    [B,K,FEATURES+SHAPE]
@@ -83,11 +91,20 @@ class Objects:
 
 
 def repeated(values, times: int):
-    """Return `Layers`, `Objects` or another dataclass of tensors with each entry `times` times in a row."""
+    """Return `Objects` or another dataclass of tensors with each entry `times` times in a row.
+
+    A single entry takes no more memory than before.
+    """
     if times == 1:
         return values
     parts = {item.name: getattr(values, item.name) for item in fields(values)}
-    return type(values)(**{name: part.repeat_interleave(times, 0) for name, part in parts.items()})
+    return type(values)(**{name: _repeated(part, times) for name, part in parts.items()})
+
+
+def _repeated(part: Tensor, times: int) -> Tensor:
+    if len(part) == 1:
+        return part.expand(times, *part.shape[1:])
+    return part.repeat_interleave(times, 0)
 
 
 class SceneEncoder(nn.Module):
@@ -112,7 +129,7 @@ class SceneEncoder(nn.Module):
         self.up = nn.ModuleList([leaky_conv(2 * width, 2 * width, 1), leaky_conv(2 * width, width, 1)])
         self.middle_up = leaky_block(2 * width, 2 * width, norm)
         self.fine_up = nn.ModuleList([leaky_block(width, width, norm) for _ in range(2)])
-        self.parts = (channels, 1, 1, channels, 1, 1, 2, 1, 1, 1)
+        self.parts = (channels, 1, 1, channels, 1, 2, 1, 1, 1)
         self.full_head = output_layer(leaky_conv(width, 4 * sum(self.parts), 3, 0.1))
         tile_subpixels(self.full_head)
         self.background = nn.Parameter(torch.zeros(channels, size, size))
@@ -153,17 +170,17 @@ class SceneEncoder(nn.Module):
     ) -> Layers:
         parts = full.split(self.parts, 1)
         usual = UNIT * self.background + self.tint(light).float()[..., None, None]
-        table, table_mask, earlier, surface, surface_mask, outline, votes, shade, arm, arm_shade = parts
+        table, table_mask, earlier, surface, outline, votes, shade, arm, arm_shade = parts
         shade = _shade(shade)
         arm_shade = _shade(arm_shade)
         # divided by the shades, which the decoder multiplies by: what stays is the picture to the last digit
         unlit = last / arm_shade
         seen = torch.lerp(unlit / shade, before, torch.sigmoid(earlier + 2 * LOW_MASK))
-        hidden = torch.sigmoid(torch.maximum(arm, outline) + LOW_MASK)
-        hidden = F.max_pool2d(hidden, 3, 1, 1)  # pixels at an edge show a little of what hides the table
+        hidden = _with_edges(torch.maximum(arm, outline) + LOW_MASK)
+        mask = torch.maximum(torch.sigmoid(table_mask + LOW_MASK), hidden)
         return Layers(
-            table=_drawn_over(seen, usual + table, table_mask, hidden),
-            surface=_drawn_over(unlit, surface, surface_mask),
+            table=torch.lerp(seen, torch.sigmoid(usual + table), mask),
+            surface=torch.sigmoid(surface),
             outline=outline + LOW_MASK,
             votes=8 * votes,
             shade=shade,
@@ -176,12 +193,9 @@ class SceneEncoder(nn.Module):
         )
 
 
-def _drawn_over(seen: Tensor, drawn: Tensor, mask: Tensor, hidden: Tensor | None = None) -> Tensor:
-    """Return what was seen; where the mask says so, and where that was `hidden`, what is drawn."""
-    mask = torch.sigmoid(mask + LOW_MASK)
-    if hidden is not None:
-        mask = torch.maximum(mask, hidden)
-    return torch.lerp(seen, torch.sigmoid(drawn), mask)
+def _with_edges(logits: Tensor) -> Tensor:
+    """Return the mask of something with the pixels at its edges, which show a little of it."""
+    return F.max_pool2d(torch.sigmoid(logits), 3, 1, 1)
 
 
 def _shade(logits: Tensor) -> Tensor:

@@ -25,12 +25,14 @@ from ..sequences import Batch, SequenceDataset
 from . import distributed, truth
 from .augmentation import shift_and_scale
 from .losses import kl_divergence, mean_squared_error, places_error
-from .object_losses import arm_error, points_error, tracks_errors
+from .object_losses import arm_error, hand_error, points_error, tracks_errors
 from .optimizers import load_state, make_optimizer, state_tensors, step_unless
 
 CARRIED = 0.5
 """Weight of the squared error of frames before anything is drawn over them: drawing must not hide that things
 are carried to where they are not."""
+HAND = 0.5
+"""Weight of the squared error of the hand's places, in standard deviations, beside that of all pixels."""
 FITTED = 4096
 """Most sequences whose conditions are read before the first step."""
 
@@ -198,6 +200,8 @@ class Learner:
         loss = mse + beta * kl
         if rollout.carried is not None:
             loss = loss + CARRIED * mean_squared_error(rollout.carried, target)
+        if rollout.tracks is not None:
+            loss = loss + HAND * hand_error(rollout.tracks)
         if "labels" in batch:
             loss = loss + self._loss_by_truth(rollout, frames, conditions, target, batch, drawn)
         loss = loss / count
@@ -207,7 +211,7 @@ class Learner:
     def _drawn_frames(self, frames: Tensor, random: torch.Generator) -> Tensor | None:
         """Return which of the frames after the first are drawn [B,n]; None for all of them."""
         count = self.config.model.drawn_frames
-        first = max(self.config.data.n_past - 2, 0)
+        first = self.config.data.n_past - 1
         choices = frames.shape[1] - 1 - first
         if not count or count >= choices:
             return None

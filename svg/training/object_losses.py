@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data_tools.truth import ARM, FIRST_OBJECT, STILL
+from data_tools.truth import ARM, FIRST_OBJECT, SHADOW, STILL
 
-from ..models.hand import SIDE, cell_centres
+from ..models.grid import SIDE, cell_centres
 from ..models.object_predictor import Tracks
 from .truth import has_moved, project, turns_since
 
@@ -50,14 +50,27 @@ def tracks_errors(
 
 
 def arm_error(tracks: Tracks, labels: Tensor) -> Tensor:
-    """Return the squared error of what shows the arm in the frames that were drawn, `labels` [B,n,H,W]."""
-    return ARM_WEIGHT * ((tracks.arm[:, :, 0] - (labels == ARM).float()) ** 2).mean()
+    """Return the squared error of what shows the arm and its shadow in drawn frames, `labels` [B,n,H,W].
+
+    A shadow near an object may be the object's, and what hides the table hides the shadow on it: there the
+    shadow may be as it likes.
+    """
+    arm = (tracks.arm[:, :, 0] - (labels == ARM).float()) ** 2
+    objects = F.max_pool2d((labels >= FIRST_OBJECT).float(), NEAR_OBJECT, 1, NEAR_OBJECT // 2)
+    is_known = (labels != ARM) * (1 - objects)
+    shadow = is_known * (tracks.shadow[:, :, 0] - (labels == SHADOW).float()) ** 2
+    return ARM_WEIGHT * (arm + shadow).mean()
 
 
 def points_error(tracks: Tracks, conditions: Tensor) -> Tensor:
     """Return the error of the arm's points, in units of `SIDE`; `conditions` [B,T,D] end with x, y, z."""
     target = project(arm_points(conditions[..., -3:]), SIDE, SIDE)
     return F.smooth_l1_loss(tracks.points, target, beta=2.0)
+
+
+def hand_error(tracks: Tracks) -> Tensor:
+    """Return the error of the hand's places, in standard deviations."""
+    return F.smooth_l1_loss(tracks.positions, tracks.recorded, beta=0.5)
 
 
 def arm_points(positions: Tensor) -> Tensor:

@@ -118,6 +118,9 @@ def test_model_and_published(tmp_path):
         "--recurrence spatial --model dcgan --width 0.1 --norm group --g_dim 16 --z_dim 3 --rnn_size 16 "
         "--precision float32"
     )
+    (tmp_path / "objects.args").write_text(
+        "--model objects --g_dim 8 --z_dim 2 --rnn_size 8 --slots 3 --objects_weight 1 --places_weight 1"
+    )
     (tmp_path / "dance.args").write_text(
         "--model pose_cvae --levels 3 --g_dim 16 --pose_dim 8 --z_dim 3 --fusion_dim 16 --n_past 1 "
         "--n_future 3 --precision float32"
@@ -130,13 +133,15 @@ small = Path({str(tmp_path / "small.args")!r})
 model.SIZES, model.SEQUENCES = {{"published": small, "quickstart": small}}, 4
 model.MATRIX_SIZES = (64,)
 model.POSE_SIZES = {{"dance": (Path({str(tmp_path / "dance.args")!r}), 4)}}
+model.PLAN_SIZES = {{"small": small, "objects": Path({str(tmp_path / "objects.args")!r})}}
+model.PLANS = 3
 model.VIDEO, model.LONG_VIDEO = 40, 70
 futures, batches = {{"published": (1, 2), "quickstart": (1,)}}, {{"published": (1,), "quickstart": (2,)}}
 model.SWEEPS = {{"sampled futures": futures, "batch size": batches}}
 flags = ["--repeats", "1", "--n_sample", "2", "--batch_size", "2", "--device", "cpu"]
 flags += ["--folder", {str(tmp_path)!r}]
 figures = {str(tmp_path / "figures.json")!r}
-parts = ["training", "sampling", "scoring", "poses"]
+parts = ["training", "sampling", "scoring", "imagination", "poses"]
 done = benchmark.main([*parts, *flags, "--json", figures, "--published", {str(tmp_path / "clone")!r}])
 flags += ["--compare", figures, "--plot", {str(tmp_path / "cost.png")!r}]
 raise SystemExit(done or benchmark.main(["cost", "scoring", *flags]))
@@ -151,6 +156,9 @@ raise SystemExit(done or benchmark.main(["cost", "scoring", *flags]))
     )  # in the processor's precision
     assert training.peak_share == pytest.approx(training.tflops / peak)
     assert rows["training, batch 2, quickstart size, frames/s"].reference is None
+    for size in ("small", "objects"):
+        for drawn in ("all frames", "the last frame alone"):
+            assert rows[f"imagining 3 plans, {drawn}, {size}, frames/s"].memory_mb > 100
     assert rows["training from poses, batch 2, dance size, frames/s"].ours > 0
     assert rows["rolling out 40 frames from poses, dance size, frames/s"].memory_mb > 100
     assert rows["rolling out 70 frames from poses, dance size, frames/s"].ours > 0

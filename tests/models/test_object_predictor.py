@@ -11,10 +11,12 @@ from svg.config import ModelConfig
 from svg.models.build import make_model
 from svg.models.compositor import Compositor
 from svg.models.freezing import freeze
-from svg.models.hand import LIGHT, POINTS, UNIT, Hand, Integrator, carried_from, cell_centres, offset_maps
+from svg.models.grid import cell_centres
+from svg.models.hand import LIGHT, UNIT, Hand, Integrator, carried_from, offset_maps
 from svg.models.object_motion import _inverse, find_owners, sample
 from svg.models.recurrent import Gaussian
 from svg.models.scene import FEATURES, SHAPE, Layers, Objects, find_objects
+from svg.models.sprites import Sprites, put_together
 
 SIZES = {"g_dim": 16, "z_dim": 2, "rnn_size": 16, "slots": 3, "condition_dim": 7, "action_dim": 4}
 
@@ -25,7 +27,7 @@ def small(**changes):
     with torch.no_grad():
         # objects are found and move, whatever untrained weights see
         model.encoder.half_head.bias[0] = 6
-        outline = 2 * model.config.channels + 3
+        outline = 2 * model.config.channels + 2
         model.encoder.full_head.bias[4 * outline : 4 * outline + 4] = 6
         model.encoder.full_head.weight[4 * outline + 4 : 4 * outline + 12] = 0  # pixels vote for themselves
         model.motion.output.weight.mul_(10)
@@ -156,18 +158,20 @@ def square_scene(centres, half=3):
     outline = torch.full((1, 1, 64, 64), -20.0)
     votes = torch.zeros(1, 2, 64, 64)
     surface = torch.zeros(1, 3, 64, 64)
+    last = torch.full((1, 3, 64, 64), 0.5)
     cells = cell_centres(64)
     for number, centre in enumerate(centres):
         offsets = torch.tensor(centre)[:, None, None] - cells
         inside = (offsets.abs() <= half).all(0)
         outline[0, 0][inside] = 20
         votes[0][:, inside] = offsets[:, inside]
-        surface[0][:, inside] = 0.2 * (number + 1)
+        last[0][:, inside] = 0.2 * (number + 1)
     still = torch.full((1, 3, 64, 64), 0.5)
     shade = torch.ones(1, 1, 64, 64)
     features = torch.zeros(1, FEATURES, 32, 32)
     light, state = torch.zeros(1, LIGHT), torch.zeros(1, 7)
-    return Layers(still, surface, outline, votes, shade, outline - 40, shade, still, state, features, light)
+    arm = torch.full_like(outline, -20.0)
+    return Layers(still, surface, outline, votes, shade, arm, shade, last, state, features, light)
 
 
 def test_objects_are_found_where_pixels_point():
@@ -184,6 +188,26 @@ def test_objects_are_found_where_pixels_point():
     assert objects.spread[0, 1].item() == pytest.approx(8, rel=0.02)
 
 
+def bare_hand() -> Hand:
+    """A hand without an arm and a shadow in the picture, its points in the middle."""
+    torch.manual_seed(0)
+    hand = Hand(4, 3, 3, 64)
+    with torch.no_grad():
+        for part in hand.parameters():
+            part.zero_()
+        hand.places.bias.fill_(31.5 / UNIT)
+        hand.shadow_places.bias.fill_(31.5 / UNIT)
+        for sprites in (hand.arm, hand.shadow):
+            sprites.pictures[:, -1] = -1.0  # 40 logits
+            sprites.straight.bias.copy_(torch.tensor([1 / 3, 0, 0, 1 / 3, 1, 0, 0] * 4))
+    return hand
+
+
+def compositor() -> Compositor:
+    torch.manual_seed(0)
+    return Compositor(3, 8, "none", 7).eval()
+
+
 def test_a_moved_object_is_drawn_with_its_own_pixels():
     layers = square_scene([(12.0, 20.0), (40.0, 40.0)])
     logits = torch.full((1, 1, 32, 32), -9.0)
@@ -192,38 +216,114 @@ def test_a_moved_object_is_drawn_with_its_own_pixels():
     first = int((objects.centres[0, :, 0] < 20).nonzero())
     centres = objects.centres.clone()
     centres[0, first] += torch.tensor([5.0, 3.0])
-    scene, mask = Compositor._below(layers, objects, centres, upright(2))
+    hand = bare_hand()
+    with torch.no_grad():
+        material = compositor().prepare(layers, objects, hand)
+        scene, masks = compositor()._put_together(material, objects, centres, upright(2), hand, layers.state)
     assert scene[0, 0, 23, 17].item() == pytest.approx(0.2, abs=1e-3)
     assert scene[0, 0, 20, 12].item() == pytest.approx(0.5, abs=1e-3)  # the table where it was
     assert scene[0, 0, 40, 40].item() == pytest.approx(0.4, abs=1e-3)
-    assert mask.sum().item() == pytest.approx(2 * 49, rel=0.02)
+    assert masks[0, 0].sum().item() == pytest.approx(2 * 49, rel=0.02)
+    assert masks[0, 1:].max() < 1e-3
 
 
-def test_the_arm_and_its_shadow_are_carried_with_the_hand():
-    """All points are moved by (6, -4): arm and shadow of the observed frame follow."""
-    torch.manual_seed(0)
-    hand = Hand(4, 3)
+def squares(sprites, colour) -> None:
+    """The first part is a square of 10 units, the others are nothing."""
     with torch.no_grad():
-        for part in hand.parameters():
-            part.zero_()
-        for places in (hand.places, hand.shadow_places):
-            places.weight[0::2, 0] = 6 / UNIT
-            places.weight[1::2, 0] = -4 / UNIT
-            places.bias[:] = torch.linspace(10, 50, 2 * POINTS) / UNIT
-    layers = square_scene([])
-    arm = torch.full((1, 1, 64, 64), -20.0)
-    arm[..., 20:30, 20:30] = 20
-    shadow = torch.ones(1, 1, 64, 64)
-    shadow[..., 40:50, 20:30] = 0.5
-    layers = replace(layers, arm=arm, arm_shade=shadow, last=torch.full((1, 3, 64, 64), 0.1))
+        sprites.pictures[:, -1] = -1.0
+        sprites.pictures[0, -1, 23:33, 23:33] = 1.0
+        sprites.pictures[0, :-1] = math.log(colour / (1 - colour)) / 40
+
+
+def test_the_arm_and_its_shadow_follow_the_hand_and_an_object_may_be_before_them():
+    """The hand moves by one standard deviation: the arm by (6, -4), its shadow by (-6, 4)."""
+    hand = bare_hand()
+    squares(hand.arm, 0.1)
+    squares(hand.shadow, 0.5)
+    with torch.no_grad():
+        for places, sign, place in ((hand.places, 1, (25.5, 25.5)), (hand.shadow_places, -1, (25.5, 45.5))):
+            places.weight[0::2, 0] = sign * 6 / UNIT
+            places.weight[1::2, 0] = sign * -4 / UNIT
+            places.bias.copy_(torch.tensor(place).repeat(len(places.bias) // 2) / UNIT)
+        hand.darkness.bias.fill_(0)  # half
+    layers = square_scene([(31.0, 16.0)])
+    layers = replace(layers, table=torch.full((1, 3, 64, 64), 0.8), last=layers.last + 0.3)
+    objects = objects_at((31.0, 16.0))
     state = torch.zeros(1, 7)
     state[0, 0] = 1
+    decoder = compositor()
     with torch.no_grad():
-        points = hand.project(state)
-        scene, mask = Compositor._with_arm(torch.full((1, 3, 64, 64), 0.8), layers, hand, state, points)
-    assert scene[0, 0, 21, 31].item() == pytest.approx(0.1, abs=1e-3) and mask[0, 0, 21, 31] > 0.99
-    assert scene[0, 0, 21, 22].item() == pytest.approx(0.8, abs=1e-3)  # where it was
-    assert scene[0, 0, 41, 31].item() == pytest.approx(0.4, abs=1e-3)
+        material = decoder.prepare(layers, objects, hand)
+        places = objects.centres, upright(1)
+        scene, masks = decoder._put_together(material, objects, *places, hand, state)
+        decoder.before.bias.fill_(20)
+        before, _ = decoder._put_together(material, objects, *places, hand, state)
+    arm, shadow = masks[0, 1] > 0.5, masks[0, 2] > 0.5
+    assert arm.sum() == shadow.sum() == 100
+    assert arm[17:27, 27:37].all() and shadow[45:55, 15:25].all()
+    assert scene[0, 0, 22, 31].item() == pytest.approx(0.1, abs=1e-3)
+    assert scene[0, 0, 50, 20].item() == pytest.approx(0.4, abs=1e-3)
+    assert scene[0, 0, 25, 22].item() == pytest.approx(0.8, abs=1e-3)  # where the arm was
+    # the object, at y = 13 to 19, is hidden by an arm before it and hides one behind it
+    assert scene[0, 0, 14, 31].item() == pytest.approx(0.5, abs=1e-3)
+    assert scene[0, 0, 18, 31].item() < 0.2
+    assert before[0, 0, 18, 31].item() == pytest.approx(0.5, abs=1e-3)
+    assert before[0, 0, 22, 31].item() == pytest.approx(0.1, abs=1e-3)
+
+
+def test_sprites_are_stretched_turned_and_blended():
+    sprites = Sprites(1, 1, 64)
+    with torch.no_grad():
+        for part in (*sprites.bend.parameters(), sprites.pictures):
+            part.zero_()
+        sprites.pictures[:, -1] = -1.0
+        sprites.pictures[0, -1, 26:30, 20:36] = 1.0  # 16 to the right, 4 down
+        sprites.pictures[0, 0] = 0.5 / 40
+        sprites.pictures[1, 0] = 1.0 / 40
+        sprites.pictures[1, -1] = 0.0
+        # what is at p is sampled at (y, -x / 2): turned by 90 degrees, twice as wide
+        sprites.straight.bias[:7] = torch.tensor([0, 1 / 3, -0.5 / 3, 0, 1, 2, 0])
+        places = torch.full((1, 4, 2), 31.5)
+        colours, masks = sprites(places, torch.zeros(1, 1), 64)
+    shown = masks[0, 0, 0] > 0.5
+    assert shown.sum() == 16 * 8 and shown[24:40, 28:36].all()
+    assert not masks[0, 1:].max() > 1e-3
+    # logits 0.5 of the first picture and 2 times 1 of the second
+    assert colours[0, 0, 0, 31, 31].item() == pytest.approx(1 / (1 + math.exp(-2.5)), abs=1e-4)
+
+
+def test_parts_cover_those_after_them():
+    colours = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1, 1)
+    masks = torch.tensor([0.0, 0.25, 1.0, 1.0]).view(1, 4, 1, 1, 1)
+    picture, mask = put_together(colours, masks)
+    assert picture.item() == 0.25 * 2 + 0.75 * 3 and mask.item() == 1
+    assert put_together(colours, 0.5 * masks)[1].item() == pytest.approx(1 - 0.875 * 0.25)
+
+
+def test_what_stays_comes_back_to_the_last_digit_edges_and_shadows_included():
+    """Whatever the encoder takes the frame for, as long as the decoder draws nothing; it fades with moves."""
+    layers = square_scene([(12.0, 20.0), (40.0, 40.0)])
+    generator = torch.Generator().manual_seed(0)
+    logits = {name: torch.randn(1, 1, 64, 64, generator=generator) for name in ("outline", "arm")}
+    factors = {
+        name: 0.5 + 0.5 * torch.rand(1, 1, 64, 64, generator=generator) for name in ("shade", "arm_shade")
+    }
+    colours = {name: torch.rand(1, 3, 64, 64, generator=generator) for name in ("last", "table", "surface")}
+    layers = replace(layers, **logits, **factors, **colours)
+    objects = objects_at((12.0, 20.0), (40.0, 40.0))
+    decoder = compositor()
+    with torch.no_grad():
+        decoder.output.weight.zero_()
+        decoder.output.bias[12:] = -40
+        hand = Hand(4, 3, 3, 64)
+        material = decoder.prepare(layers, objects, hand)
+        places = objects.centres, upright(2), hand
+        picture = decoder(material, objects, *places, layers.state)
+        torch.testing.assert_close(picture.frames, layers.last, atol=1e-6, rtol=0)
+        far = layers.state + 99
+        moved = decoder(material, objects, *places, far)
+    torch.testing.assert_close(moved.frames, moved.carried.clamp(0, 1), atol=1e-6, rtol=0)
+    assert not torch.allclose(moved.frames, layers.last, atol=0.1)
 
 
 # ----------------------------------------------------------------------------------------------- the contract
@@ -282,7 +382,7 @@ def test_frames_that_are_asked_for_are_those_of_all(clip):
         some = model.imagine(start, conditions[:, 1:], noise, times=[3, 1])
         path = model.track(start, conditions[:, 1:], noise)
     assert torch.equal(some, whole[:, :, [3, 1]])
-    assert path.centres.shape == (6, 4, 3, 2) and path.states.shape[:2] == (6, 4)
+    assert path.centres.shape == (6, 4, 3, 2) and path.motions[3].hand.shape == (6, 7)
 
 
 def test_positions_of_the_future_change_nothing_actions_do(clip):
@@ -294,7 +394,7 @@ def test_positions_of_the_future_change_nothing_actions_do(clip):
         start = model.observe(frames[:, :2], conditions)
         usual = model.imagine(start, conditions[:, 1:])
         assert torch.equal(model.imagine(start, other[:, 1:]), usual)
-        assert torch.equal(model.observe(frames[:, :2], other).hand, start.hand)
+        assert torch.equal(model.observe(frames[:, :2], other).motion.hand, start.motion.hand)
         other[:, 2:, :4] += 1
         assert not torch.allclose(model.imagine(start, other[:, 1:]), usual, atol=1e-3)
 
@@ -303,12 +403,12 @@ def test_without_the_last_position_it_follows_from_the_action_before(clip):
     frames, conditions = clip
     model = small()
     with torch.no_grad():
-        whole = model.observe(frames[:, :2], conditions).hand
+        whole = model.observe(frames[:, :2], conditions).motion.hand
         model.hand.integrator.straight.normal_()
-        short = model.observe(frames[:, :2], conditions[:, :1]).hand
+        short = model.observe(frames[:, :2], conditions[:, :1]).motion.hand
         moved = conditions[:, 1].clone()
         moved[:, 4:] = conditions[:, 0, 4:] + conditions[:, 0, :4] @ model.hand.integrator.straight.T
-        expected = model.observe(frames[:, :2], torch.stack([conditions[:, 0], moved], 1)).hand
+        expected = model.observe(frames[:, :2], torch.stack([conditions[:, 0], moved], 1)).motion.hand
     torch.testing.assert_close(short, expected)
     assert not torch.allclose(short, whole)
     with pytest.raises(ValueError, match="conditions: found none, expected at least 1 of width 7"):
@@ -328,18 +428,49 @@ def test_some_drawn_frames_are_those_of_all(clip):
     assert torch.equal(some.posterior.mu, whole.posterior.mu)
 
 
-def test_about_half_of_the_clips_are_trained_with_the_priors_means(clip):
+def test_about_half_of_the_clips_are_trained_with_the_priors_means_and_their_own_hand(clip):
+    """The others are trained with the posterior's latents and the hand where it was recorded."""
     frames, conditions = clip
     model = small()
+    with torch.no_grad():
+        model.motion.slip[-1].weight.zero_()
+        model.motion.slip[-1].bias.fill_(1)
     by_prior = torch.zeros(2, 6, *model.latent_shape)
     by_prior[0] += 1  # its first number is above the median
     by_prior[1] -= 1
     with torch.no_grad():
         rollout = model(frames, conditions, 2, noise=by_prior)
         start = model.observe(frames[:, :2], conditions)
-        mean = model.imagine(start, conditions[:, 1:])[0]
-    torch.testing.assert_close(rollout.frames[1, 1:], mean[1, :5], atol=1e-4, rtol=0)
-    assert not torch.allclose(rollout.frames[0, 1:], mean[0, :5], atol=1e-3)
+        path = model.track(start, conditions[:, 1:], model.zero_noise(conditions[:, 1:]))
+    torch.testing.assert_close(rollout.tracks.centres[1], path.centres[1, :5], atol=1e-4, rtol=0)
+    assert not torch.allclose(rollout.tracks.centres[0], path.centres[0, :5], atol=1e-2)
+    own = torch.stack([motion.hand[:, :3] for motion in path.motions[:5]], 1)
+    torch.testing.assert_close(rollout.tracks.positions[1], own[1], atol=1e-5, rtol=0)
+    # actions that are not fitted yet lead nowhere: each step begins where the hand was recorded and ends with
+    # a slip of 4 tanh(1) half through the gate
+    slips = rollout.tracks.positions[0] - conditions[0, 1:6, 4:]
+    torch.testing.assert_close(slips, torch.full_like(slips, 2 * math.tanh(1)))
+    assert torch.equal(rollout.tracks.recorded, conditions[:, 2:7, 4:])
+
+
+def test_the_hand_is_kept_from_where_its_actions_lead_and_starts_from_there():
+    model = small()
+    layers = square_scene([(12.0, 20.0)])
+    objects = objects_at((12.0, 20.0))
+    material = model.decoder.prepare(layers, objects, model.hand)
+    hand = torch.randn(1, 7)
+    with torch.no_grad():
+        model.hand.integrator.straight[:, 0] = 1.0  # an action moves the hand as far, to all sides
+        head = model.motion.slip[-1]
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([-0.5, 0.0, 0.2, 1.0]))
+        motion = model.motion.begin(objects, hand, torch.zeros(1, 3))
+        around = model.motion.around(motion, objects, material.object_masks, material.features)
+        after, slips = model.motion.move_hand(motion, around, model.hand, torch.tensor([[0.4, 0, 0, 0]]))
+    # SLIP = 4, and half of the gate is open: CLOSED = -1
+    expected = 4 * torch.tensor([-math.tanh(0.5), 0.0, math.tanh(0.2)]) / 2
+    torch.testing.assert_close(slips[0], expected)
+    torch.testing.assert_close(after[0, :3], hand[0, :3] + 0.4 + expected)
 
 
 def test_gradients_reach_the_actions(clip):
@@ -362,15 +493,15 @@ def test_frozen_in_bfloat16_places_stay_exact(clip):
         half = freeze(model, "bfloat16")
         start = exact.observe(frames[:, :2], conditions)
         rounded = half.observe(frames[:, :2], conditions)
-        assert torch.equal(start.hand, rounded.hand)
+        assert torch.equal(start.motion.hand, rounded.motion.hand)
         assert half.encoder.stem.weight.dtype == torch.bfloat16
-        points = half.hand.project(rounded.hand)
-        assert points.dtype == torch.float32 and torch.equal(points, exact.hand.project(start.hand))
+        points = half.hand.project(rounded.motion.hand)
+        assert points.dtype == torch.float32 and torch.equal(points, exact.hand.project(start.motion.hand))
         noise = half.zero_noise(conditions[:, 1:])
         path = half.track(rounded, conditions[:, 1:], noise)
         assert (path.centres - exact.track(start, conditions[:, 1:], noise).centres).abs().mean() < 0.2
         difference = half.imagine(rounded, conditions[:, 1:]) - exact.imagine(start, conditions[:, 1:])
-    assert difference.abs().mean() < 0.02
+    assert difference.abs().mean() < 0.03
 
 
 def test_latents_of_observed_frames_cost_nothing(clip):

@@ -10,7 +10,7 @@ import torch
 
 from data_tools.camera import Camera
 from data_tools.simulators.push import simulate, simulate_sequence
-from data_tools.truth import ARM, FIRST_OBJECT
+from data_tools.truth import ARM, FIRST_OBJECT, SHADOW
 from svg.evaluation.results import FOLDER, load_evaluation
 from svg.models.hand import LIGHT, POINTS
 from svg.models.object_motion import sample
@@ -22,6 +22,7 @@ from svg.training.object_losses import (
     WRIST,
     arm_error,
     arm_points,
+    hand_error,
     material_points,
     points_error,
     tracks_errors,
@@ -95,9 +96,9 @@ def perfect_tracks(points, labels, table, shade) -> Tracks:
     centres = points[None, :, :, 0]
     present = torch.ones(1, points.shape[1])
     first = centres[:, 0]
-    return Tracks(
-        layers, torch.zeros(1, 1, 32, 32), present, first, centres[:, 1:], turns[None], layers.arm, first
-    )
+    logits, positions = torch.zeros(1, 1, 32, 32), torch.zeros(1, len(points) - 1, 3)
+    motion = centres[:, 1:], turns[None], positions, positions
+    return Tracks(layers, logits, present, first, *motion, layers.arm, layers.arm, first)
 
 
 def test_right_tracks_have_no_error_and_a_shift_is_counted():
@@ -153,17 +154,32 @@ def test_error_of_points_by_hand():
     assert points_error(tracks, position).item() == pytest.approx(0.125, abs=1e-4)
 
 
+def test_error_of_the_hand_by_hand():
+    right = perfect_tracks(*no_objects())
+    assert hand_error(right) == 0
+    off = replace(right, positions=right.recorded + torch.tensor([0.2, 0.0, -1.0]))
+    # smooth L1 with beta 0.5: 0.2**2 / 2 / 0.5 and 1 - 0.5 / 2
+    assert hand_error(off).item() == pytest.approx((0.04 + 0.75) / 3)
+
+
 def no_objects():
     return torch.eye(3, 2).expand(2, 1, 3, 2).flip(2), *[torch.zeros(64, 64)] * 2, torch.ones(1, 1, 64, 64)
 
 
-def test_error_of_the_arm_by_hand():
-    labels = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+def test_error_of_the_arm_and_its_shadow_by_hand():
+    labels = torch.zeros(1, 1, 4, 20, dtype=torch.uint8)
     labels[..., 0, :] = ARM
+    labels[..., 1, :4] = SHADOW
     right = perfect_tracks(*no_objects())
-    tracks = replace(right, arm=torch.full((1, 1, 1, 4, 4), 0.1))
-    # 4 of 16 pixels are 0.9 off, the others 0.1; five times the mean
-    assert arm_error(tracks, labels).item() == pytest.approx(5 * (4 * 0.81 + 12 * 0.01) / 16)
+    tenth = torch.full((1, 1, 1, 4, 20), 0.1)
+    nothing = torch.zeros_like(tenth)
+    arm = replace(right, arm=tenth, shadow=(labels == SHADOW).float()[:, :, None])
+    # 20 of 80 pixels are 0.9 off, the others 0.1; five times the mean
+    assert arm_error(arm, labels).item() == pytest.approx(5 * (20 * 0.81 + 60 * 0.01) / 80)
+    shadow = replace(right, arm=(labels == ARM).float()[:, :, None], shadow=nothing)
+    assert arm_error(shadow, labels).item() == pytest.approx(5 * 4 / 80)
+    labels[..., 2, 8] = FIRST_OBJECT  # whose shadow it may be, within 6 pixels of it: not that in two of four
+    assert arm_error(shadow, labels).item() == pytest.approx(5 * 2 / 80)
 
 
 def test_objects_that_were_not_found_or_are_hidden_teach_nothing_about_motion():
