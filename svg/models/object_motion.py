@@ -5,7 +5,7 @@ the observed frame, where its centre was c0, is at ``c + A (p - c0)`` now. Shape
 again, so that nothing wears off.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,10 @@ SLIP = 4.0
 """Most that something in its way keeps the hand in a step from where its action leads, in standard deviations
 of its position."""
 CONTACT_CHANNELS = 24
+ACTIVE = 4
+"""Most objects that a step may move: those nearest to the fingers, or moving."""
+ROLLING = 4.0
+"""Steps for which what moves counts as nearer by its last move."""
 LOGVAR = 6.0
 """Bound of the logarithms of latents' variances."""
 CLOSED = -1.0
@@ -58,13 +62,40 @@ class Motion:
     hidden: Tensor
     cell: Tensor
 
+    def of(self, index: Tensor) -> "Motion":
+        """Return the motion of the objects `index` [N,n] alone."""
+        return replace(self, **{name: entries(getattr(self, name), index) for name in OF_OBJECTS})
+
+    def after(self, index: Tensor, moved: "Motion") -> "Motion":
+        """Return the motion after that of the objects `index` [N,n]; all others stayed."""
+        parts = {name: put(getattr(self, name), index, getattr(moved, name)) for name in OF_OBJECTS}
+        parts["moves"] = put(torch.zeros_like(self.moves), index, moved.moves)
+        return Motion(moved.hand, moved.slips, **parts)
+
+
+OF_OBJECTS = ("centres", "turns", "moves", "hidden", "cell")
+
+
+def entries(values: Tensor, index: Tensor) -> Tensor:
+    """Return the entries `index` [N,n] of `values` [N,K,...], [N,n,...]."""
+    return values.gather(1, _widened(index, values))
+
+
+def put(values: Tensor, index: Tensor, part: Tensor) -> Tensor:
+    """Return `values` [N,K,...] with `part` [N,n,...] in place of the entries `index` [N,n]."""
+    return values.scatter(1, _widened(index, values), part)
+
+
+def _widened(index: Tensor, like: Tensor) -> Tensor:
+    return index[(...,) + (None,) * (like.dim() - 2)].expand(-1, -1, *like.shape[2:])
+
 
 @dataclass(frozen=True)
 class Surroundings:
     """What is where before a step, at half resolution.
 
     maps        [N,C,h,w]: all objects, their last moves, the scene's features
-    each        [N*K,1,h,w]: each object
+    each        [N,K,h,w]: each object
     """
 
     maps: Tensor
@@ -189,7 +220,15 @@ class ObjectMotion(nn.Module):
             seen = sample(masks, owned.sources)
             mask = seen[:, :1] * belonging(seen[:, 1:], owned.own[:, :2])
             maps = torch.cat([mask, owned.own[:, 2:] * mask / MOVE, features], 1)
-            return Surroundings(maps, (owned.owners * mask).flatten(0, 1)[:, None])
+            return Surroundings(maps, owned.owners * mask)
+
+    def choose(self, motion: Motion, objects: Objects, hand: Hand, after: Tensor) -> Tensor:
+        """Return the numbers [N,n] of the objects that a step may move, in which the hand gets to `after`."""
+        with torch.no_grad(), exact(after):
+            points = _touching(hand, motion.hand, after).flatten(1, 2)
+            distances = torch.cdist(motion.centres, points).amin(2) - ROLLING * motion.moves.norm(dim=2)
+            distances = distances + (1 - objects.present) * FAR_OFF
+            return distances.topk(min(ACTIVE, distances.shape[1]), 1, largest=False).indices
 
     def move_hand(
         self, motion: Motion, around: Surroundings, hand: Hand, actions: Tensor
@@ -222,7 +261,8 @@ class ObjectMotion(nn.Module):
         with exact(before):
             points = _touching(hand, before, after)
             places = _places(motion.centres)
-            itself = sample(around.each, places.flatten(0, 1), "zeros").unflatten(0, places.shape[:2])
+            each = around.each.flatten(0, 1)[:, None]
+            itself = sample(each, places.flatten(0, 1), "zeros").unflatten(0, places.shape[:2])
             window = torch.cat([itself, _surrounded(around.maps, motion.centres, points)], 2)
         x = self.window(window)
         count = x.shape[1]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from .compositor import Compositor, Material, Picture
 from .hand import Hand
-from .object_motion import Motion, ObjectMotion, Surroundings
+from .object_motion import Motion, ObjectMotion, Surroundings, entries, put
 from .predictor import Predictor, Rollout, as_images
 from .recurrent import Gaussian
 from .scene import Layers, Objects, SceneEncoder, exact, find_objects, repeated
@@ -207,16 +207,16 @@ class ObjectPredictor(Predictor):
             if by_prior is not None:
                 after = torch.where(by_prior, after.detach(), recorded[:, step])
                 slips = slips + after[:, : self.hand.positions] - positions
-            seen = self.motion.see(motion, around, self.hand, after)
-            prior = self.motion.prior_of(seen, motion)
-            posterior = self.motion.posterior_of(seen, motion, looks[:, step])
-            z = posterior.mu if noise is None else posterior.sample(noise[:, step])
+            index, active, seen = self._see(start, motion, around, after)
+            prior = self.motion.prior_of(seen, active)
+            posterior = self.motion.posterior_of(seen, active, looks[:, step])
+            z = posterior.mu if noise is None else posterior.sample(entries(noise[:, step], index))
             if by_prior is not None:
                 z = torch.where(by_prior[..., None], prior.mu, z)
-            motion = self.motion.step(motion, seen, z, start.objects.present, self.hand, after, slips)
+            motion = self._step(start, motion, index, active, seen, z, after, slips)
             motions.append(motion)
-            posteriors.append(Gaussian(posterior.mu * present, posterior.logvar * present))
-            priors.append(Gaussian(prior.mu * present, prior.logvar * present))
+            posteriors.append(_of_present(posterior, index, present))
+            priors.append(_of_present(prior, index, present))
         return motions, torch.stack(reached, 1), _stacked(posteriors), _stacked(priors)
 
     # --------------------------------------------------------------------------------------------- prediction
@@ -305,9 +305,9 @@ class ObjectPredictor(Predictor):
         for step, action in enumerate(actions.unbind(1)):
             around = self._around(scene, motion)
             after, slips = self.motion.move_hand(motion, around, self.hand, action)
-            seen = self.motion.see(motion, around, self.hand, after)
-            z = self.motion.prior_of(seen, motion).sample(noise[:, step])
-            motion = self.motion.step(motion, seen, z, scene.objects.present, self.hand, after, slips)
+            index, active, seen = self._see(scene, motion, around, after)
+            z = self.motion.prior_of(seen, active).sample(entries(noise[:, step], index))
+            motion = self._step(scene, motion, index, active, seen, z, after, slips)
             motions.append(motion)
         return Path(scene, motions)
 
@@ -336,6 +336,31 @@ class ObjectPredictor(Predictor):
         material = scene.material
         return self.motion.around(motion, scene.objects, material.object_masks, material.features)
 
+    def _see(
+        self, scene: Observation, motion: Motion, around: Surroundings, after: Tensor
+    ) -> tuple[Tensor, Motion, Tensor]:
+        """Return which objects a step may move, their motion, and what is known of them."""
+        index = self.motion.choose(motion, scene.objects, self.hand, after)
+        active = motion.of(index)
+        chosen = replace(around, each=entries(around.each, index))
+        return index, active, self.motion.see(active, chosen, self.hand, after)
+
+    def _step(
+        self,
+        scene: Observation,
+        motion: Motion,
+        index: Tensor,
+        active: Motion,
+        seen: Tensor,
+        z: Tensor,
+        after: Tensor,
+        slips: Tensor,
+    ) -> Motion:
+        """Return the motion of all after a step of those objects that it may move."""
+        present = entries(scene.objects.present, index)
+        moved = self.motion.step(active, seen, z, present, self.hand, after, slips)
+        return motion.after(index, moved)
+
     def _draw(self, scene: Observation, centres: Tensor, turns: Tensor, states: Tensor) -> Picture:
         """Draw N * F pictures of N scenes from `centres` [N,F,K,2], `turns` and the hand's `states`."""
         count = centres.shape[1]
@@ -353,6 +378,13 @@ def _scene_of_each(start: Observation, futures: int) -> Observation:
     """Return `start` with the scene of each of so many futures, those of one together."""
     times = futures // len(start.objects.present)
     return Observation(repeated(start.material, times), repeated(start.objects, times), start.motion)
+
+
+def _of_present(latents: Gaussian, index: Tensor, present: Tensor) -> Gaussian:
+    """Return the distributions of the objects `index` among those of all, which are standard normal."""
+    zeros = torch.zeros_like(present).expand(-1, -1, latents.mu.shape[2])
+    mu, logvar = (put(zeros, index, part) * present for part in (latents.mu, latents.logvar))
+    return Gaussian(mu, logvar)
 
 
 def _stacked(steps: list[Gaussian]) -> Gaussian:

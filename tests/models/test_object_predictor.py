@@ -453,6 +453,27 @@ def test_about_half_of_the_clips_are_trained_with_the_priors_means_and_their_own
     assert torch.equal(rollout.tracks.recorded, conditions[:, 2:7, 4:])
 
 
+def test_a_step_moves_what_is_near_the_fingers_or_rolls():
+    model = small(slots=8)
+    hand = bare_hand()  # its points are at (31.5, 31.5), before the step and after it
+    rows = [(31.5, 20.0), (31.5, 40.0), (10.0, 31.5), (31.5, 50.0), (60.0, 31.5), (31.5, 5.0), (31.5, 30.0)]
+    objects = objects_at(*rows, (31.0, 31.0))
+    objects = replace(objects, present=torch.tensor([[1.0] * 7 + [0.0]]))
+    motion = model.motion.begin(objects, torch.zeros(1, 7), torch.zeros(1, 3))
+    index = model.motion.choose(motion, objects, hand, torch.zeros(1, 7))
+    assert index.tolist() == [[6, 1, 0, 3]]
+    moves = torch.zeros(1, 8, 2)
+    moves[0, 4, 1] = 5.0  # 28.5 away, and 20 nearer by its last move
+    motion = replace(motion, moves=moves)
+    index = model.motion.choose(motion, objects, hand, torch.zeros(1, 7))
+    assert index.tolist() == [[6, 1, 4, 0]]
+    moved = replace(motion.of(index), centres=motion.of(index).centres + 1, moves=torch.ones(1, 4, 2))
+    after = motion.after(index, moved)
+    chosen = torch.tensor([1, 1, 0, 0, 1, 0, 1, 0])[None, :, None]
+    assert torch.equal(after.centres, objects.centres + chosen)
+    assert torch.equal(after.moves, chosen.expand(-1, -1, 2).float())
+
+
 def test_the_hand_is_kept_from_where_its_actions_lead_and_starts_from_there():
     model = small()
     layers = square_scene([(12.0, 20.0)])
