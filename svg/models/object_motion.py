@@ -30,7 +30,7 @@ its move, and in each number of its turn."""
 SLIP = 4.0
 """Most that something in its way keeps the hand in a step from where its action leads, in standard deviations
 of its position."""
-CONTACT_CHANNELS = 24
+RESISTANCE_CHANNELS = 24
 ACTIVE = 4
 """Most objects that a step may move: those nearest to the fingers, or moving."""
 ROLLING = 4.0
@@ -175,11 +175,11 @@ class ObjectMotion(nn.Module):
         self.positions = positions
         self.start = leaky_linear(FEATURES + SHAPE, hidden)
         inputs = 3 + FEATURES + 2 * 3 * TOUCHING
-        self.contact = _Window(inputs, CONTACT_CHANNELS, HEAD)
-        self.slip = nn.Sequential(
+        self.resistance = _Window(inputs, RESISTANCE_CHANNELS, HEAD)
+        self.slips = nn.Sequential(
             leaky_linear(HEAD + 2 * hand_size + positions, HEAD),
             nn.LeakyReLU(SLOPE),
-            output_layer(leaky_linear(HEAD, positions + 1)),
+            output_layer(leaky_linear(HEAD, positions, 0.1)),
         )
         self.window = _Window(1 + inputs, CHANNELS, hidden)
         seen = hidden + 2 * hand_size + 4 * TOUCHING + 2 + 8
@@ -225,7 +225,7 @@ class ObjectMotion(nn.Module):
     def choose(self, motion: Motion, objects: Objects, hand: Hand, after: Tensor) -> Tensor:
         """Return the numbers [N,n] of the objects that a step may move, in which the hand gets to `after`."""
         with torch.no_grad(), exact(after):
-            points = _touching(hand, motion.hand, after).flatten(1, 2)
+            points = self._touching(hand, motion.hand, after).flatten(1, 2)
             distances = torch.cdist(motion.centres, points).amin(2) - ROLLING * motion.moves.norm(dim=2)
             distances = distances + (1 - objects.present) * FAR_OFF
             return distances.topk(min(ACTIVE, distances.shape[1]), 1, largest=False).indices
@@ -235,31 +235,24 @@ class ObjectMotion(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the hand's state after `actions` [N,A], and how far it was kept from where they lead.
 
-        In training the hand's error changes neither the arm's points nor what is seen of the scene.
+        In training the hand's error does not change what is seen of the scene.
         """
         before = motion.hand
-        maps = around.maps
+        maps = around.maps.detach() if self.training else around.maps
         with exact(before):
             after = hand.next(before, actions)
-            points = _touching(hand, before, after)
-            if self.training:
-                maps = maps.detach()
-                points = points.detach()
+            points = self._touching(hand, before, after)
             window = _surrounded(maps, points[:, 1].mean(1, keepdim=True), points)
-        met = self.contact(window)[:, 0]
-        slip, gate = (
-            self.slip(torch.cat([met, before, after, motion.slips], -1))
-            .float()
-            .split([self.positions, 1], -1)
-        )
-        slips = SLIP * torch.tanh(slip) * torch.sigmoid(gate + CLOSED)
+        met = self.resistance(window)[:, 0]
+        slips = self.slips(torch.cat([met, before, after, motion.slips], -1)).float()
+        slips = SLIP * torch.tanh(slips / SLIP)
         return torch.cat([after[:, : self.positions] + slips, after[:, self.positions :]], 1), slips
 
     def see(self, motion: Motion, around: Surroundings, hand: Hand, after: Tensor) -> Tensor:
         """Return what is known of each object [N,K,D] before a step, in which the hand gets to `after`."""
         before = motion.hand
         with exact(before):
-            points = _touching(hand, before, after)
+            points = self._touching(hand, before, after)
             places = _places(motion.centres)
             each = around.each.flatten(0, 1)[:, None]
             itself = sample(each, places.flatten(0, 1), "zeros").unflatten(0, places.shape[:2])
@@ -272,6 +265,14 @@ class ObjectMotion(nn.Module):
         turn = (motion.turns - torch.eye(2, device=x.device)).flatten(2)
         place = (motion.centres - (SIDE - 1) / 2) / (SIDE / 2)
         return torch.cat([x, offsets, common, motion.moves / MOVE, turn, place], -1)
+
+    def _touching(self, hand: Hand, before: Tensor, after: Tensor) -> Tensor:
+        """Return the points of the arm [N,2,TOUCHING,2] that may touch objects, in two states of the hand.
+
+        In training errors of motion do not change them: what the arm looks like teaches where they are.
+        """
+        points = torch.stack([hand.project(state)[:, :TOUCHING] for state in (before, after)], 1)
+        return points.detach() if self.training else points
 
     def prior_of(self, seen: Tensor, motion: Motion) -> Gaussian:
         """Return the prior of the latents [N,K,z_dim] of a step."""
@@ -332,11 +333,6 @@ class _Window(nn.Module):
         for conv in self.convs:
             x = activate(conv(x))
         return activate(self.join(x.flatten(1))).float().unflatten(0, window.shape[:2])
-
-
-def _touching(hand: Hand, before: Tensor, after: Tensor) -> Tensor:
-    """Return the points of the arm [N,2,TOUCHING,2] that may touch objects, in two states of the hand."""
-    return torch.stack([hand.project(state)[:, :TOUCHING] for state in (before, after)], 1)
 
 
 def _places(centres: Tensor) -> Tensor:

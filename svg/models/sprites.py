@@ -2,8 +2,9 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from .grid import SIDE, cell_centres
+from .grid import SIDE
 from .layers import grid_sample, leaky_linear, output_layer
 
 PARTS = 4
@@ -29,12 +30,12 @@ class Sprites(nn.Module):
 
     def __init__(self, inputs: int, channels: int, size: int):
         super().__init__()
-        cells = WINDOW * size // SIDE
-        axis = (torch.arange(cells) - (cells - 1) / 2) * (SIDE / size)
-        pictures = torch.zeros(PARTS, BASES, channels + 1, cells, cells)
+        self.cells = WINDOW * size // SIDE
+        axis = (torch.arange(self.cells) - (self.cells - 1) / 2) * (SIDE / size)
+        pictures = torch.zeros(PARTS, BASES, channels + 1, self.cells, self.cells)
         pictures[:, 1:].normal_(0, NOISE)
         pictures[:, 0, -1] = (RADIUS - torch.hypot(axis[:, None], axis)) / 2
-        self.pictures = nn.Parameter(pictures.flatten(0, 1) / UNIT)
+        self.pictures = nn.Parameter(pictures.flatten(0, 1).flatten(2) / UNIT)
         numbers = PARTS * (4 + BASES)
         usual = [1 / STRETCH, 0, 0, 1 / STRETCH, 1, *[0] * (BASES - 1)]  # not turned, and the first picture
         self.straight = output_layer(leaky_linear(inputs, numbers, 0))
@@ -52,14 +53,16 @@ class Sprites(nn.Module):
         says = (self.straight(numbers) + self.bend(numbers)).unflatten(1, (PARTS, 4 + BASES))
         turns = STRETCH * says[..., :4].unflatten(-1, (2, 2))
         pictures = UNIT * self.pictures.unflatten(0, (PARTS, BASES))
-        blended = torch.einsum("npb,pbcij->npcij", says[..., 4:], pictures)
-        offsets = cell_centres(cells, places.device) - places[..., None, None]
-        sources = torch.einsum("npij,npjhw->nphwi", turns, offsets) * (2 / WINDOW)
-        sampled = grid_sample(blended.flatten(0, 1), sources.flatten(0, 1), "zeros")
-        sampled = torch.sigmoid(sampled.unflatten(0, sources.shape[:2]))
-        is_inside = (sources.abs().amax(-1) < 1)[:, :, None]
-        colours, masks = sampled.split([sampled.shape[2] - 1, 1], 2)
-        return colours, masks * is_inside
+        blended = torch.einsum("npb,pbci->npci", says[..., 4:], pictures)
+        blended = blended.unflatten(3, (self.cells, self.cells))
+        # from a place in the picture, in [-1,1], to one in the part's picture, in [-1,1] too
+        offsets = turns @ ((SIDE - 1) / 2 - places)[..., None]
+        moved = torch.cat([turns * (SIDE / 2), offsets], -1).flatten(0, 1) * (2 / WINDOW)
+        sources = F.affine_grid(moved, [len(moved), 1, cells, cells], align_corners=False)
+        sampled = torch.sigmoid(grid_sample(blended.flatten(0, 1), sources, "zeros"))
+        is_inside = (sources.abs().amax(-1) < 1)[:, None]
+        colours, masks = sampled.split([sampled.shape[1] - 1, 1], 1)
+        return tuple(part.unflatten(0, places.shape[:2]) for part in (colours, masks * is_inside))
 
 
 def put_together(colours: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -231,7 +231,8 @@ def squares(sprites, colour) -> None:
     """The first part is a square of 10 units, the others are nothing."""
     with torch.no_grad():
         sprites.pictures[:, -1] = -1.0
-        sprites.pictures[0, -1, 23:33, 23:33] = 1.0
+        pictures = sprites.pictures.unflatten(2, (56, 56))
+        pictures[0, -1, 23:33, 23:33] = 1.0
         sprites.pictures[0, :-1] = math.log(colour / (1 - colour)) / 40
 
 
@@ -277,7 +278,8 @@ def test_sprites_are_stretched_turned_and_blended():
         for part in (*sprites.bend.parameters(), sprites.pictures):
             part.zero_()
         sprites.pictures[:, -1] = -1.0
-        sprites.pictures[0, -1, 26:30, 20:36] = 1.0  # 16 to the right, 4 down
+        pictures = sprites.pictures.unflatten(2, (56, 56))
+        pictures[0, -1, 26:30, 20:36] = 1.0  # 16 to the right, 4 down
         sprites.pictures[0, 0] = 0.5 / 40
         sprites.pictures[1, 0] = 1.0 / 40
         sprites.pictures[1, -1] = 0.0
@@ -433,8 +435,8 @@ def test_about_half_of_the_clips_are_trained_with_the_priors_means_and_their_own
     frames, conditions = clip
     model = small()
     with torch.no_grad():
-        model.motion.slip[-1].weight.zero_()
-        model.motion.slip[-1].bias.fill_(1)
+        model.motion.slips[-1].weight.zero_()
+        model.motion.slips[-1].bias.fill_(1)
     by_prior = torch.zeros(2, 6, *model.latent_shape)
     by_prior[0] += 1  # its first number is above the median
     by_prior[1] -= 1
@@ -447,9 +449,9 @@ def test_about_half_of_the_clips_are_trained_with_the_priors_means_and_their_own
     own = torch.stack([motion.hand[:, :3] for motion in path.motions[:5]], 1)
     torch.testing.assert_close(rollout.tracks.positions[1], own[1], atol=1e-5, rtol=0)
     # actions that are not fitted yet lead nowhere: each step begins where the hand was recorded and ends with
-    # a slip of 4 tanh(1) half through the gate
+    # a slip of SLIP tanh(1 / SLIP)
     slips = rollout.tracks.positions[0] - conditions[0, 1:6, 4:]
-    torch.testing.assert_close(slips, torch.full_like(slips, 2 * math.tanh(1)))
+    torch.testing.assert_close(slips, torch.full_like(slips, 4 * math.tanh(1 / 4)))
     assert torch.equal(rollout.tracks.recorded, conditions[:, 2:7, 4:])
 
 
@@ -482,14 +484,13 @@ def test_the_hand_is_kept_from_where_its_actions_lead_and_starts_from_there():
     hand = torch.randn(1, 7)
     with torch.no_grad():
         model.hand.integrator.straight[:, 0] = 1.0  # an action moves the hand as far, to all sides
-        head = model.motion.slip[-1]
+        head = model.motion.slips[-1]
         head.weight.zero_()
-        head.bias.copy_(torch.tensor([-0.5, 0.0, 0.2, 1.0]))
+        head.bias.copy_(torch.tensor([-2.0, 0.0, 0.8]))
         motion = model.motion.begin(objects, hand, torch.zeros(1, 3))
         around = model.motion.around(motion, objects, material.object_masks, material.features)
         after, slips = model.motion.move_hand(motion, around, model.hand, torch.tensor([[0.4, 0, 0, 0]]))
-    # SLIP = 4, and half of the gate is open: CLOSED = -1
-    expected = 4 * torch.tensor([-math.tanh(0.5), 0.0, math.tanh(0.2)]) / 2
+    expected = 4 * torch.tensor([-math.tanh(0.5), 0.0, math.tanh(0.2)])
     torch.testing.assert_close(slips[0], expected)
     torch.testing.assert_close(after[0, :3], hand[0, :3] + 0.4 + expected)
 
