@@ -191,6 +191,12 @@ class Hand(nn.Module):
         mask = put_together(*self.shadow(places, numbers, cells))[1]
         return 1 - torch.sigmoid(self.darkness(light))[..., None, None] * mask, mask
 
+    @property
+    def reach(self) -> Tensor:
+        """Return how far the fingers move in the picture for a standard deviation of each position, [P]."""
+        weight = self.places.weight[:4, : self.positions].detach()  # of the first two points
+        return UNIT * weight.norm(dim=0) / 2**0.5
+
     def moves(self, states: Tensor) -> Tensor:
         """Return how far the hand moves in the picture [...,T-1,2] from each of `states` [...,T,state]."""
         return UNIT * self.velocity(states[..., : self.positions].diff(dim=-2))

@@ -64,8 +64,8 @@ class Tracks:
     first           [B,K,2]: their centres there
     centres         [B,T-n_past,K,2] in the frames from `n_past` on
     turns           [B,T-n_past,K,2,2]
-    positions       [B,T-n_past,P] of the hand in these frames as predicted, in standard deviations
-    recorded        [B,T-n_past,P]: what was recorded of them
+    slips           [B,T-n_past,P]: by how much the hand's predicted positions are off there, each as the
+                    fingers move for it in the picture
     arm             [B,n,1,H,W]: what shows the arm in the frames that were drawn
     shadow          [B,n,1,H,W]: where its shadow is
     points          [B,T,POINTS,2] of the arm in all frames, by the recorded positions of the hand
@@ -77,8 +77,7 @@ class Tracks:
     first: Tensor
     centres: Tensor
     turns: Tensor
-    positions: Tensor
-    recorded: Tensor
+    slips: Tensor
     arm: Tensor
     shadow: Tensor
     points: Tensor
@@ -169,8 +168,7 @@ class ObjectPredictor(Predictor):
             start.objects.centres,
             centres[:, 1:],
             turns[:, 1:],
-            reached,
-            positions[:, n_past : steps + 1],
+            self.hand.reach * (reached - positions[:, n_past : steps + 1]),
             arm,
             shadow,
             points,

@@ -31,8 +31,8 @@ from .optimizers import load_state, make_optimizer, state_tensors, step_unless
 CARRIED = 0.5
 """Weight of the squared error of frames before anything is drawn over them: drawing must not hide that things
 are carried to where they are not."""
-HAND = 0.5
-"""Weight of the squared error of the hand's places, in standard deviations, beside that of all pixels."""
+HAND = 0.02
+"""Weight of the error of the hand's places, in pixels of 64x64, beside the squared error of all pixels."""
 FITTED = 4096
 """Most sequences whose conditions are read before the first step."""
 

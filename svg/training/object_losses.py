@@ -69,8 +69,8 @@ def points_error(tracks: Tracks, conditions: Tensor) -> Tensor:
 
 
 def hand_error(tracks: Tracks) -> Tensor:
-    """Return the error of the hand's places, in standard deviations."""
-    return F.smooth_l1_loss(tracks.positions, tracks.recorded, beta=0.5)
+    """Return the error of the hand's places, in units of `SIDE`."""
+    return F.smooth_l1_loss(tracks.slips, torch.zeros_like(tracks.slips), beta=2.0)
 
 
 def arm_points(positions: Tensor) -> Tensor:

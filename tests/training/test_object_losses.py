@@ -96,8 +96,8 @@ def perfect_tracks(points, labels, table, shade) -> Tracks:
     centres = points[None, :, :, 0]
     present = torch.ones(1, points.shape[1])
     first = centres[:, 0]
-    logits, positions = torch.zeros(1, 1, 32, 32), torch.zeros(1, len(points) - 1, 3)
-    motion = centres[:, 1:], turns[None], positions, positions
+    logits, slips = torch.zeros(1, 1, 32, 32), torch.zeros(1, len(points) - 1, 3)
+    motion = centres[:, 1:], turns[None], slips
     return Tracks(layers, logits, present, first, *motion, layers.arm, layers.arm, first)
 
 
@@ -157,9 +157,9 @@ def test_error_of_points_by_hand():
 def test_error_of_the_hand_by_hand():
     right = perfect_tracks(*no_objects())
     assert hand_error(right) == 0
-    off = replace(right, positions=right.recorded + torch.tensor([0.2, 0.0, -1.0]))
-    # smooth L1 with beta 0.5: 0.2**2 / 2 / 0.5 and 1 - 0.5 / 2
-    assert hand_error(off).item() == pytest.approx((0.04 + 0.75) / 3)
+    off = replace(right, slips=right.slips + torch.tensor([1.0, 0.0, -3.0]))
+    # smooth L1 with beta 2: 1 / 4 and 3 - 1
+    assert hand_error(off).item() == pytest.approx(2.25 / 3)
 
 
 def no_objects():
