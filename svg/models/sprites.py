@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .grid import SIDE
+from .grid import SIDE, cell_centres
 from .layers import grid_sample, leaky_linear, output_layer
 
 PARTS = 4
@@ -15,6 +15,8 @@ WINDOW = 56
 """Width and height of a part's picture, in units of `SIDE`."""
 UNIT = 40.0
 """Unit of the logits in the pictures: a step of the optimiser moves them by as much as they need."""
+BEYOND = 12.0
+"""Logit of not showing a part beyond the border of its picture."""
 STRETCH = 3.0
 RADIUS = 4.0
 """Radius of the disc that a part is at first."""
@@ -54,15 +56,18 @@ class Sprites(nn.Module):
         turns = STRETCH * says[..., :4].unflatten(-1, (2, 2))
         pictures = UNIT * self.pictures.unflatten(0, (PARTS, BASES))
         blended = torch.einsum("npb,pbci->npci", says[..., 4:], pictures)
-        blended = blended.unflatten(3, (self.cells, self.cells))
-        # from a place in the picture, in [-1,1], to one in the part's picture, in [-1,1] too
-        offsets = turns @ ((SIDE - 1) / 2 - places)[..., None]
-        moved = torch.cat([turns * (SIDE / 2), offsets], -1).flatten(0, 1) * (2 / WINDOW)
-        sources = F.affine_grid(moved, [len(moved), 1, cells, cells], align_corners=False)
-        sampled = torch.sigmoid(grid_sample(blended.flatten(0, 1), sources, "zeros"))
-        is_inside = (sources.abs().amax(-1) < 1)[:, None]
-        colours, masks = sampled.split([sampled.shape[1] - 1, 1], 1)
-        return tuple(part.unflatten(0, places.shape[:2]) for part in (colours, masks * is_inside))
+        # from a place in the picture to one in the part's picture, in [-1,1]
+        right, down = cell_centres(cells, places.device).flatten(1)
+        moved = torch.cat([turns, -turns @ places[..., None]], -1) * (2 / WINDOW)
+        sources = moved @ torch.stack([right, down, torch.ones_like(right)])
+        sources = sources.unflatten(-1, (cells, cells)).flatten(0, 1).movedim(1, -1)
+        # beyond the border 0 is sampled: that is to be no mask
+        beyond = F.pad(blended.new_full((1,), BEYOND), (blended.shape[2] - 1, 0))[:, None]
+        pictures = (blended + beyond).unflatten(3, (self.cells, self.cells)).flatten(0, 1)
+        sampled = grid_sample(pictures, sources, "zeros") - beyond[..., None]
+        sampled = torch.sigmoid(sampled.unflatten(0, places.shape[:2]))
+        colours, masks = sampled.split([sampled.shape[2] - 1, 1], 2)
+        return colours, masks
 
 
 def put_together(colours: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
