@@ -55,6 +55,10 @@ class Muon(torch.optim.Optimizer):
     `MATRIX_RATE` times that, so that one schedule serves both. Weights with a side under 16 (first and last
     convolutions, latents), those that `layers.output_layer` marks, and vectors are left to Adam. PyTorch's
     own Muon takes matrices alone.
+
+    An update has the same size however small the gradient is, so that weights without a norm after them grow
+    as long as the training lasts. The weight decay, relative to each one's own rate, bounds their singular
+    values by its inverse.
     """
 
     MATRIX_RATE = 20.0
@@ -92,7 +96,8 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                rate = group["lr"] * (self.MATRIX_RATE if group["matrix"] else 1)
+                parameter.mul_(1 - rate * group["weight_decay"])
                 if group["matrix"]:
                     self._muon(parameter, parameter.grad, group)
                 else:

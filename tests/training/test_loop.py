@@ -327,6 +327,14 @@ def test_muon_by_hand():
     torch.testing.assert_close(vector, reference)
 
 
+def test_muons_weight_decay_is_relative_to_the_rates_of_matrices_and_vectors():
+    matrix, vector = torch.nn.Parameter(torch.ones(32, 32)), torch.nn.Parameter(torch.ones(32))
+    matrix.grad, vector.grad = torch.zeros_like(matrix), torch.zeros_like(vector)
+    Muon([matrix, vector], lr=0.01, betas=(0.9, 0.999), weight_decay=0.5).step()
+    torch.testing.assert_close(matrix.detach(), torch.full_like(matrix, 1 - 20 * 0.01 * 0.5))
+    torch.testing.assert_close(vector.detach(), torch.full_like(vector, 1 - 0.01 * 0.5))
+
+
 def test_refusals(small_config, tmp_path):
     for values, expected in (
         ({"image_width": 128}, "--image_width: found 128, but the frames of .* are 64x64"),
