@@ -210,7 +210,7 @@ def matrix_peak(settings: Settings) -> Row:
 
 
 def measure(settings: Settings, parts: list[str]) -> list[Row]:
-    """Return the rows of `parts`: training, sampling, scoring, poses."""
+    """Return the rows of `parts`: training, sampling, scoring, imagination, poses."""
     rows = [matrix_peak(settings)] if {"training", "sampling", "poses"} & set(parts) else []
     peak = rows[0].ours if rows else 0.0
     if "training" in parts:

@@ -211,7 +211,10 @@ def test_table_and_comparison(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["speed"], "PART: found 'speed', expected training, sampling, scoring, imagination, poses, data, cost, growth"),
+        (
+            ["speed"],
+            "PART: found 'speed', expected training, sampling, scoring, imagination, poses, data, cost, growth",
+        ),
         (
             ["cost", "growth", "--plot", "x.png"],
             "--plot: found both cost and growth, expected one of them; or leave it out",
