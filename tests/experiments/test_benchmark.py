@@ -213,7 +213,8 @@ def test_table_and_comparison(tmp_path):
     [
         (
             ["speed"],
-            "PART: found 'speed', expected training, sampling, scoring, imagination, poses, data, cost, growth",
+            "PART: found 'speed', expected training, sampling, scoring, imagination, poses, data, cost, "
+            "growth",
         ),
         (
             ["cost", "growth", "--plot", "x.png"],
