@@ -92,6 +92,14 @@ def random_model(spec: dict) -> tuple[Predictor, Config, torch.device]:
     return freeze(model, config.train.precision, config.train.compile), config, device
 
 
+def first_clips(config: Config, device: torch.device, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return frames and conditions of the first clip of each of `count` sequences, on `device`."""
+    data = config.data
+    dataset = SequenceDataset(data.data_root, "train", data.n_past + data.n_future)
+    clips = dataset.batch([(number, 0) for number in range(count)])
+    return clips["frames"].to(device), clips["conditions"].to(device)
+
+
 class Sampling:
     """Futures and reconstruction of a batch of clips with two observed frames, brought to the host.
 
@@ -101,12 +109,7 @@ class Sampling:
     def __init__(self, spec: dict):
         self.model, self.config, self.device = random_model(spec)
         data, batch = self.config.data, self.config.train.batch_size
-        dataset = SequenceDataset(data.data_root, "train", data.n_past + data.n_future)
-        clips = dataset.batch([(number, 0) for number in range(batch)])
-        self.frames_of_clips, self.conditions = (
-            clips["frames"].to(self.device),
-            clips["conditions"].to(self.device),
-        )
+        self.frames_of_clips, self.conditions = first_clips(self.config, self.device, batch)
         self.shape = (batch, spec["n_sample"], data.n_future, *self.model.latent_shape)
         self.frames = math.prod(self.shape[:3])
 
@@ -130,15 +133,12 @@ class Imagination:
 
     def __init__(self, spec: dict):
         self.model, self.config, self.device = random_model(spec)
-        data = self.config.data
-        dataset = SequenceDataset(data.data_root, "train", N_PAST + data.n_future)
-        clip = dataset.batch([(0, 0)])
-        self.past = clip["frames"][:, :N_PAST].to(self.device)
-        self.conditions = clip["conditions"].to(self.device)
+        frames, self.conditions = first_clips(self.config, self.device, 1)
+        self.past = frames[:, :N_PAST]
         plans = self.conditions[:, None, N_PAST - 1 : -1]
         self.plans = plans.expand(-1, spec["plans"], -1, -1).contiguous()
         self.times = spec["times"]
-        self.frames = spec["plans"] * data.n_future
+        self.frames = math.prod(self.plans.shape[:3])
 
     @torch.no_grad()
     def turn(self) -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .hand import Hand, carried_from
 from .layers import leaky_block, leaky_conv, leaky_linear, output_layer, tile_subpixels
-from .object_motion import belonging, find_owners, sample, unturned
+from .object_motion import find_owners, sample, shown_objects, unturned
 from .scene import FEATURES, SHAPE, Layers, Objects, exact
 
 BELOW = -4.0
@@ -43,7 +43,7 @@ class Material:
     objects     [B,C+4,H,W]: colours of the objects beyond the table, premultiplied by their mask; the mask,
                 the centre that a pixel is of [2], and the factor by which their shadows darken the table
     rest        [B,2C,H,W]: what the observed frame has beyond all that, on the arm and elsewhere
-    state       [B,state] of the hand in it
+    points      [B,POINTS,2] of the arm in it
     features    [B,FEATURES,H/2,W/2]
     light       [B,LIGHT]
     """
@@ -51,7 +51,7 @@ class Material:
     table: Tensor
     objects: Tensor
     rest: Tensor
-    state: Tensor
+    points: Tensor
     features: Tensor
     light: Tensor
 
@@ -95,10 +95,11 @@ class Compositor(nn.Module):
         cells = material.table.shape[-1]
         known, masks = self._put_together(material, objects, centres, turns, hand, states)
         with exact(states):
-            points, origins = hand.project(states), hand.project(material.state)
-            fading = torch.exp(-(points - origins).norm(dim=2).mean(1) / FADING)[:, None, None, None]
+            points = hand.project(states)
+            fading = torch.exp(-(points - material.points).norm(dim=2).mean(1) / FADING)
             on_arm, elsewhere = material.rest.chunk(2, 1)
-            scene = known + fading * (sample(on_arm, carried_from(points, origins, cells)) + elsewhere)
+            rest = sample(on_arm, carried_from(points, material.points, cells)) + elsewhere
+            scene = known + fading[:, None, None, None] * rest
             inputs = F.pixel_unshuffle(torch.cat([scene - 0.5, masks], 1), 2)
         x = torch.cat([inputs, material.features.to(inputs)], 1)
         x = self.join[0](x.contiguous(memory_format=torch.channels_last))
@@ -117,15 +118,15 @@ class Compositor(nn.Module):
         with exact(layers.last):
             outline = torch.sigmoid(layers.outline)
             owned = find_owners(objects.centres, turns, objects, layers.last.shape[-1])
-            mask = outline * belonging(layers.pointed, owned.own)
+            mask = shown_objects(torch.cat([outline, layers.pointed], 1), owned)
             # what the observed frame shows beyond the table, so that edges come back as they are
             shown = layers.last / layers.arm_shade - (1 - mask) * layers.shade * layers.table
             colours = torch.lerp(shown, mask * layers.surface, layers.hidden_by_arm)
             material = Material(
                 table=layers.table,
                 objects=torch.cat([colours, outline, layers.pointed, layers.shade], 1),
-                rest=torch.cat([layers.last, layers.last], 1),
-                state=layers.state,
+                rest=torch.cat([layers.last, layers.last], 1),  # not read before it is known, below
+                points=hand.project(layers.state),
                 features=layers.features,
                 light=layers.light,
             )
@@ -150,8 +151,8 @@ class Compositor(nn.Module):
         with exact(states):
             owned = find_owners(centres, turns, objects, cells, before)
             carried = sample(material.objects, owned.sources)
-            colours, outline, pointed, shade = carried.split([channels, 1, 2, 1], 1)
-            mask = outline * belonging(pointed, owned.own[:, :2])
+            colours, masks, shade = carried.split([channels, 3, 1], 1)
+            mask = shown_objects(masks, owned)
             below = (1 - mask) * shade * material.table + colours
             darkened, shadow = hand.shade(states, material.light, cells)
             arm, arm_mask = hand.draw(states, material.light, cells)

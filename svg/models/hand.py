@@ -154,23 +154,20 @@ class Hand(nn.Module):
 
         `actions` [B,>=n-1,A] are those from the first of these frames on.
         """
-        return self._states(actions, positions, positions.shape[1])
-
-    def next(self, state: Tensor, action: Tensor) -> Tensor:
-        """Return the state [N,state] after `action` [N,A] in `state`, if nothing is in the way."""
-        position, extra = state.split([self.positions, EXTRA], -1)
-        return torch.cat([self.integrator(position, action), self._next(extra, action)], -1)
-
-    def _states(self, actions: Tensor, positions: Tensor, count: int) -> Tensor:
         if actions.shape[1]:
             extra = torch.tanh(self.first_extra(actions[:, 0]))
         else:
             extra = positions.new_zeros(len(positions), EXTRA)
         states = [torch.cat([positions[:, 0], extra], -1)]
-        for time in range(1, count):
+        for time in range(1, positions.shape[1]):
             extra = self._next(extra, actions[:, time - 1])
             states.append(torch.cat([positions[:, time], extra], -1))
         return torch.stack(states, 1)
+
+    def next(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return the state [N,state] after `action` [N,A] in `state`, if nothing is in the way."""
+        position, extra = state.split([self.positions, EXTRA], -1)
+        return torch.cat([self.integrator(position, action), self._next(extra, action)], -1)
 
     def _next(self, extra: Tensor, action: Tensor) -> Tensor:
         return torch.tanh(self.next_extra(torch.cat([extra, action], -1)))
@@ -180,7 +177,7 @@ class Hand(nn.Module):
         return UNIT * (self.places(states) + self.bend(states)).unflatten(-1, (POINTS, 2))
 
     def draw(self, states: Tensor, light: Tensor, cells: int) -> tuple[Tensor, Tensor]:
-        """Return the arm's colours and mask [N,C+1,cells,cells] under the `light` [N,LIGHT] of N scenes."""
+        """Return the arm's colours [N,C,cells,cells] and mask [N,1,cells,cells] under `light` [N,LIGHT]."""
         places = self.project(states).unflatten(-2, (PARTS, 2)).mean(2)
         return put_together(*self.arm(places, torch.cat([states, light], 1), cells))
 

@@ -162,9 +162,13 @@ def sample_windows(maps: Tensor, places: Tensor) -> Tensor:
     return sampled.unflatten(2, (places.shape[1], -1)).transpose(1, 2)
 
 
-def belonging(pointed: Tensor, own_centre: Tensor) -> Tensor:
-    """Return how surely a pixel that votes for the centre `pointed` is of the object with `own_centre`."""
-    return torch.exp(-((pointed - own_centre) ** 2).sum(1, keepdim=True) / 32)
+def shown_objects(masks: Tensor, owned: Ownership) -> Tensor:
+    """Return where an object shows, [N,1,h,w]: each cell as surely as it is of its owner.
+
+    `masks` [N,3,h,w] are what shows any object, and the centre that a cell votes for.
+    """
+    outline, pointed = masks.split([1, 2], 1)
+    return outline * torch.exp(-((pointed - owned.own[:, :2]) ** 2).sum(1, keepdim=True) / 32)
 
 
 class ObjectMotion(nn.Module):
@@ -217,8 +221,7 @@ class ObjectMotion(nn.Module):
         """
         with exact(motion.centres):
             owned = find_owners(motion.centres, motion.turns, objects, features.shape[-1], motion.moves)
-            seen = sample(masks, owned.sources)
-            mask = seen[:, :1] * belonging(seen[:, 1:], owned.own[:, :2])
+            mask = shown_objects(sample(masks, owned.sources), owned)
             maps = torch.cat([mask, owned.own[:, 2:] * mask / MOVE, features], 1)
             return Surroundings(maps, owned.owners * mask)
 
@@ -242,7 +245,7 @@ class ObjectMotion(nn.Module):
         with exact(before):
             after = hand.next(before, actions)
             points = self._touching(hand, before, after)
-            window = _surrounded(maps, points[:, 1].mean(1, keepdim=True), points)
+            window = _surrounded(maps, _places(points[:, 1].mean(1, keepdim=True)), points)
         met = self.resistance(window)[:, 0]
         slips = self.slips(torch.cat([met, before, after, motion.slips], -1)).float()
         slips = SLIP * torch.tanh(slips / SLIP)
@@ -256,7 +259,7 @@ class ObjectMotion(nn.Module):
             places = _places(motion.centres)
             each = around.each.flatten(0, 1)[:, None]
             itself = sample(each, places.flatten(0, 1), "zeros").unflatten(0, places.shape[:2])
-            window = torch.cat([itself, _surrounded(around.maps, motion.centres, points)], 2)
+            window = torch.cat([itself, _surrounded(around.maps, places, points)], 2)
         x = self.window(window)
         count = x.shape[1]
         offsets = (points[:, None] - motion.centres[:, :, None, None]).flatten(2) / 16
@@ -341,12 +344,11 @@ def _places(centres: Tensor) -> Tensor:
     return centres[..., None, None] + square(axis)
 
 
-def _surrounded(maps: Tensor, centres: Tensor, points: Tensor) -> Tensor:
-    """Return windows about `centres` [N,K,2] of `maps`, and where their cells are beside points of the arm.
+def _surrounded(maps: Tensor, places: Tensor, points: Tensor) -> Tensor:
+    """Return `maps` in windows of `places`, see `_places`, and where those are beside points of the arm.
 
     `points` [N,2,TOUCHING,2] are those before and after the step.
     """
-    places = _places(centres)
     offsets = places[:, :, None, None] - points[:, None, ..., None, None]  # [N,K,2,P,2,w,w]
     near = torch.exp(-(offsets**2).sum(4) / 18).flatten(2, 3)
     offsets = torch.tanh(offsets / 3).flatten(2, 4)

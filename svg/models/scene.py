@@ -36,7 +36,7 @@ LOW_MASK = -3.0
 
 @dataclass(frozen=True)
 class Layers:
-    """What the pictures of B scenes are put together from, at full resolution.
+    """What the encoder takes the observed frames of B scenes apart into, at full resolution.
 
     table       [B,C,H,W]: the scene without arm and objects, and without their shadows
     surface     [B,C,H,W]: colours of the objects where the arm hides them
