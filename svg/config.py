@@ -196,6 +196,12 @@ class ModelConfig:
         "Neighbours are much alike, and drawing is most of the work",
         family="objects",
     )
+    drawn_clips: int = _flag(
+        0,
+        "objects: clips of each batch that are drawn; 0: all. In the others only where the hand and objects "
+        "go is predicted, which takes a tenth of the time and is what takes longest to learn",
+        family="objects",
+    )
     pose_dim: int = _flag(32, "pose_cvae: channels of the pose encoder's output", family="pose_cvae", above=0)
     fusion_dim: int = _flag(
         192, "pose_cvae: channels of the decoder fusion's output", family="pose_cvae", above=0
@@ -396,6 +402,11 @@ class Config:
             if getattr(data, name) and not model.takes_poses:
                 advice = "leave it out, it is for --model pose_cvae"
                 raise InputError(f"actions belong to their frames as they are; {advice}", name)
+        drawn = model.drawn_clips
+        if drawn and self.train.batch_size % drawn:
+            raise InputError(
+                f"found {drawn}, expected a divisor of --batch_size {self.train.batch_size}", "drawn_clips"
+            )
         if self.train.places_weight and model.warp != "carried" and model.model != "objects":
             reason = "or --model objects beside it, whose places it is about"
             raise InputError(f"expected --warp carried {reason}", "places_weight")

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from .hand import Hand, carried_from
 from .layers import leaky_block, leaky_conv, leaky_linear, output_layer, tile_subpixels
 from .object_motion import find_owners, sample, shown_objects, unturned
-from .scene import FEATURES, SHAPE, Layers, Objects, exact
+from .scene import DESCRIPTION, FEATURES, Layers, Objects, exact
 
 BELOW = -4.0
 """Start of the logits of what is drawn over the scene and of what darkens it: next to nothing does."""
@@ -74,7 +74,7 @@ class Compositor(nn.Module):
     def __init__(self, channels: int, width: int, norm: str, hand_size: int):
         super().__init__()
         self.parts = (channels, 1, 1)
-        self.before = output_layer(leaky_linear(FEATURES + SHAPE + hand_size + 4, 1, 0.1))
+        self.before = output_layer(leaky_linear(DESCRIPTION + hand_size + 4, 1, 0.1))
         with torch.no_grad():
             self.before.bias.fill_(BEHIND)
         inputs = 4 * (channels + 3) + FEATURES
@@ -107,7 +107,8 @@ class Compositor(nn.Module):
         x = F.pixel_shuffle(self.output(x).float(), 2)
         drawn, mask, gain = x.split(self.parts, 1)
         darkened = scene * (1 - torch.sigmoid(gain))
-        picture = torch.lerp(darkened, torch.sigmoid(drawn), torch.sigmoid(mask))
+        # nothing is drawn over objects, which would wear off
+        picture = torch.lerp(darkened, torch.sigmoid(drawn), torch.sigmoid(mask) * (1 - masks[:, :1]))
         # what lies outside of the range comes back, with its gradient
         picture = picture + (picture.clamp(0, 1) - picture).detach()
         return Picture(picture, known, masks[:, 1:2], masks[:, 2:])

@@ -5,7 +5,6 @@ import copy
 from torch import nn
 
 from .. import runtime
-from .hand import Hand
 from .predictor import Predictor
 
 
@@ -13,7 +12,8 @@ def freeze(model: Predictor, precision: str = "auto", compile: bool = False) -> 
     """Return a copy of `model` for prediction alone, in evaluation mode and without gradients of its weights.
 
     Batch norms, which are fixed scales and shifts by now, are folded into the convolutions before them, and
-    with bfloat16 (`precision` as in `runtime.uses_bfloat16`) weights are cast once instead of at every call.
+    with bfloat16 (`precision` as in `runtime.uses_bfloat16`) weights are cast once instead of at every call,
+    except those of modules that have `is_exact`.
     Predictions are the same up to rounding. The copy casts by itself, and its `precision` says to what.
     Gradients flow to actions as before. `compile` compiles the parts of a step with torch.compile.
     """
@@ -22,7 +22,12 @@ def freeze(model: Predictor, precision: str = "auto", compile: bool = False) -> 
     frozen.fold_norms()
     if runtime.uses_bfloat16(device, precision):
         frozen.precision = "bfloat16"
-        exact = {part for module in frozen.modules() if isinstance(module, Hand) for part in module.modules()}
+        exact = {
+            part
+            for module in frozen.modules()
+            if getattr(module, "is_exact", False)
+            for part in module.modules()
+        }
         for module in frozen.modules():
             if (
                 isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.LSTM)

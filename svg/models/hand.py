@@ -106,6 +106,8 @@ class Hand(nn.Module):
     The state is the position, standardised, and `EXTRA` numbers that the last actions decide.
     """
 
+    is_exact = True
+
     def __init__(self, actions: int, positions: int, channels: int, image_width: int):
         super().__init__()
         self.positions = positions

@@ -1,28 +1,36 @@
-"""How objects move: an LSTM for each, with prior and posterior of its latent, in a window about the object.
+"""How objects move: an interaction network (Battaglia et al. 2016) with an LSTM for each object.
 
 An object's motion is a place ``c`` and a turn ``A`` (2x2, with what perspective does to it): what was at p in
 the observed frame, where its centre was c0, is at ``c + A (p - c0)`` now. Shape and colours are never drawn
-again, so that nothing wears off.
+again, so that nothing wears off. What an object looks like becomes a vector once a scene; each step works on
+vectors alone: where the hand and the other objects are beside an object, and where they go. All is computed
+in float32, but for what the posterior sees.
 """
 
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .grid import SIDE, cell_centres, square
 from .hand import Hand
-from .layers import SLOPE, activate, grid_sample, leaky_conv, leaky_linear, output_layer
+from .layers import SLOPE, grid_sample, leaky_conv, leaky_linear, output_layer
 from .recurrent import Gaussian, lstm_cell
-from .scene import FAR_OFF, FEATURES, SHAPE, Objects, exact
+from .scene import CODE, DESCRIPTION, FAR_OFF, Layers, Objects, exact
 
-WINDOW = 12
-"""Cells of the window about an object, to each side of it half; a cell is two units of `grid.SIDE`."""
-STEP = 2.0
+CROP = 24
+"""Width of the surroundings of an object that its description is made from, in units of `grid.SIDE`."""
+CROP_CHANNELS = 32
 TOUCHING = 2
-"""Points of the arm, the first ones, whose offsets the window shows."""
-CHANNELS = 32
+"""Points of the arm, the first ones, that may touch objects."""
+NODE = 192
+MESSAGE = 96
 HEAD = 64
+FAR, FINE, TOUCH = 8.0, 2.0, 3.0
+"""Distances over which offsets tell places apart, and that of a touch."""
+NEAR = 10.0
+"""Distance over which objects have to do with each other and with the hand."""
 EYE_CHANNELS = 16
 MOVE, ALONG, TURN = 4.0, 1.5, 0.3
 """Most that an object moves by itself in a step, in units of `grid.SIDE`, along with the hand, as a share of
@@ -30,7 +38,6 @@ its move, and in each number of its turn."""
 SLIP = 4.0
 """Most that something in its way keeps the hand in a step from where its action leads, in standard deviations
 of its position."""
-RESISTANCE_CHANNELS = 24
 ACTIVE = 4
 """Most objects that a step may move: those nearest to the fingers, or moving."""
 ROLLING = 4.0
@@ -88,18 +95,6 @@ def put(values: Tensor, index: Tensor, part: Tensor) -> Tensor:
 
 def _widened(index: Tensor, like: Tensor) -> Tensor:
     return index[(...,) + (None,) * (like.dim() - 2)].expand(-1, -1, *like.shape[2:])
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What is where before a step, at half resolution.
-
-    maps        [N,C,h,w]: all objects, their last moves, the scene's features
-    each        [N,K,h,w]: each object
-    """
-
-    maps: Tensor
-    each: Tensor
 
 
 @dataclass(frozen=True)
@@ -172,21 +167,37 @@ def shown_objects(masks: Tensor, owned: Ownership) -> Tensor:
 
 
 class ObjectMotion(nn.Module):
-    """The recurrent model of the objects' motion, `step` by step."""
+    """The recurrent model of the objects' motion, step by step."""
+
+    is_exact = True
 
     def __init__(self, channels: int, hidden: int, z_dim: int, hand_size: int, positions: int):
         super().__init__()
         self.positions = positions
-        self.start = leaky_linear(FEATURES + SHAPE, hidden)
-        inputs = 3 + FEATURES + 2 * 3 * TOUCHING
-        self.resistance = _Window(inputs, RESISTANCE_CHANNELS, HEAD)
+        self.crop = nn.Sequential(
+            nn.Conv2d(2 * channels + 3, CROP_CHANNELS, 4, 2, 1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(CROP_CHANNELS, CROP_CHANNELS, 4, 2, 1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(CROP_CHANNELS, CROP_CHANNELS, 3, 2, 1),
+            nn.LeakyReLU(SLOPE),
+            nn.Flatten(),
+            leaky_linear((CROP // 8) ** 2 * CROP_CHANNELS, CODE),
+        )
+        self.start = leaky_linear(DESCRIPTION, hidden)
+        known = DESCRIPTION + 4 + 2 + 2 + 14 * TOUCHING + 4 + 2 * hand_size
+        self.obstacle = _layers(known, HEAD, HEAD)
         self.slips = nn.Sequential(
             leaky_linear(HEAD + 2 * hand_size + positions, HEAD),
             nn.LeakyReLU(SLOPE),
             output_layer(leaky_linear(HEAD, positions, 0.1)),
         )
-        self.window = _Window(1 + inputs, CHANNELS, hidden)
-        seen = hidden + 2 * hand_size + 4 * TOUCHING + 2 + 8
+        self.node = _layers(known, NODE, NODE)
+        self.receiver = leaky_linear(NODE, MESSAGE)
+        self.sender = nn.Linear(NODE, MESSAGE, bias=False)
+        self.between = nn.Linear(6, MESSAGE, bias=False)
+        self.message = leaky_linear(MESSAGE, MESSAGE)
+        seen = NODE + MESSAGE
         self.embed = leaky_linear(seen + z_dim, hidden)
         self.gates = nn.Linear(2 * hidden, 4 * hidden)
         self.prior = _latent_head(seen + hidden, z_dim)
@@ -198,13 +209,36 @@ class ObjectMotion(nn.Module):
             leaky_conv(32, EYE_CHANNELS),
         )
         self.posterior = _latent_head(seen + hidden + 9 * EYE_CHANNELS, z_dim)
-        self.output = leaky_linear(hidden, 8, 0.05)
+        self.output = nn.Sequential(*_layers(2 * hidden, hidden, hidden), leaky_linear(hidden, 8, 0.05))
         with torch.no_grad():
-            self.output.bias[6] = CLOSED
+            self.output[-1].bias[6] = CLOSED
+
+    def describe(self, objects: Objects, layers: Layers, before: Tensor) -> Objects:
+        """Return `objects` described also by their surroundings in the last two observed frames.
+
+        The first of these is `before` [B,C,H,W].
+        """
+        with torch.no_grad(), exact(before):
+            size = layers.last.shape[-1]
+            owned = find_owners(objects.centres, unturned(objects), objects, size)
+            mask = shown_objects(torch.cat([torch.sigmoid(layers.outline), layers.pointed], 1), owned)
+            axis = torch.arange(CROP, device=before.device) - (CROP - 1) / 2
+            places = objects.centres[..., None, None] + square(axis)
+            each = (owned.owners * mask).flatten(0, 1)[:, None]
+            itself = sample(each, places.flatten(0, 1), "zeros")
+            maps = torch.cat([mask, torch.sigmoid(layers.arm), layers.last - 0.5, before - layers.last], 1)
+            windows = torch.cat([itself, sample_windows(maps, places).flatten(0, 1)], 1)
+        code = self.crop(windows.contiguous(memory_format=torch.channels_last)).float()
+        code = code.unflatten(0, objects.present.shape)
+        return replace(objects, features=torch.cat([objects.features, code], -1))
 
     def begin(self, objects: Objects, hand: Tensor, slips: Tensor) -> Motion:
-        """Return the motion at the observed frame, where all rests, with the hand's state and last slip."""
-        hidden = torch.tanh(self.start(objects.features)).float()
+        """Return the motion at the observed frame, where all rests, with the hand's state and last slip.
+
+        `objects` are those that `describe` returns.
+        """
+        with exact(hand):
+            hidden = torch.tanh(self.start(objects.features))
         centres = objects.centres
         moves = torch.zeros_like(centres)
         return Motion(hand, slips, centres, unturned(objects), moves, hidden, torch.zeros_like(hidden))
@@ -214,60 +248,72 @@ class ObjectMotion(nn.Module):
         pairs = torch.cat([frames[:, :-1], frames[:, 1:]], 2).flatten(0, 1) - 0.5
         return self.eye(pairs).float().unflatten(0, (len(frames), -1))
 
-    def around(self, motion: Motion, objects: Objects, masks: Tensor, features: Tensor) -> Surroundings:
-        """Return what is where before a step.
-
-        `masks` [N,3,H,W] and `features` are those of the scenes, see `Material`.
-        """
-        with exact(motion.centres):
-            owned = find_owners(motion.centres, motion.turns, objects, features.shape[-1], motion.moves)
-            mask = shown_objects(sample(masks, owned.sources), owned)
-            maps = torch.cat([mask, owned.own[:, 2:] * mask / MOVE, features], 1)
-            return Surroundings(maps, owned.owners * mask)
-
-    def choose(self, motion: Motion, objects: Objects, hand: Hand, after: Tensor) -> Tensor:
-        """Return the numbers [N,n] of the objects that a step may move, in which the hand gets to `after`."""
-        with torch.no_grad(), exact(after):
-            points = self._touching(hand, motion.hand, after).flatten(1, 2)
-            distances = torch.cdist(motion.centres, points).amin(2) - ROLLING * motion.moves.norm(dim=2)
-            distances = distances + (1 - objects.present) * FAR_OFF
-            return distances.topk(min(ACTIVE, distances.shape[1]), 1, largest=False).indices
-
     def move_hand(
-        self, motion: Motion, around: Surroundings, hand: Hand, actions: Tensor
+        self, motion: Motion, objects: Objects, hand: Hand, actions: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the hand's state after `actions` [N,A], and how far it was kept from where they lead.
 
-        In training the hand's error does not change what is seen of the scene.
+        In training the hand's error does not change what is known of the objects.
         """
-        before = motion.hand
-        maps = around.maps.detach() if self.training else around.maps
-        with exact(before):
-            after = hand.next(before, actions)
-            points = self._touching(hand, before, after)
-            window = _surrounded(maps, _places(points[:, 1].mean(1, keepdim=True)), points)
-        met = self.resistance(window)[:, 0]
-        slips = self.slips(torch.cat([met, before, after, motion.slips], -1)).float()
-        slips = SLIP * torch.tanh(slips / SLIP)
-        return torch.cat([after[:, : self.positions] + slips, after[:, self.positions :]], 1), slips
+        with exact(actions):
+            after = hand.next(motion.hand, actions)
+            points = self._touching(hand, motion.hand, after)
+            known = self._known(motion, objects, points, after)
+            known = known.detach() if self.training else known
+            away = (motion.centres - points.flatten(1, 2).mean(1)[:, None]).square().sum(-1)
+            met = _sum_of_near(self.obstacle(known), away.detach(), objects.present)
+            slips = self.slips(torch.cat([met, motion.hand, after, motion.slips], -1))
+            slips = SLIP * torch.tanh(slips / SLIP)
+            return torch.cat([after[:, : self.positions] + slips, after[:, self.positions :]], 1), slips
 
-    def see(self, motion: Motion, around: Surroundings, hand: Hand, after: Tensor) -> Tensor:
-        """Return what is known of each object [N,K,D] before a step, in which the hand gets to `after`."""
-        before = motion.hand
-        with exact(before):
-            points = self._touching(hand, before, after)
-            places = _places(motion.centres)
-            each = around.each.flatten(0, 1)[:, None]
-            itself = sample(each, places.flatten(0, 1), "zeros").unflatten(0, places.shape[:2])
-            window = torch.cat([itself, _surrounded(around.maps, places, points)], 2)
-        x = self.window(window)
-        count = x.shape[1]
-        offsets = (points[:, None] - motion.centres[:, :, None, None]).flatten(2) / 16
-        shift = (points[:, 1] - points[:, 0]).mean(1) / 4
-        common = torch.cat([shift, before, after], 1)[:, None].expand(-1, count, -1)
-        turn = (motion.turns - torch.eye(2, device=x.device)).flatten(2)
-        place = (motion.centres - (SIDE - 1) / 2) / (SIDE / 2)
-        return torch.cat([x, offsets, common, motion.moves / MOVE, turn, place], -1)
+    def see(
+        self, motion: Motion, objects: Objects, hand: Hand, after: Tensor
+    ) -> tuple[Tensor, Motion, Tensor]:
+        """Return the numbers [N,n] of the objects that a step may move, in which the hand gets to `after`.
+
+        With them come their motion, and what is known of each of them [N,n,D].
+        """
+        with exact(after):
+            points = self._touching(hand, motion.hand, after)
+            index = self._choose(motion, objects, points)
+            active = motion.of(index)
+            nodes = self.node(self._known(motion, objects, points, after))
+            chosen = entries(nodes, index)
+            offsets = motion.centres[:, None] - active.centres[:, :, None]  # [N,n,K,2]
+            relative = (motion.moves[:, None] - active.moves[:, :, None]) / MOVE
+            between = self.between(torch.cat([offsets / FAR, torch.tanh(offsets / TOUCH), relative], -1))
+            messages = self.receiver(chosen)[:, :, None] + self.sender(nodes)[:, None] + between
+            numbers = torch.arange(nodes.shape[1], device=index.device)
+            others = objects.present[:, None] * (index[..., None] != numbers)
+            heard = _sum_of_near(F.leaky_relu(messages, SLOPE), offsets.detach().square().sum(-1), others)
+            return index, active, torch.cat([chosen, F.leaky_relu(self.message(heard), SLOPE)], -1)
+
+    def _known(self, motion: Motion, objects: Objects, points: Tensor, after: Tensor) -> Tensor:
+        """Return what is known of each object [N,K,D] by itself, before a step of the hand.
+
+        `points` [N,2,TOUCHING,2] of the arm are those before and after it.
+        """
+        offsets = points[:, None] - motion.centres[:, :, None, None]  # [N,K,2,P,2]
+        near = torch.exp(-offsets.square().sum(-1) / (2 * TOUCH**2)).flatten(2)
+        shift = (points[:, 1] - points[:, 0]).mean(1)
+        # as the object was turned in the observed frame, which its description is of
+        back = _inverse(motion.turns)
+        own_offsets = torch.einsum("nkij,nkspj->nkspi", back, offsets)
+        own_shift = torch.einsum("nkij,nj->nki", back, shift)
+        hands = torch.cat([shift / 4, motion.hand, after], 1)[:, None].expand(-1, near.shape[1], -1)
+        turns = (motion.turns - torch.eye(2, device=after.device)).flatten(2)
+        places = (motion.centres - (SIDE - 1) / 2) / (SIDE / 2)
+        parts = [offsets / FAR, torch.tanh(offsets / FINE), own_offsets / FAR]
+        flat = [part.flatten(2) for part in parts]
+        numbers = [objects.features, turns, places, motion.moves / MOVE, *flat, near, own_shift / 4, hands]
+        return torch.cat(numbers, -1)
+
+    def _choose(self, motion: Motion, objects: Objects, points: Tensor) -> Tensor:
+        """Return the numbers [N,n] of the objects nearest to the `points` [N,2,TOUCHING,2], or moving."""
+        with torch.no_grad():
+            distances = torch.cdist(motion.centres, points.flatten(1, 2)).amin(2)
+            distances = distances - ROLLING * motion.moves.norm(dim=2) + (1 - objects.present) * FAR_OFF
+            return distances.topk(min(ACTIVE, distances.shape[1]), 1, largest=False).indices
 
     def _touching(self, hand: Hand, before: Tensor, after: Tensor) -> Tensor:
         """Return the points of the arm [N,2,TOUCHING,2] that may touch objects, in two states of the hand.
@@ -279,14 +325,17 @@ class ObjectMotion(nn.Module):
 
     def prior_of(self, seen: Tensor, motion: Motion) -> Gaussian:
         """Return the prior of the latents [N,K,z_dim] of a step."""
-        return _gaussian(self.prior(torch.cat([seen, motion.hidden], -1)))
+        with exact(seen):
+            return _gaussian(self.prior(torch.cat([seen, motion.hidden], -1)))
 
     def posterior_of(self, seen: Tensor, motion: Motion, look: Tensor) -> Gaussian:
-        """Return the posterior, given what `look` [N,EYE_CHANNELS,h,w] shows of the step."""
+        """Return the posterior of the first n clips, of which `look` [n,EYE_CHANNELS,h,w] shows the step."""
+        count = len(look)
         axis = torch.tensor([-10.0, 0.0, 10.0], device=look.device)
         with exact(look):
-            looked = sample_windows(look, motion.centres[..., None, None] + square(axis)).flatten(2)
-        return _gaussian(self.posterior(torch.cat([seen, motion.hidden, looked], -1)))
+            places = motion.centres[:count, ..., None, None] + square(axis)
+            looked = sample_windows(look, places).flatten(2)
+            return _gaussian(self.posterior(torch.cat([seen[:count], motion.hidden[:count], looked], -1)))
 
     def step(
         self,
@@ -304,55 +353,31 @@ class ObjectMotion(nn.Module):
         """
         with exact(after):
             push = hand.moves(torch.stack([motion.hand, after], 1))[:, 0]
-        x = activate(self.embed(torch.cat([seen, z], -1)))
-        gates = self.gates(torch.cat([x, motion.hidden.to(x)], -1)).float()
-        hidden, cell = lstm_cell(gates.flatten(0, 1), motion.cell.flatten(0, 1))
-        hidden = hidden.unflatten(0, present.shape)
-        cell = cell.unflatten(0, present.shape)
-        move, turn, gate, along = self.output(hidden).float().split([2, 4, 1, 1], -1)
-        gate = torch.sigmoid(gate) * present[..., None]
-        moves = gate * (MOVE * torch.tanh(move) + ALONG * torch.tanh(along) * push[:, None])
-        with exact(moves):
+            x = F.leaky_relu(self.embed(torch.cat([seen, z], -1)), SLOPE)
+            gates = self.gates(torch.cat([x, motion.hidden], -1))
+            hidden, cell = lstm_cell(gates.flatten(0, 1), motion.cell.flatten(0, 1))
+            hidden = hidden.unflatten(0, present.shape)
+            cell = cell.unflatten(0, present.shape)
+            move, turn, gate, along = self.output(torch.cat([x, hidden], -1)).split([2, 4, 1, 1], -1)
+            gate = torch.sigmoid(gate) * present[..., None]
+            moves = gate * (MOVE * torch.tanh(move) + ALONG * torch.tanh(along) * push[:, None])
             turns = motion.turns + (TURN * gate * torch.tanh(turn)).unflatten(-1, (2, 2)) @ motion.turns
         return Motion(after, slips, motion.centres + moves, turns, moves, hidden, cell)
 
 
-class _Window(nn.Module):
-    """Convolutions over windows [N,K,C,WINDOW,WINDOW] to features [N,K,outputs], float32."""
-
-    def __init__(self, inputs: int, channels: int, outputs: int):
-        super().__init__()
-        self.convs = nn.ModuleList(
-            [
-                leaky_conv(inputs, channels),
-                nn.Conv2d(channels, channels, 4, 2, 1),
-                nn.Conv2d(channels, channels, 3, 2, 1),
-            ]
-        )
-        self.join = leaky_linear(9 * channels, outputs)
-
-    def forward(self, window: Tensor) -> Tensor:
-        x = window.flatten(0, 1)
-        for conv in self.convs:
-            x = activate(conv(x))
-        return activate(self.join(x.flatten(1))).float().unflatten(0, window.shape[:2])
+def _layers(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        leaky_linear(inputs, width), nn.LeakyReLU(SLOPE), leaky_linear(width, outputs), nn.LeakyReLU(SLOPE)
+    )
 
 
-def _places(centres: Tensor) -> Tensor:
-    """Return the cells [N,K,2,WINDOW,WINDOW] of the windows about `centres` [N,K,2]."""
-    axis = (torch.arange(WINDOW, device=centres.device) - (WINDOW - 1) / 2) * STEP
-    return centres[..., None, None] + square(axis)
+def _sum_of_near(values: Tensor, squares: Tensor, present: Tensor) -> Tensor:
+    """Return the sum of `values` [...,K,D] of what is `present` [...,K], the more of each the nearer it is.
 
-
-def _surrounded(maps: Tensor, places: Tensor, points: Tensor) -> Tensor:
-    """Return `maps` in windows of `places`, see `_places`, and where those are beside points of the arm.
-
-    `points` [N,2,TOUCHING,2] are those before and after the step.
+    `squares` [...,K] are the squared distances.
     """
-    offsets = places[:, :, None, None] - points[:, None, ..., None, None]  # [N,K,2,P,2,w,w]
-    near = torch.exp(-(offsets**2).sum(4) / 18).flatten(2, 3)
-    offsets = torch.tanh(offsets / 3).flatten(2, 4)
-    return torch.cat([sample_windows(maps, places), offsets, near], 2)
+    weights = torch.exp(-squares / (2 * NEAR**2)) * present
+    return (values * weights[..., None]).sum(-2)
 
 
 def _latent_head(inputs: int, z_dim: int) -> nn.Sequential:

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from ..config import ModelConfig
 from .compositor import Compositor, Material, Picture
 from .hand import Hand
-from .object_motion import Motion, ObjectMotion, Surroundings, entries, put
+from .object_motion import Motion, ObjectMotion, entries, put
 from .predictor import Predictor, Rollout, as_images
 from .recurrent import Gaussian
-from .scene import Layers, Objects, SceneEncoder, exact, find_objects, repeated
+from .scene import Layers, Objects, SceneEncoder, exact, find_objects, joined, repeated
 from .sprites import PARTS
 
 PRIOR_SHARE = 0.5
@@ -58,16 +58,16 @@ class Path:
 class Tracks:
     """Where objects are and have been found, for losses by truth.
 
-    layers          of the observed frame
-    centre_logits   [B,1,H/2,W/2] of objects' centres there
+    layers          of the observed frame of the b clips that were drawn
+    centre_logits   [b,1,H/2,W/2] of objects' centres there
     present         [B,K]: which objects there are
     first           [B,K,2]: their centres there
     centres         [B,T-n_past,K,2] in the frames from `n_past` on
     turns           [B,T-n_past,K,2,2]
     slips           [B,T-n_past,P]: by how much the hand's predicted positions are off there, each as the
                     fingers move for it in the picture
-    arm             [B,n,1,H,W]: what shows the arm in the frames that were drawn
-    shadow          [B,n,1,H,W]: where its shadow is
+    arm             [b,n,1,H,W]: what shows the arm in the frames that were drawn
+    shadow          [b,n,1,H,W]: where its shadow is
     points          [B,T,POINTS,2] of the arm in all frames, by the recorded positions of the hand
     """
 
@@ -128,44 +128,54 @@ class ObjectPredictor(Predictor):
         Observed frames before the last one come back as they are. With `noise`, which training gives, the arm
         is drawn where the hand was recorded, and the latents of about half of the clips are the prior's
         means; in the other half the hand's motion is teacher-forced.
+
+        `drawn` may have fewer rows than there are clips. The first clips are then drawn; where hand and
+        objects go in the others is predicted with the prior's means, and teaches the encoder nothing.
         """
         frames = as_images(frames)
-        steps = frames.shape[1] - 1
-        start, layers, centre_logits = self._observe(frames[:, :n_past], conditions)
+        clips, steps = frames.shape[0], frames.shape[1] - 1
+        first = max(n_past - 2, 0)
+        if drawn is None:
+            drawn = torch.arange(first, steps, device=frames.device).expand(clips, -1)
+        rows = len(drawn)
+        assert conditions is not None
+        scene, layers, centre_logits = self._observe(frames[:rows, :n_past], conditions[:rows])
+        objects, motion = scene.objects, scene.motion
+        if rows < clips:
+            others = self._take_apart(frames[rows:, :n_past], conditions[rows:], teaches_encoder=False)
+            objects, motion = joined(objects, others[2]), joined(motion, others[3])
         all_actions, positions = self._standardised(conditions)
         with exact(frames):
             recorded = self.hand.observed(all_actions, positions[:, : steps + 1])
             points = self.hand.project(recorded)
-        looks = self.motion.look(frames[:, n_past - 1 :])
+        looks = self.motion.look(frames[:rows, n_past - 1 :])
         by_prior = None
         if noise is not None:
             by_prior = torch.special.ndtr(noise[:, :1, :1, :1].flatten(1)) < PRIOR_SHARE
-            noise = noise[:, n_past - 1 :]
+            by_prior[rows:] = True
+            noise = noise[:rows, n_past - 1 :]
         actions = all_actions[:, n_past - 1 : steps]
         motions, reached, posterior, prior = self._infer(
-            start, actions, recorded[:, n_past:], looks, noise, by_prior
+            objects, motion, actions, recorded[:, n_past:], looks, noise, by_prior
         )
         centres = torch.stack([motion.centres for motion in motions], 1)
         turns = torch.stack([motion.turns for motion in motions], 1)
         hands = torch.stack([motion.hand for motion in motions], 1)
         # the last observed frame is drawn, too: with n_past 1 it is not asked for
         states = hands if noise is None else recorded[:, n_past - 1 :]
-        first = max(n_past - 2, 0)
-        if drawn is None:
-            drawn = torch.arange(first, steps, device=frames.device).expand(len(frames), -1)
         index = drawn - (n_past - 2)
-        rows = torch.arange(len(frames), device=frames.device)[:, None]
-        picture = self._draw(start, centres[rows, index], turns[rows, index], states[rows, index])
+        clip = torch.arange(rows, device=frames.device)[:, None]
+        picture = self._draw(scene, centres[clip, index], turns[clip, index], states[clip, index])
         parts = (picture.frames, picture.carried, picture.arm, picture.shadow)
         images, carried, arm, shadow = (part.unflatten(0, drawn.shape) for part in parts)
         if drawn.shape[1] == steps - first:
-            given = frames[:, 1 : first + 1]
+            given = frames[:rows, 1 : first + 1]
             images, carried = (torch.cat([given, part], 1) for part in (images, carried))
         tracks = Tracks(
             layers,
             centre_logits,
-            start.objects.present,
-            start.objects.centres,
+            objects.present,
+            objects.centres,
             centres[:, 1:],
             turns[:, 1:],
             self.hand.reach * (reached - positions[:, n_past : steps + 1]),
@@ -178,43 +188,45 @@ class ObjectPredictor(Predictor):
 
     def _infer(
         self,
-        start: Observation,
+        objects: Objects,
+        motion: Motion,
         actions: Tensor,
         recorded: Tensor,
         looks: Tensor,
         noise: Tensor | None,
         by_prior: Tensor | None,
     ) -> tuple[list[Motion], Tensor, Gaussian, Gaussian]:
-        """Return the motion at the start and after each step, with posteriors and priors [B,F,K,z_dim].
+        """Return the motion at the start and after each step, with posteriors and priors [b,F,K,z_dim].
 
         Before those are the positions of the hand [B,F,P], each as the one before leads to it. Where not all
         is `by_prior`, the next one starts from the `recorded` state [B,F,state]. Errors of the objects do not
-        change them.
+        change them. Of the first b clips there are `looks` [b,F,...] and `noise`; all others are `by_prior`.
         """
-        motion = start.motion
-        present = start.objects.present[..., None]
+        rows = len(looks)
+        present = objects.present[:rows, :, None]
         motions = [motion]
         reached = []
         posteriors = []
         priors = []
         for step, action in enumerate(actions.unbind(1)):
-            around = self._around(start, motion)
-            after, slips = self.motion.move_hand(motion, around, self.hand, action)
+            after, slips = self.motion.move_hand(motion, objects, self.hand, action)
             positions = after[:, : self.hand.positions]
             reached.append(positions)
             if by_prior is not None:
                 after = torch.where(by_prior, after.detach(), recorded[:, step])
                 slips = slips + after[:, : self.hand.positions] - positions
-            index, active, seen = self._see(start, motion, around, after)
+            index, active, seen = self.motion.see(motion, objects, self.hand, after)
             prior = self.motion.prior_of(seen, active)
             posterior = self.motion.posterior_of(seen, active, looks[:, step])
-            z = posterior.mu if noise is None else posterior.sample(entries(noise[:, step], index))
+            z = posterior.mu if noise is None else posterior.sample(entries(noise[:, step], index[:rows]))
             if by_prior is not None:
-                z = torch.where(by_prior[..., None], prior.mu, z)
-            motion = self._step(start, motion, index, active, seen, z, after, slips)
+                z = torch.where(by_prior[:rows, :, None], prior.mu[:rows], z)
+            z = torch.cat([z, prior.mu[rows:]])
+            motion = self._step(objects, motion, index, active, seen, z, after, slips)
             motions.append(motion)
-            posteriors.append(_of_present(posterior, index, present))
-            priors.append(_of_present(prior, index, present))
+            prior = Gaussian(prior.mu[:rows], prior.logvar[:rows])
+            posteriors.append(_of_present(posterior, index[:rows], present))
+            priors.append(_of_present(prior, index[:rows], present))
         return motions, torch.stack(reached, 1), _stacked(posteriors), _stacked(priors)
 
     # --------------------------------------------------------------------------------------------- prediction
@@ -242,6 +254,14 @@ class ObjectPredictor(Predictor):
         return self._observe(as_images(past), conditions)[0]
 
     def _observe(self, past: Tensor, conditions: Tensor | None) -> tuple[Observation, Layers, Tensor]:
+        layers, centre_logits, objects, motion = self._take_apart(past, conditions)
+        material = self.decoder.prepare(layers, objects, self.hand)
+        return Observation(material, objects, motion), layers, centre_logits
+
+    def _take_apart(
+        self, past: Tensor, conditions: Tensor | None, teaches_encoder: bool = True
+    ) -> tuple[Layers, Tensor, Objects, Motion]:
+        """Return what the frames `past` show: layers, logits of objects' centres, objects, the start."""
         count = past.shape[1]
         width = self.config.condition_dim
         least = max(1, count - 1)
@@ -257,11 +277,13 @@ class ObjectPredictor(Predictor):
                 hand = self.hand.next(hand, actions[:, -1])
             elif count > 1:
                 slips = (hand - self.hand.next(hands[:, -2], actions[:, count - 2]))[:, : self.hand.positions]
-        layers, centre_logits = self.encoder(past[:, -1], past[:, max(count - 2, 0)], self.hand, hand)
-        with exact(past):
-            objects = find_objects(layers, centre_logits, self.config.slots)
-        material = self.decoder.prepare(layers, objects, self.hand)
-        return Observation(material, objects, self.motion.begin(objects, hand, slips)), layers, centre_logits
+        last, before = past[:, -1], past[:, max(count - 2, 0)]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and teaches_encoder):
+            layers, centre_logits = self.encoder(last, before, self.hand, hand)
+            with exact(past):
+                objects = find_objects(layers, centre_logits, self.config.slots)
+        objects = self.motion.describe(objects, layers, before)
+        return layers, centre_logits, objects, self.motion.begin(objects, hand, slips)
 
     def advance(
         self, start: Observation, conditions: Tensor | None, noise: Tensor
@@ -301,11 +323,10 @@ class ObjectPredictor(Predictor):
         motion = repeated(start.motion, samples)
         motions = []
         for step, action in enumerate(actions.unbind(1)):
-            around = self._around(scene, motion)
-            after, slips = self.motion.move_hand(motion, around, self.hand, action)
-            index, active, seen = self._see(scene, motion, around, after)
+            after, slips = self.motion.move_hand(motion, scene.objects, self.hand, action)
+            index, active, seen = self.motion.see(motion, scene.objects, self.hand, after)
             z = self.motion.prior_of(seen, active).sample(entries(noise[:, step], index))
-            motion = self._step(scene, motion, index, active, seen, z, after, slips)
+            motion = self._step(scene.objects, motion, index, active, seen, z, after, slips)
             motions.append(motion)
         return Path(scene, motions)
 
@@ -330,22 +351,9 @@ class ObjectPredictor(Predictor):
         values = (conditions - self.condition_mean) / self.condition_std
         return values[..., : self.config.action_dim], values[..., self.config.action_dim :]
 
-    def _around(self, scene: Observation, motion: Motion) -> Surroundings:
-        material = scene.material
-        return self.motion.around(motion, scene.objects, material.object_masks, material.features)
-
-    def _see(
-        self, scene: Observation, motion: Motion, around: Surroundings, after: Tensor
-    ) -> tuple[Tensor, Motion, Tensor]:
-        """Return which objects a step may move, their motion, and what is known of them."""
-        index = self.motion.choose(motion, scene.objects, self.hand, after)
-        active = motion.of(index)
-        chosen = replace(around, each=entries(around.each, index))
-        return index, active, self.motion.see(active, chosen, self.hand, after)
-
     def _step(
         self,
-        scene: Observation,
+        objects: Objects,
         motion: Motion,
         index: Tensor,
         active: Motion,
@@ -355,7 +363,7 @@ class ObjectPredictor(Predictor):
         slips: Tensor,
     ) -> Motion:
         """Return the motion of all after a step of those objects that it may move."""
-        present = entries(scene.objects.present, index)
+        present = entries(objects.present, index)
         moved = self.motion.step(active, seen, z, present, self.hand, after, slips)
         return motion.after(index, moved)
 

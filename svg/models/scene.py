@@ -28,6 +28,9 @@ UNIT = 20.0
 """Unit of the logits of the background: a step of the optimiser moves them by as much as they need."""
 SHAPE = 8
 """Numbers that describe an object beside its features."""
+CODE = 48
+"""Numbers that describe its surroundings."""
+DESCRIPTION = FEATURES + SHAPE + CODE
 FAR_OFF = 1e4
 DARKEST = 0.2
 LOW_MASK = -3.0
@@ -81,7 +84,7 @@ class Objects:
     centres     [B,K,2], see `grid.SIDE`
     present     [B,K], 0 or 1
     spread      [B,K]: mean squared distance of an object's pixels from its centre
-    features    [B,K,FEATURES+SHAPE]
+    features    [B,K,DESCRIPTION]; as they are found [B,K,FEATURES+SHAPE], see `ObjectMotion.describe`
     """
 
     centres: Tensor
@@ -99,6 +102,12 @@ def repeated(values, times: int):
         return values
     parts = {item.name: getattr(values, item.name) for item in fields(values)}
     return type(values)(**{name: _repeated(part, times) for name, part in parts.items()})
+
+
+def joined(*values):
+    """Return `Objects` or other dataclasses of tensors one after the other."""
+    names = [item.name for item in fields(values[0])]
+    return type(values[0])(**{name: torch.cat([getattr(value, name) for value in values]) for name in names})
 
 
 def _repeated(part: Tensor, times: int) -> Tensor:

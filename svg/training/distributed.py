@@ -13,14 +13,17 @@ from torch import Tensor, nn
 
 from data_tools.errors import InputError
 
+from ..config import Config
 from ..processes import World, processes
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Raise `InputError` if the processes cannot share a batch evenly."""
-    if batch_size % processes():
-        expected = f"a multiple of the {processes()} processes: it is that of all together"
-        raise InputError(f"--batch_size: found {batch_size}, expected {expected}")
+def check_shares(config: Config) -> None:
+    """Raise `InputError` if the processes cannot share a batch evenly, or its clips that are drawn."""
+    counts = {"batch_size": config.train.batch_size, "drawn_clips": config.model.drawn_clips}
+    for name, count in counts.items():
+        if count % processes():
+            expected = f"a multiple of the {processes()} processes: it is that of all together"
+            raise InputError(f"--{name}: found {count}, expected {expected}")
 
 
 def leave() -> None:

@@ -190,6 +190,7 @@ class Learner:
             frames, conditions = shift_and_scale(frames, conditions, data.augment * amounts[self.shard])
         shape = batch_size, frames.shape[1] - 1, *self.model.latent_shape
         noise = torch.randn(shape, generator=random, device=self.device)[self.shard]
+        frames, conditions, noise = map(self._drawn_first, (frames, conditions, noise))
         drawn = self._drawn_frames(frames, random)
         chosen = () if drawn is None else (drawn,)
         with runtime.autocast(self.device, self.config.train.precision):
@@ -203,21 +204,38 @@ class Learner:
         if rollout.tracks is not None:
             loss = loss + HAND * hand_error(rollout.tracks)
         if "labels" in batch:
-            loss = loss + self._loss_by_truth(rollout, frames, conditions, target, batch, drawn)
+            known = [
+                self._drawn_first(batch[name].to(self.device, non_blocking=True))
+                for name in ("labels", "poses")
+            ]
+            loss = loss + self._loss_by_truth(rollout, frames, conditions, target, *known, drawn)
         loss = loss / count
         loss.backward()
         return torch.stack([loss.detach(), mse.detach() / count, kl.detach() / count])
 
     def _drawn_frames(self, frames: Tensor, random: torch.Generator) -> Tensor | None:
-        """Return which of the frames after the first are drawn [B,n]; None for all of them."""
-        count = self.config.model.drawn_frames
+        """Return which of the frames after the first are drawn [b,n] of the first clips; None for all."""
+        model = self.config.model
         first = self.config.data.n_past - 1
         choices = frames.shape[1] - 1 - first
-        if not count or count >= choices:
+        count = min(model.drawn_frames or choices, choices)
+        if count == choices and not model.drawn_clips:
             return None
         shape = self.config.train.batch_size, choices
         order = torch.rand(shape, generator=random, device=self.device)[self.shard].argsort(1)
-        return first + order[:, :count]
+        return first + order[:: self._clips_for_each_drawn, :count]
+
+    def _drawn_first(self, values: Tensor) -> Tensor:
+        """Return `values` [B,...] with those of the clips that are drawn before all others."""
+        step = self._clips_for_each_drawn
+        if step == 1:
+            return values
+        return values.unflatten(0, (-1, step)).transpose(0, 1).flatten(0, 1)
+
+    @property
+    def _clips_for_each_drawn(self) -> int:
+        drawn = self.config.model.drawn_clips
+        return self.config.train.batch_size // drawn if drawn else 1
 
     def _loss_by_truth(
         self,
@@ -225,7 +243,8 @@ class Learner:
         frames: Tensor,
         conditions: Tensor,
         target: Tensor,
-        batch: Batch,
+        all_labels: Tensor,
+        all_poses: Tensor,
         drawn: Tensor | None,
     ) -> Tensor:
         """Return what the loss has beyond that of all pixels and the KL, by the truth of the simulator.
@@ -234,9 +253,6 @@ class Learner:
         """
         train = self.config.train
         n_past = self.config.data.n_past
-        all_labels, all_poses = (
-            batch[name].to(self.device, non_blocking=True) for name in ("labels", "poses")
-        )
         observed = of_times(truth.observed_before(all_poses, n_past), drawn)
         labels, poses = (of_times(values[:, 1:], drawn) for values in (all_labels, all_poses))
         pushed = truth.is_pushed(labels, poses, observed)
@@ -262,7 +278,7 @@ class Learner:
 
 
 def of_times(values: Tensor, times: Tensor | None) -> Tensor:
-    """Return the entries `times` [B,n] of `values` [B,T,...]; all of them for None."""
+    """Return the entries `times` [b,n] of the first b of `values` [B,T,...]; all of them for None."""
     if times is None:
         return values
-    return values[torch.arange(len(values), device=values.device)[:, None], times]
+    return values[torch.arange(len(times), device=values.device)[:, None], times]

@@ -44,7 +44,7 @@ class Training:
         With `take_over` a run goes on under flags and circumstances that change its results. Raises
         `InputError`.
         """
-        distributed.check_batch_size(config.train.batch_size)
+        distributed.check_shares(config)
         self.run = Path(config.train.log_dir)
         self.config, self.training_data, self.validation_data = open_data(config)
         train = self.config.train

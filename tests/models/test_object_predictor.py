@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from svg.config import ModelConfig
 from svg.models.build import make_model
@@ -15,7 +16,7 @@ from svg.models.grid import cell_centres
 from svg.models.hand import LIGHT, UNIT, Hand, Integrator, carried_from, offset_maps
 from svg.models.object_motion import _inverse, find_owners, sample
 from svg.models.recurrent import Gaussian
-from svg.models.scene import FEATURES, SHAPE, Layers, Objects, find_objects
+from svg.models.scene import CODE, DESCRIPTION, FEATURES, Layers, Objects, find_objects
 from svg.models.sprites import Sprites, put_together
 
 SIZES = {"g_dim": 16, "z_dim": 2, "rnn_size": 16, "slots": 3, "condition_dim": 7, "action_dim": 4}
@@ -30,7 +31,10 @@ def small(**changes):
         outline = 2 * model.config.channels + 2
         model.encoder.full_head.bias[4 * outline : 4 * outline + 4] = 6
         model.encoder.full_head.weight[4 * outline + 4 : 4 * outline + 12] = 0  # pixels vote for themselves
-        model.motion.output.weight.mul_(10)
+        head = model.motion.output[-1]
+        head.weight.mul_(20)
+        head.weight[6] = 0
+        head.bias[6] = 2
     return model.eval()
 
 
@@ -44,7 +48,12 @@ def objects_at(*centres, spread=25.0) -> Objects:
     count = len(centres)
     places = torch.tensor([centres], dtype=torch.float32)
     ones = torch.ones(1, count)
-    return Objects(places, ones, spread * ones, torch.zeros(1, count, FEATURES + SHAPE))
+    return Objects(places, ones, spread * ones, torch.zeros(1, count, DESCRIPTION))
+
+
+def described(objects: Objects) -> Objects:
+    """Objects as they are found, with nothing to say about their surroundings."""
+    return replace(objects, features=F.pad(objects.features, (0, CODE)))
 
 
 def upright(count) -> torch.Tensor:
@@ -225,7 +234,7 @@ def test_a_moved_object_is_drawn_with_its_own_pixels():
     layers = square_scene([(12.0, 20.0), (40.0, 40.0)])
     logits = torch.full((1, 1, 32, 32), -9.0)
     logits[0, 0, 10, 6] = logits[0, 0, 20, 20] = 3
-    objects = find_objects(layers, logits, 2)
+    objects = described(find_objects(layers, logits, 2))
     first = int((objects.centres[0, :, 0] < 20).nonzero())
     centres = objects.centres.clone()
     centres[0, first] += torch.tensor([5.0, 3.0])
@@ -443,6 +452,62 @@ def test_some_drawn_frames_are_those_of_all(clip):
     assert torch.equal(some.posterior.mu, whole.posterior.mu)
 
 
+def test_clips_that_are_not_drawn_are_predicted_and_teach_the_encoder_nothing(clip):
+    frames, conditions = clip
+    model = small()
+    noise = -torch.ones(2, 6, *model.latent_shape)  # all by the prior
+    whole = model(frames, conditions, 2, noise=noise, drawn=torch.tensor([[4], [2]]))
+    one = model(frames, conditions, 2, noise=noise, drawn=torch.tensor([[4]]))
+    torch.testing.assert_close(one.frames, whole.frames[:1], atol=1e-4, rtol=0)
+    assert one.posterior.mu.shape == (1, 6, 3, 2) and len(one.tracks.layers.last) == 1
+    torch.testing.assert_close(one.tracks.centres, whole.tracks.centres, atol=1e-3, rtol=0)
+    torch.testing.assert_close(one.tracks.slips, whole.tracks.slips, atol=1e-3, rtol=0)
+    one.tracks.centres[1].sum().backward()
+    assert all(weight.grad is None or not weight.grad.any() for weight in model.encoder.parameters())
+    assert model.motion.crop[0].weight.grad.any() and model.motion.prior[0].weight.grad.any()
+    noise = -noise  # all by the posterior, but for what is not drawn
+    other = model(frames, conditions, 2, noise=noise, drawn=torch.tensor([[4]]))
+    torch.testing.assert_close(other.tracks.centres[1], whole.tracks.centres[1], atol=1e-3, rtol=0)
+    assert not torch.allclose(other.tracks.centres[0], whole.tracks.centres[0], atol=1e-3)
+
+
+def test_an_object_is_described_by_its_surroundings_wherever_it_is():
+    model = small()
+    alone, other = square_scene([(20.0, 20.0)]), square_scene([(40.0, 36.0)])
+    beside = square_scene([(20.0, 20.0), (29.0, 20.0)])
+    codes = []
+    for layers, place in ((alone, (20.0, 20.0)), (other, (40.0, 36.0)), (beside, (20.0, 20.0))):
+        objects = objects_at(place)
+        objects = replace(objects, features=objects.features[..., :-CODE])
+        with torch.no_grad():
+            codes.append(model.motion.describe(objects, layers, layers.last).features)
+            moved = model.motion.describe(objects, layers, layers.last.roll(1, 3)).features
+        assert codes[-1].shape == (1, 1, DESCRIPTION) and not codes[-1][..., :-CODE].any()
+        assert not torch.allclose(codes[-1], moved, atol=1e-3)  # what has moved between the two frames
+    torch.testing.assert_close(codes[0], codes[1], atol=1e-4, rtol=0)
+    assert not torch.allclose(codes[0], codes[2], atol=1e-3)
+
+
+def test_what_an_object_hears_of_the_others_follows_from_where_they_are_beside_it():
+    """An absent one and one far off are not heard, and the numbers of objects mean nothing."""
+    model = small()
+    hand = bare_hand()
+
+    def heard(*rows, present=(1, 1, 1)):
+        objects = replace(objects_at(*rows), present=torch.tensor([present], dtype=torch.float32))
+        motion = model.motion.begin(objects, torch.zeros(1, 7), torch.zeros(1, 3))
+        with torch.no_grad():
+            index, _, seen = model.motion.see(motion, objects, hand, torch.zeros(1, 7))
+        return seen[0, index[0].tolist().index(0)]
+
+    here, near, far = (20.0, 20.0), (26.0, 22.0), (60.0, 60.0)
+    both = heard(here, near, far)
+    torch.testing.assert_close(both, heard(here, far, near))
+    torch.testing.assert_close(both, heard(here, near, far, present=(1, 1, 0)), atol=1e-3, rtol=0)
+    assert not torch.allclose(both, heard(here, near, far, present=(1, 0, 1)), atol=1e-3)
+    assert not torch.allclose(both, heard(here, (22.0, 26.0), far), atol=1e-3)
+
+
 def test_about_half_of_the_clips_are_trained_with_the_priors_means_and_their_own_hand(clip):
     """The others are trained with the posterior's latents and the hand where it was recorded."""
     frames, conditions = clip
@@ -475,12 +540,12 @@ def test_a_step_moves_what_is_near_the_fingers_or_rolls():
     objects = objects_at(*rows, (31.0, 31.0))
     objects = replace(objects, present=torch.tensor([[1.0] * 7 + [0.0]]))
     motion = model.motion.begin(objects, torch.zeros(1, 7), torch.zeros(1, 3))
-    index = model.motion.choose(motion, objects, hand, torch.zeros(1, 7))
+    index = model.motion.see(motion, objects, hand, torch.zeros(1, 7))[0]
     assert index.tolist() == [[6, 1, 0, 3]]
     moves = torch.zeros(1, 8, 2)
     moves[0, 4, 1] = 5.0  # 28.5 away, and 20 nearer by its last move
     motion = replace(motion, moves=moves)
-    index = model.motion.choose(motion, objects, hand, torch.zeros(1, 7))
+    index = model.motion.see(motion, objects, hand, torch.zeros(1, 7))[0]
     assert index.tolist() == [[6, 1, 4, 0]]
     moved = replace(motion.of(index), centres=motion.of(index).centres + 1, moves=torch.ones(1, 4, 2))
     after = motion.after(index, moved)
@@ -491,9 +556,7 @@ def test_a_step_moves_what_is_near_the_fingers_or_rolls():
 
 def test_the_hand_is_kept_from_where_its_actions_lead_and_starts_from_there():
     model = small()
-    layers = square_scene([(12.0, 20.0)])
     objects = objects_at((12.0, 20.0))
-    material = model.decoder.prepare(layers, objects, model.hand)
     hand = torch.randn(1, 7)
     with torch.no_grad():
         model.hand.integrator.straight[:, 0] = 1.0  # an action moves the hand as far, to all sides
@@ -501,8 +564,7 @@ def test_the_hand_is_kept_from_where_its_actions_lead_and_starts_from_there():
         head.weight.zero_()
         head.bias.copy_(torch.tensor([-2.0, 0.0, 0.8]))
         motion = model.motion.begin(objects, hand, torch.zeros(1, 3))
-        around = model.motion.around(motion, objects, material.object_masks, material.features)
-        after, slips = model.motion.move_hand(motion, around, model.hand, torch.tensor([[0.4, 0, 0, 0]]))
+        after, slips = model.motion.move_hand(motion, objects, model.hand, torch.tensor([[0.4, 0, 0, 0]]))
     expected = 4 * torch.tensor([-math.tanh(0.5), 0.0, math.tanh(0.2)])
     torch.testing.assert_close(slips[0], expected)
     torch.testing.assert_close(after[0, :3], hand[0, :3] + 0.4 + expected)

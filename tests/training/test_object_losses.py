@@ -31,8 +31,8 @@ from svg.training.truth import true_places
 
 FLAGS = """
     --model objects --g_dim 8 --z_dim 2 --rnn_size 16 --slots 4 --drawn_frames 2 --objects_weight 0.02
-    --places_weight 0.02 --pushed_weight 3 --tfr 0 --batch_size 2 --epoch_size 2 --n_future 4 --n_eval 6
-    --device cpu --optimizer muon --lr 0.001
+    --places_weight 0.02 --pushed_weight 3 --tfr 0 --batch_size 4 --drawn_clips 2 --epoch_size 2
+    --n_future 4 --n_eval 6 --device cpu --optimizer muon --lr 0.001
 """
 
 
@@ -236,6 +236,7 @@ def test_what_cannot_work_is_refused_in_a_line(root, tmp_path):
     for flags, expected in {
         ("--objects_weight", 0): "--objects_weight: found 0, expected a weight such as 0.02",
         ("--conditions", "actions"): "--conditions: found actions, expected all",
+        ("--drawn_clips", 3): "--drawn_clips: found 3, expected a divisor of --batch_size 4",
         ("--grid", 16): "--grid: is a flag of svg; --model objects has no such part",
     }.items():
         done = train("--data_root", root, "--log_dir", tmp_path / "run", "--niter", 1, *flags)
