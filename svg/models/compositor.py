@@ -8,13 +8,19 @@ from torch.nn import functional as F
 
 from .hand import Hand, carried_from
 from .layers import leaky_block, leaky_conv, leaky_linear, output_layer, tile_subpixels
-from .object_motion import find_owners, sample, shown_objects, unturned
-from .scene import DESCRIPTION, FEATURES, Layers, Objects, exact
+from .object_motion import find_owners, sample, unturned
+from .scene import DESCRIPTION, FAR_OFF, FEATURES, Layers, Objects, exact
 
 BELOW = -4.0
 """Start of the logits of what is drawn over the scene and of what darkens it: next to nothing does."""
 BEHIND = -2.0
 """Start of the logit of whether an object is before the fingers."""
+OWN = 1.5
+"""Distance over which centres tell objects apart, in units of `grid.SIDE`."""
+MOVED = 0.5
+"""Distance from where it was from which on an object has moved."""
+FAINT = 0.1
+"""Mask of what shows an object from which on a pixel is of the object that it points to."""
 FADING = 6.0
 """Move of the hand in the picture, in units of `grid.SIDE`, by which an error of the observed frame fades."""
 
@@ -119,13 +125,17 @@ class Compositor(nn.Module):
         with exact(layers.last):
             outline = torch.sigmoid(layers.outline)
             owned = find_owners(objects.centres, turns, objects, layers.last.shape[-1])
-            mask = shown_objects(torch.cat([outline, layers.pointed], 1), owned)
+            # the table about an object, with its shadow, is that of the nearest one
+            belongs = torch.lerp(
+                owned.own, _pointed_object(layers.pointed, objects), (outline / FAINT).clamp(max=1)
+            )
+            mask = outline * _share(belongs, owned.own)
             # what the observed frame shows beyond the table, so that edges come back as they are
             shown = layers.last / layers.arm_shade - (1 - mask) * layers.shade * layers.table
             colours = torch.lerp(shown, mask * layers.surface, layers.hidden_by_arm)
             material = Material(
                 table=layers.table,
-                objects=torch.cat([colours, outline, layers.pointed, layers.shade], 1),
+                objects=torch.cat([colours, outline, belongs, layers.shade], 1),
                 rest=torch.cat([layers.last, layers.last], 1),  # not read before it is known, below
                 points=hand.project(layers.state),
                 features=layers.features,
@@ -150,12 +160,29 @@ class Compositor(nn.Module):
             numbers = torch.cat([objects.features, hands, beside], 2)
         before = torch.sigmoid(self.before(numbers).float())
         with exact(states):
-            owned = find_owners(centres, turns, objects, cells, before)
+            moved = 1 - torch.exp(-(centres - objects.centres).square().sum(2, keepdim=True) / (2 * MOVED**2))
+            owned = find_owners(centres, turns, objects, cells, torch.cat([before, moved], 2))
             carried = sample(material.objects, owned.sources)
-            colours, masks, shade = carried.split([channels, 3, 1], 1)
-            mask = shown_objects(masks, owned)
-            below = (1 - mask) * shade * material.table + colours
+            colours, outline, belongs, shade = carried.split([channels, 1, 2, 1], 1)
+            centre, before, moved = owned.own.split([2, 1, 1], 1)
+            share = _share(belongs, centre)
+            mask = outline * share
+            # pixels of other objects stay behind when this one moves
+            kept = 1 - moved * (1 - share)
+            below = (1 - mask) * (1 - kept * (1 - shade)) * material.table + kept * colours
             darkened, shadow = hand.shade(states, material.light, cells)
             arm, arm_mask = hand.draw(states, material.light, cells)
-            arm_mask = arm_mask * (1 - mask * owned.own[:, 2:])
+            arm_mask = arm_mask * (1 - mask * before)
             return torch.lerp(darkened * below, arm, arm_mask), torch.cat([mask, arm_mask, shadow], 1)
+
+
+def _pointed_object(pointed: Tensor, objects: Objects) -> Tensor:
+    """Return the centres [B,2,H,W] of the `objects` nearest to where pixels of the observed frame point."""
+    distances = (pointed[:, None] - objects.centres[..., None, None]).square().sum(2)
+    distances = distances + (1 - objects.present)[..., None, None] * FAR_OFF
+    return torch.einsum("bkhw,bkc->bchw", torch.softmax(-distances / 2, 1), objects.centres)
+
+
+def _share(belongs: Tensor, centres: Tensor) -> Tensor:
+    """Return to what extent pixels that are of the object at `belongs` are of the one at `centres`."""
+    return torch.exp(-(belongs - centres).square().sum(1, keepdim=True) / (2 * OWN**2))

@@ -209,9 +209,10 @@ class ObjectMotion(nn.Module):
             leaky_conv(32, EYE_CHANNELS),
         )
         self.posterior = _latent_head(seen + hidden + 9 * EYE_CHANNELS, z_dim)
-        self.output = nn.Sequential(*_layers(2 * hidden, hidden, hidden), leaky_linear(hidden, 8, 0.05))
+        head = leaky_linear(hidden, 8, 0.05)
         with torch.no_grad():
-            self.output[-1].bias[6] = CLOSED
+            head.bias[6] = CLOSED
+        self.output = nn.Sequential(*_layers(2 * hidden, hidden, hidden), head)
 
     def describe(self, objects: Objects, layers: Layers, before: Tensor) -> Objects:
         """Return `objects` described also by their surroundings in the last two observed frames.
