@@ -61,11 +61,6 @@ class Material:
     features: Tensor
     light: Tensor
 
-    @property
-    def object_masks(self) -> Tensor:
-        """Mask of objects, and the centres that their pixels are of, [B,3,H,W]."""
-        return self.objects[:, -4:-1]
-
 
 class Compositor(nn.Module):
     """Put a picture together from the bottom up: the table, the objects where they are, shadows, the arm.

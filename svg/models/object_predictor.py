@@ -132,23 +132,25 @@ class ObjectPredictor(Predictor):
         `drawn` may have fewer rows than there are clips. The first clips are then drawn; where hand and
         objects go in the others is predicted with the prior's means, and teaches the encoder nothing.
         """
-        frames = as_images(frames)
         clips, steps = frames.shape[0], frames.shape[1] - 1
         first = max(n_past - 2, 0)
         if drawn is None:
             drawn = torch.arange(first, steps, device=frames.device).expand(clips, -1)
         rows = len(drawn)
+        # of the other clips no more than the observed frames is read
+        others = as_images(frames[rows:, :n_past])
+        frames = as_images(frames[:rows])
         assert conditions is not None
-        scene, layers, centre_logits = self._observe(frames[:rows, :n_past], conditions[:rows])
+        scene, layers, centre_logits = self._observe(frames[:, :n_past], conditions[:rows])
         objects, motion = scene.objects, scene.motion
         if rows < clips:
-            others = self._take_apart(frames[rows:, :n_past], conditions[rows:], teaches_encoder=False)
-            objects, motion = joined(objects, others[2]), joined(motion, others[3])
+            *_, more, start = self._take_apart(others, conditions[rows:], teaches_encoder=False)
+            objects, motion = joined(objects, more), joined(motion, start)
         all_actions, positions = self._standardised(conditions)
         with exact(frames):
             recorded = self.hand.observed(all_actions, positions[:, : steps + 1])
             points = self.hand.project(recorded)
-        looks = self.motion.look(frames[:rows, n_past - 1 :])
+        looks = self.motion.look(frames[:, n_past - 1 :])
         by_prior = None
         if noise is not None:
             by_prior = torch.special.ndtr(noise[:, :1, :1, :1].flatten(1)) < PRIOR_SHARE
@@ -169,7 +171,7 @@ class ObjectPredictor(Predictor):
         parts = (picture.frames, picture.carried, picture.arm, picture.shadow)
         images, carried, arm, shadow = (part.unflatten(0, drawn.shape) for part in parts)
         if drawn.shape[1] == steps - first:
-            given = frames[:rows, 1 : first + 1]
+            given = frames[:, 1 : first + 1]
             images, carried = (torch.cat([given, part], 1) for part in (images, carried))
         tracks = Tracks(
             layers,

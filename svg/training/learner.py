@@ -259,7 +259,8 @@ class Learner:
         errors = (rollout.frames - target) ** 2
         loss = (train.pushed_weight - 1) * (errors * pushed[:, :, None]).mean()
         if rollout.tracks is not None:
-            scene, motion = tracks_errors(rollout.tracks, as_images(frames), all_labels, all_poses, n_past)
+            drawn_clips = as_images(frames[: len(target)])
+            scene, motion = tracks_errors(rollout.tracks, drawn_clips, all_labels, all_poses, n_past)
             motion = motion + points_error(rollout.tracks, conditions)
             scene = scene + arm_error(rollout.tracks, labels[:, -rollout.tracks.arm.shape[1] :])
             loss = loss + train.objects_weight * scene + train.places_weight * motion

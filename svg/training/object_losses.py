@@ -37,16 +37,16 @@ def tracks_errors(
 ) -> tuple[Tensor, Tensor]:
     """Return the errors of the scene in the observed frame, and of the objects' motion in units of `SIDE`.
 
-    `frames` [B,T,C,H,W] in [0,1], `labels` [B,T,H,W] and `poses` [B,T,N,7] are those of the clips. The former
-    counts in the first clips, those that were drawn.
+    `frames` [b,T,C,H,W] in [0,1] are those of the first clips, which were drawn; the former counts in them.
+    `labels` [B,T,H,W] and `poses` [B,T,N,7] are those of all.
     """
     points = material_points(poses[:, n_past - 1 :], poses[:, n_past - 1])
     centres = points[:, 0, :, 0]
     observed = labels[:, n_past - 1]
     visible = _areas(observed, poses.shape[2]) * (SIDE / labels.shape[-1]) ** 2 >= VISIBLE
-    rows = len(tracks.centre_logits)
+    rows = len(frames)
     scene = _scene_error(tracks, observed[:rows], centres[:rows], visible[:rows])
-    scene = scene + TABLE * _table_error(tracks, frames[:rows], labels[:rows], n_past)
+    scene = scene + TABLE * _table_error(tracks, frames, labels[:rows], n_past)
     moved = has_moved(poses[:, n_past:], poses[:, n_past - 1, None])
     return scene, _motion_error(tracks, points, visible, moved)
 
