@@ -52,6 +52,11 @@ class Truth:
     segmentation: np.ndarray
     poses: np.ndarray
 
+    def padded_poses(self) -> np.ndarray:
+        """Return the poses with zeros for objects that are not there, float32 [T,MOST_OBJECTS,7]."""
+        missing = MOST_OBJECTS - self.poses.shape[1]
+        return np.pad(self.poses, ((0, 0), (0, missing), (0, 0)))
+
 
 def truth_folder(root: Path, path: str) -> Path:
     """Return the folder of the truth of the sequence at `path`, as the index has it, below a data root."""

@@ -361,6 +361,9 @@ class TrainConfig:
     compile: bool = _flag(
         False, "torch.compile the model (with CUDA graphs on a GPU); the first steps take minutes"
     )
+    cuda_graph: bool = _flag(
+        False, "on a GPU: record forward and backward pass once and start them as one; for small models"
+    )
 
     @property
     def needs_truth(self) -> bool:
@@ -378,6 +381,9 @@ class TrainConfig:
         if self.kl_anneal == "cyclical" and self.kl_anneal_cycle > self.niter:
             expected = f"at most --niter {self.niter}"
             raise InputError(f"found {self.kl_anneal_cycle}, expected {expected}", "kl_anneal_cycle")
+        if self.cuda_graph and (self.compile or self.accumulate > 1):
+            other = "--compile" if self.compile else f"--accumulate {self.accumulate}"
+            raise InputError(f"does not go with {other}; leave one out", "cuda_graph")
         if self.tfr_lower_bound > self.tfr:
             expected = f"at most --tfr {self.tfr}"
             raise InputError(f"found {self.tfr_lower_bound}, expected {expected}", "tfr_lower_bound")

@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +136,17 @@ def _available_bytes() -> int:
         return 1024 * int(line.split()[1])
     except (OSError, StopIteration):  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@lru_cache(maxsize=64)
+def constant(values: tuple, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return the tensor of (nested) tuples of numbers on `device`, copied there once.
+
+    A copy would wait for all work that a GPU has been given, and cannot be part of a CUDA graph. Nobody may
+    write to the tensor, which is shared.
+    """
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def fetch(values: torch.Tensor) -> Callable[[], list[float]]:

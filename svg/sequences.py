@@ -3,7 +3,9 @@
 import contextlib
 import copy
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from torch.utils.data import Dataset
 
 from data_tools import layout
 from data_tools.errors import InputError
-from data_tools.pool import read_ahead
+from data_tools.pool import in_order, read_ahead
 from data_tools.store import open_store, read_clips
 from data_tools.truth import Truth, read_truth
 
@@ -25,6 +27,8 @@ Batch = dict[str, torch.Tensor]
 
 STEPS_AHEAD = 100
 """How many steps before it is read a sequence of a remote data set begins to be downloaded."""
+GROUP = 16
+"""Sequences that are read into memory at a time."""
 ORDERS_KEPT = 3
 """How many passes over the data have their order in memory: this one and those that are looked ahead to."""
 
@@ -404,15 +408,19 @@ class TrainingBatches:
 class ResidentBatches:
     """The batches of `TrainingBatches` from memory: the split is on `device`, where batches are gathered.
 
-    Raises `InputError` if the split does not fit.
+    With `has_truth` a batch also has ``"labels"`` uint8 [B,T,H,W] and ``"poses"`` float32 [B,T,N,7], see
+    `data_tools.truth`. The split is read by so many processes; 0 reads it in this one. Raises `InputError` if
+    it does not fit, and for a data set without truth that is asked for.
     """
 
-    def __init__(self, batches: TrainingBatches, device: torch.device):
+    def __init__(
+        self, batches: TrainingBatches, device: torch.device, has_truth: bool = False, workers: int = 0
+    ):
         self.batches = batches
         dataset = batches.dataset
         total = int(dataset.lengths.sum())
-        height, width, channels = dataset.frame_size
-        frame_bytes = height * width * channels + dataset.conditions.nbytes
+        of_frame = _read_sequences(dataset, has_truth, range(1))
+        frame_bytes = sum(values[0].nbytes for values in of_frame.values())
         free = runtime.free_memory(device)
         needed = total * frame_bytes
         if needed > 0.9 * free:
@@ -422,30 +430,55 @@ class ResidentBatches:
             raise InputError(
                 f"--data_device {device.type}: {found}, {expected} {purpose}; leave the flag out"
             )
-        self.frames = torch.empty(total, height, width, channels, dtype=torch.uint8, device=device)
-        outline = as_tensor(dataset.conditions.empty(0))
-        self.conditions = torch.empty(total, *outline.shape[1:], dtype=outline.dtype, device=device)
+        self.device = device
+        self.values = {
+            name: torch.empty(total, *values.shape[1:], dtype=torch.from_numpy(values).dtype, device=device)
+            for name, values in of_frame.items()
+        }
         self.first = torch.from_numpy(np.cumsum(dataset.lengths) - dataset.lengths)
-        for number, first in enumerate(self.first.tolist()):
-            length = int(dataset.lengths[number])
-            self.frames[first : first + length] = dataset.read_frames(number, 0, length).permute(0, 2, 3, 1)
-            self.conditions[first : first + length] = dataset.read_conditions(number, 0, length)
+        groups = [range(start, min(start + GROUP, len(dataset))) for start in range(0, len(dataset), GROUP)]
+        row = 0
+        for group in in_order(partial(_read_sequences, dataset, has_truth), groups, workers):
+            count = len(group["frames"])
+            for name, values in group.items():
+                self.values[name][row : row + count] = torch.from_numpy(values)
+            row += count
 
-    def __getitem__(self, step: int) -> Batch:
+    def _rows(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return where all of the frames of a batch are [B,T], and where those that are shown are."""
         sequences, starts, firsts = torch.tensor(self.batches.clips(step)).T
         times = torch.arange(self.batches.dataset.clip_length)
-        rows = (self.first[sequences] + starts)[:, None] + times  # [B,T]
-        of_frames = rows.clone()
-        of_frames[:, 0] = self.first[sequences] + firsts
-        rows, of_frames = (places.to(self.frames.device, non_blocking=True) for places in (rows, of_frames))
-        return {"frames": self.frames[of_frames].permute(0, 1, 4, 2, 3), "conditions": self.conditions[rows]}
+        rows = (self.first[sequences] + starts)[:, None] + times
+        shown = rows.clone()
+        shown[:, 0] = self.first[sequences] + firsts
+        return rows, shown
 
     def iterate(self, steps: range, pin_memory: bool) -> Generator[Batch]:
-        """Yield the batches of `steps` in order."""
-        for step in steps:
-            batch = self[step]
-            pin = pin_memory and not self.frames.is_cuda
-            yield {name: values.pin_memory() for name, values in batch.items()} if pin else batch
+        """Yield the batches of `steps` in order. Which clips the next one has is drawn meanwhile."""
+        with ThreadPoolExecutor(1) as ahead:
+            upcoming = ahead.submit(self._rows, steps[0]) if steps else None
+            for step in steps:
+                assert upcoming is not None
+                rows, shown = (places.to(self.device, non_blocking=True) for places in upcoming.result())
+                upcoming = ahead.submit(self._rows, step + steps.step)
+                batch = {name: values[rows] for name, values in self.values.items() if name != "frames"}
+                batch["frames"] = self.values["frames"][shown].permute(0, 1, 4, 2, 3)
+                pin = pin_memory and self.device.type != "cuda"
+                yield {name: values.pin_memory() for name, values in batch.items()} if pin else batch
+
+
+def _read_sequences(dataset: SequenceDataset, has_truth: bool, numbers: range) -> dict[str, np.ndarray]:
+    """Return all frames of some sequences, one after the other, with conditions and truth by name."""
+    groups: dict[str, list[np.ndarray]] = defaultdict(list)
+    for number in numbers:
+        length = int(dataset.lengths[number])
+        groups["frames"].append(dataset.read_frames(number, 0, length).permute(0, 2, 3, 1).numpy())
+        groups["conditions"].append(dataset.read_conditions(number, 0, length).numpy())
+        if has_truth:
+            truth = dataset.truth(number)
+            groups["labels"].append(truth.segmentation)
+            groups["poses"].append(truth.padded_poses())
+    return {name: np.concatenate(values) for name, values in groups.items()}
 
 
 def evaluated(dataset: SequenceDataset, limit: int) -> int:

@@ -10,7 +10,7 @@ from data_tools import folders, png
 from data_tools.errors import InputError
 from data_tools.index import build_index
 from data_tools.tables import read_conditions
-from svg import runtime
+from svg import runtime, sequences
 from svg.processes import World
 from svg.sequences import ResidentBatches, SequenceDataset, TrainingBatches, evaluated, evaluation_batches
 
@@ -143,9 +143,8 @@ def test_far_first_frames(data_root):
     moved = [(first, start) for _, start, first in clips if first != start]
     assert abs(len(moved) / 1000 - 0.5 * 14 / 15) < 0.05  # one of 15 is where it was
     assert {first for first, _ in moved} == set(range(15))
-    resident = ResidentBatches(far, CPU)
-    for step in range(5):
-        batch, plain, in_memory = far[step], near[step], resident[step]
+    for step, in_memory in enumerate(ResidentBatches(far, CPU).iterate(range(5), False)):
+        batch, plain = far[step], near[step]
         for place, (sequence, _, first) in enumerate(far.clips(step)):
             expected = dataset.read_frames(sequence, first, first + 1)[0]
             assert torch.equal(batch["frames"][place, 0], expected)
@@ -175,12 +174,13 @@ def test_poses_from_memory_are_those_from_disk(pose_root):
         assert (a["conditions"][0].float().mean() > 200).all()  # red lines on white
 
 
-@pytest.mark.parametrize("share", [slice(None), slice(2, 4)])
-def test_batches_from_memory_are_those_from_disk(data_root, share):
+@pytest.mark.parametrize(("share", "workers"), [(slice(None), 0), (slice(2, 4), 2)])
+def test_batches_from_memory_are_those_from_disk(data_root, share, workers, monkeypatch):
+    monkeypatch.setattr(sequences, "GROUP", 2)
     batches = TrainingBatches(SequenceDataset(data_root, "train", 6, "actions"), 4, 1, "random", share)
     for a, b in zip(
         batches.iterate(range(7), 0, False),
-        ResidentBatches(batches, CPU).iterate(range(7), False),
+        ResidentBatches(batches, CPU, workers=workers).iterate(range(7), False),
         strict=True,
     ):
         assert torch.equal(a["frames"], b["frames"]) and torch.equal(a["conditions"], b["conditions"])

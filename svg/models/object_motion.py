@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..runtime import constant
 from .grid import SIDE, cell_centres, square
 from .hand import Hand
 from .layers import SLOPE, grid_sample, leaky_conv, leaky_linear, output_layer
@@ -24,9 +25,6 @@ CROP = 24
 CROP_CHANNELS = 32
 TOUCHING = 2
 """Points of the arm, the first ones, that may touch objects."""
-NODE = 192
-MESSAGE = 96
-HEAD = 64
 FAR, FINE, TOUCH = 8.0, 2.0, 3.0
 """Distances over which offsets tell places apart, and that of a touch."""
 NEAR = 10.0
@@ -184,23 +182,24 @@ class ObjectMotion(nn.Module):
             nn.Flatten(),
             leaky_linear((CROP // 8) ** 2 * CROP_CHANNELS, CODE),
         )
+        node, message, head = 3 * hidden // 2, 3 * hidden // 4, hidden // 2
         self.start = leaky_linear(DESCRIPTION, hidden)
         known = DESCRIPTION + 4 + 2 + 2 + 14 * TOUCHING + 4 + 2 * hand_size
-        self.obstacle = _layers(known, HEAD, HEAD)
+        self.obstacle = _layers(known, head, head)
         self.slips = nn.Sequential(
-            leaky_linear(HEAD + 2 * hand_size + positions, HEAD),
+            leaky_linear(head + 2 * hand_size + positions, head),
             nn.LeakyReLU(SLOPE),
-            output_layer(leaky_linear(HEAD, positions, 0.1)),
+            output_layer(leaky_linear(head, positions, 0.1)),
         )
-        self.node = _layers(known, NODE, NODE)
-        self.receiver = leaky_linear(NODE, MESSAGE)
-        self.sender = nn.Linear(NODE, MESSAGE, bias=False)
-        self.between = nn.Linear(6, MESSAGE, bias=False)
-        self.message = leaky_linear(MESSAGE, MESSAGE)
-        seen = NODE + MESSAGE
+        self.node = _layers(known, node, node)
+        self.receiver = leaky_linear(node, message)
+        self.sender = nn.Linear(node, message, bias=False)
+        self.between = nn.Linear(6, message, bias=False)
+        self.message = leaky_linear(message, message)
+        seen = node + message
         self.embed = leaky_linear(seen + z_dim, hidden)
         self.gates = nn.Linear(2 * hidden, 4 * hidden)
-        self.prior = _latent_head(seen + hidden, z_dim)
+        self.prior = _latent_head(seen + hidden, head, z_dim)
         self.eye = nn.Sequential(
             nn.Conv2d(2 * channels, 24, 4, 2, 1),
             nn.LeakyReLU(SLOPE),
@@ -208,11 +207,11 @@ class ObjectMotion(nn.Module):
             nn.LeakyReLU(SLOPE),
             leaky_conv(32, EYE_CHANNELS),
         )
-        self.posterior = _latent_head(seen + hidden + 9 * EYE_CHANNELS, z_dim)
-        head = leaky_linear(hidden, 8, 0.05)
+        self.posterior = _latent_head(seen + hidden + 9 * EYE_CHANNELS, head, z_dim)
+        last = leaky_linear(hidden, 8, 0.05)
         with torch.no_grad():
-            head.bias[6] = CLOSED
-        self.output = nn.Sequential(*_layers(2 * hidden, hidden, hidden), head)
+            last.bias[6] = CLOSED
+        self.output = nn.Sequential(*_layers(2 * hidden, hidden, hidden), last)
 
     def describe(self, objects: Objects, layers: Layers, before: Tensor) -> Objects:
         """Return `objects` described also by their surroundings in the last two observed frames.
@@ -332,7 +331,7 @@ class ObjectMotion(nn.Module):
     def posterior_of(self, seen: Tensor, motion: Motion, look: Tensor) -> Gaussian:
         """Return the posterior of the first n clips, of which `look` [n,EYE_CHANNELS,h,w] shows the step."""
         count = len(look)
-        axis = torch.tensor([-10.0, 0.0, 10.0], device=look.device)
+        axis = constant((-10.0, 0.0, 10.0), look.device)
         with exact(look):
             places = motion.centres[:count, ..., None, None] + square(axis)
             looked = sample_windows(look, places).flatten(2)
@@ -381,8 +380,10 @@ def _sum_of_near(values: Tensor, squares: Tensor, present: Tensor) -> Tensor:
     return (values * weights[..., None]).sum(-2)
 
 
-def _latent_head(inputs: int, z_dim: int) -> nn.Sequential:
-    return nn.Sequential(leaky_linear(inputs, HEAD), nn.LeakyReLU(SLOPE), leaky_linear(HEAD, 2 * z_dim, 0.1))
+def _latent_head(inputs: int, width: int, z_dim: int) -> nn.Sequential:
+    return nn.Sequential(
+        leaky_linear(inputs, width), nn.LeakyReLU(SLOPE), leaky_linear(width, 2 * z_dim, 0.1)
+    )
 
 
 def _gaussian(parameters: Tensor) -> Gaussian:

@@ -141,7 +141,10 @@ class Predictor(nn.Module, ABC):
         fold_sequential_norms(self)
 
     def fit_conditions(self, conditions: Tensor, generator: torch.Generator) -> None:
-        """Fit what follows from recorded `conditions` [N,T,D] alone, once, before the first step."""
+        """Fit what follows from recorded `conditions` [N,T,D] alone, once, before the first step.
+
+        The generator is one of the CPU: what is fitted does not depend on the device.
+        """
 
     @staticmethod
     def pieces(name: str, tensor: Tensor, config: ModelConfig) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from data_tools.errors import InputError
 from .. import runtime
 from ..config import Config
 from ..models.registry import MODELS
+from ..processes import processes
 from ..sequences import Batch, ResidentBatches, SequenceDataset, TrainingBatches
 from .truth import ClipTruth
 
@@ -69,6 +70,9 @@ def prepare_device(config: Config) -> torch.device:
     device = runtime.choose_device(config.train.device)
     if config.data.data_device == "cuda" and device.type != "cuda":
         raise InputError(f"--data_device cuda: the training runs on the {device.type}; use --data_device cpu")
+    if config.train.cuda_graph and (device.type != "cuda" or processes() > 1):
+        place = f"in {processes()} processes" if processes() > 1 else f"on the {device.type}"
+        raise InputError(f"--cuda_graph: the training runs {place}, expected one on a GPU; leave it out")
     runtime.prepare(device)
     return device
 
@@ -90,12 +94,13 @@ class Batches:
             dataset, config.train.batch_size, config.train.seed, data.clip_start, shard, data.far_start
         )
         self._from_memory = None
+        self._truth = None
+        has_truth = config.train.needs_truth
         if data.data_device != "disk":
             place = device if data.data_device == "cuda" else torch.device("cpu")
-            self._from_memory = ResidentBatches(self.from_disk, place)
-        self._truth = None
-        if config.train.needs_truth:
-            self._truth = ClipTruth(dataset, keep=data.data_device != "disk")
+            self._from_memory = ResidentBatches(self.from_disk, place, has_truth, data.workers)
+        elif has_truth:
+            self._truth = ClipTruth(dataset)
 
     def iterate(self, numbers: range, is_hurried: Callable[[], bool] = lambda: False) -> Generator[Batch]:
         """Yield the batches with these numbers in order, without waiting for readers once `is_hurried`."""

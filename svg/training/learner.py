@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from .augmentation import shift_and_scale
 from .losses import kl_divergence, mean_squared_error, places_error
 from .object_losses import arm_error, hand_error, points_error, tracks_errors
 from .optimizers import load_state, make_optimizer, state_tensors, step_unless
+from .recorded import RecordedPass
 
 CARRIED = 0.5
 """Weight of the squared error of frames before anything is drawn over them: drawing must not hide that things
@@ -96,6 +97,7 @@ class Learner:
             self.predictor = torch.compile(self.parallel, mode="reduce-overhead" if graphs else "default")
         learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(train, learned)
+        self._recorded: dict[bool, RecordedPass] = {}  # with teacher forcing and without
         norms = [module for module in self.model.modules() if isinstance(module, BatchNorm)]
         self._statistics = [values for norm in norms for values in norm.buffers()]
 
@@ -119,7 +121,7 @@ class Learner:
         numbers = np.flatnonzero(dataset.lengths >= dataset.clip_length)[:FITTED]
         length = int(dataset.lengths[numbers].min())
         clips = [dataset.read_conditions(int(number), 0, length) for number in numbers]
-        random = runtime.generator(self.device, self.config.train.seed, FITTED)
+        random = runtime.generator(torch.device("cpu"), self.config.train.seed, FITTED)
         self.model.fit_conditions(torch.stack(clips).to(self.device), random)
 
     def load(self, source: checkpoint.Checkpoint) -> None:
@@ -161,7 +163,7 @@ class Learner:
         sums = torch.zeros(4, device=self.device)
         for number, batch in enumerate(batches, start=1):
             with distributed.exchange_if(number == len(batches), self.parallel):
-                sums[:3] += self._backward(batch, beta, teacher_forcing, random, len(batches))
+                sums[:3] += self._backward(batch, beta, teacher_forcing, random)
         sums[3] = float(is_stop_requested)
         # equal in all processes, and so is what follows from them
         sums = self.world.mean(sums)
@@ -176,10 +178,18 @@ class Learner:
         report = torch.stack([*sums[:3], norm, unusable.float(), sums[3]])
         return StepReport(step, lr, beta, runtime.fetch(report))
 
-    def _backward(
-        self, batch: Batch, beta: float, teacher_forcing: bool, random: torch.Generator, count: int
-    ) -> Tensor:
-        """Add the gradients of one of `count` batches; return its part of loss, mse and kl [3]."""
+    def _backward(self, batch: Batch, beta: float, teacher_forcing: bool, random: torch.Generator) -> Tensor:
+        """Add the gradients of one of the step's batches; return its part of loss, mse and kl [3]."""
+        compute = partial(self._pass, teacher_forcing)
+        arguments = self._arguments(batch, beta, random)
+        if not self.config.train.cuda_graph:
+            return compute(**arguments)
+        if teacher_forcing not in self._recorded:
+            self._recorded[teacher_forcing] = RecordedPass(compute, self.model, arguments)
+        return self._recorded[teacher_forcing](arguments)
+
+    def _arguments(self, batch: Batch, beta: float, random: torch.Generator) -> dict[str, Tensor]:
+        """Return the arguments of `_pass` on the device, with all of its random numbers."""
         data = self.config.data
         batch_size = self.config.train.batch_size
         frames = batch["frames"].to(self.device, non_blocking=True)
@@ -191,7 +201,32 @@ class Learner:
         shape = batch_size, frames.shape[1] - 1, *self.model.latent_shape
         noise = torch.randn(shape, generator=random, device=self.device)[self.shard]
         frames, conditions, noise = map(self._drawn_first, (frames, conditions, noise))
+        arguments = {"frames": frames, "conditions": conditions, "noise": noise}
+        arguments["beta"] = torch.full((), beta, device=self.device)
         drawn = self._drawn_frames(frames, random)
+        if drawn is not None:
+            arguments["drawn"] = drawn
+        for name in ("labels", "poses"):
+            if name in batch:
+                arguments[name] = self._drawn_first(batch[name].to(self.device, non_blocking=True))
+        return arguments
+
+    def _pass(
+        self,
+        teacher_forcing: bool,
+        frames: Tensor,
+        conditions: Tensor,
+        noise: Tensor,
+        beta: Tensor,
+        drawn: Tensor | None = None,
+        labels: Tensor | None = None,
+        poses: Tensor | None = None,
+    ) -> Tensor:
+        """Add the gradients of a batch to those of the model; return its part of loss, mse and kl [3].
+
+        What it reads is all on the device, which it gives nothing to wait for.
+        """
+        data = self.config.data
         chosen = () if drawn is None else (drawn,)
         with runtime.autocast(self.device, self.config.train.precision):
             rollout = self.predictor(frames, conditions, data.n_past, teacher_forcing, noise, *chosen)
@@ -203,12 +238,9 @@ class Learner:
             loss = loss + CARRIED * mean_squared_error(rollout.carried, target)
         if rollout.tracks is not None:
             loss = loss + HAND * hand_error(rollout.tracks)
-        if "labels" in batch:
-            known = [
-                self._drawn_first(batch[name].to(self.device, non_blocking=True))
-                for name in ("labels", "poses")
-            ]
-            loss = loss + self._loss_by_truth(rollout, frames, conditions, target, *known, drawn)
+        if labels is not None and poses is not None:
+            loss = loss + self._loss_by_truth(rollout, frames, conditions, target, labels, poses, drawn)
+        count = self.config.train.accumulate
         loss = loss / count
         loss.backward()
         return torch.stack([loss.detach(), mse.detach() / count, kl.detach() / count])

@@ -8,6 +8,7 @@ from data_tools.truth import ARM, FIRST_OBJECT, SHADOW, STILL
 
 from ..models.grid import SIDE, cell_centres
 from ..models.object_predictor import Tracks
+from ..runtime import constant
 from .truth import has_moved, project, turns_since
 
 VISIBLE = 8.0
@@ -81,10 +82,10 @@ def arm_points(positions: Tensor) -> Tensor:
     Three pairs of points at the sides of fingers, wrist and upper wrist, and two on the forearm, which lies
     on the line to the shoulder (`data_tools.simulators.pusher`).
     """
-    sides = [(side * x, 0.0, z) for x, z in SIDES for side in (1, -1)]
-    hand = positions[..., None, :] + torch.tensor(sides, device=positions.device)
-    wrist = positions + torch.tensor([0.0, 0.0, WRIST], device=positions.device)
-    way = F.normalize(torch.tensor(SHOULDER, device=positions.device) - wrist, dim=-1)
+    sides = tuple((side * x, 0.0, z) for x, z in SIDES for side in (1, -1))
+    hand = positions[..., None, :] + constant(sides, positions.device)
+    wrist = positions + constant((0.0, 0.0, WRIST), positions.device)
+    way = F.normalize(constant(SHOULDER, positions.device) - wrist, dim=-1)
     forearm = torch.stack([wrist + length * way for length in FOREARM], -2)
     return torch.cat([hand, forearm], -2)
 

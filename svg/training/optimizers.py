@@ -1,5 +1,6 @@
 """The optimisers of training, PyTorch's and Muon, and their saved state."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -93,55 +94,70 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                rate = group["lr"] * (self.MATRIX_RATE if group["matrix"] else 1)
-                parameter.mul_(1 - rate * group["weight_decay"])
-                if group["matrix"]:
-                    self._muon(parameter, parameter.grad, group)
-                else:
-                    self._adam(parameter, parameter.grad, group)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            rate = group["lr"] * (self.MATRIX_RATE if group["matrix"] else 1)
+            torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
+            gradients = [parameter.grad for parameter in parameters]
+            if group["matrix"]:
+                self._muon(parameters, gradients, rate)
+            else:
+                self._adam(parameters, gradients, group)
         return loss
 
-    def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"].lerp_(gradient, 1 - self.MOMENTUM)
-        update = orthogonalise(gradient.lerp(momentum, self.MOMENTUM).flatten(1)).view_as(parameter)
-        tall = max(1.0, parameter.shape[0] / parameter[0].numel()) ** 0.5
-        parameter.add_(update, alpha=-group["lr"] * self.MATRIX_RATE * tall)
+    def _muon(self, parameters: list[Tensor], gradients: list[Tensor], rate: float) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - self.MOMENTUM)
+        updates = torch._foreach_lerp(gradients, momenta, self.MOMENTUM)
+        # those of one shape together: to a GPU a small product costs no more than to start it
+        shapes: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for number, parameter in enumerate(parameters):
+            shapes[len(parameter), parameter[0].numel()].append(number)
+        for (rows, columns), numbers in shapes.items():
+            matrices = orthogonalise(torch.stack([updates[number].flatten(1) for number in numbers]))
+            tall = max(1.0, rows / columns) ** 0.5
+            for number, matrix in zip(numbers, matrices, strict=True):
+                parameters[number].add_(matrix.view_as(parameters[number]), alpha=-rate * tall)
 
-    def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+    def _adam(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
         """Take a step of Adam (Kingma & Ba 2015, algorithm 1)."""
-        state = self.state[parameter]
-        if not state:
-            state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
-        state["step"] += 1
         beta1, beta2 = group["betas"]
-        mean = state["mean"].lerp_(gradient, 1 - beta1)
-        square = state["square"].lerp_(gradient**2, 1 - beta2)
-        scale = (square / (1 - beta2 ** state["step"])).sqrt_().add_(1e-8)
-        parameter.addcdiv_(mean, scale, value=-group["lr"] / (1 - beta1 ** state["step"]))
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
+            if not state:
+                state.update(step=0, mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
+            state["step"] += 1
+        means, squares = ([state[name] for state in states] for name in ("mean", "square"))
+        torch._foreach_lerp_(means, gradients, 1 - beta1)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - beta2)
+        scales = torch._foreach_div(squares, [1 - beta2 ** state["step"] for state in states])
+        torch._foreach_sqrt_(scales)
+        torch._foreach_add_(scales, 1e-8)
+        rates = [-group["lr"] / (1 - beta1 ** state["step"]) for state in states]
+        torch._foreach_addcdiv_(parameters, means, scales, rates)
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """Return a matrix [M,N] with its singular vectors kept and all singular values near 1 (0.7 to 1.2).
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Return matrices [...,M,N] with singular vectors kept and all singular values near 1 (0.7 to 1.2).
 
     Five steps of the quintic Newton-Schulz iteration X <- aX + b(XX')X + c(XX')^2 X with Jordan's
     coefficients. Precision does not matter here: in bfloat16 where the hardware supports it, in float32
     elsewhere, as emulated bfloat16 takes ten times as long.
     """
     a, b, c = 3.4445, -4.7750, 2.0315  # Jordan's coefficients
-    x = matrix / (matrix.norm() + 1e-12)
-    if uses_bfloat16(matrix.device, "auto"):
+    x = matrices / (matrices.flatten(-2).norm(dim=-1)[..., None, None] + 1e-12)
+    if uses_bfloat16(matrices.device, "auto"):
         x = x.bfloat16()
-    wide = x if x.shape[0] <= x.shape[1] else x.T
+    is_wide = x.shape[-2] <= x.shape[-1]
+    wide = x if is_wide else x.mT
     for _ in range(5):
-        gram = wide @ wide.T
+        gram = wide @ wide.mT
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return (wide if x.shape[0] <= x.shape[1] else wide.T).to(matrix.dtype)
+    return (wide if is_wide else wide.mT).to(matrices.dtype)
 
 
 # -------------------------------------------------------------------------------------------------------

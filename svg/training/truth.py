@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from data_tools.camera import Camera
-from data_tools.truth import FIRST_OBJECT, MOST_OBJECTS, POSE, Truth
+from data_tools.truth import FIRST_OBJECT
 
+from ..runtime import constant
 from ..sequences import Batch, SequenceDataset
 
 MOVED = 0.005
@@ -22,37 +23,25 @@ UPRIGHT = 0.95
 
 
 class ClipTruth:
-    """Labels and poses of clips, read from disk or, with `keep`, whole sequences once and then from memory.
+    """Labels and poses of clips, read from disk. Raises `InputError` for a data set without truth."""
 
-    Raises `InputError` for a data set without truth.
-    """
-
-    def __init__(self, dataset: SequenceDataset, keep: bool):
+    def __init__(self, dataset: SequenceDataset):
         self._dataset = dataset
-        self._kept = lru_cache(maxsize=None)(dataset.truth) if keep else None
         dataset.truth(0, 0, 1)
 
     def of(self, clips: Sequence[tuple[int, ...]]) -> Batch:
         """Return ``{"labels": uint8 [B,T,H,W], "poses": float32 [B,T,N,7]}`` of clips (sequence, start)."""
         length = self._dataset.clip_length
-        truths = [self._read(number, start, start + length) for number, start, *_ in clips]
-        labels = torch.from_numpy(np.stack([truth.segmentation for truth in truths]))
-        poses = torch.zeros(len(truths), length, MOST_OBJECTS, len(POSE))
-        for row, truth in zip(poses, truths, strict=True):
-            row[:, : truth.poses.shape[1]] = torch.from_numpy(truth.poses)
-        return {"labels": labels, "poses": poses}
-
-    def _read(self, number: int, start: int, stop: int) -> Truth:
-        if self._kept is None:
-            return self._dataset.truth(number, start, stop)
-        whole = self._kept(number)
-        return Truth(whole.segmentation[start:stop], whole.poses[start:stop])
+        truths = [self._dataset.truth(number, start, start + length) for number, start, *_ in clips]
+        labels = np.stack([truth.segmentation for truth in truths])
+        poses = np.stack([truth.padded_poses() for truth in truths])
+        return {"labels": torch.from_numpy(labels), "poses": torch.from_numpy(poses)}
 
 
 def observed_before(values: Tensor, n_past: int) -> Tensor:
     """Return for each frame after the first the values of the last frame observed before it, [B,T,...]."""
-    frames = values.shape[1]
-    return values[:, [min(time, n_past - 1) for time in range(frames - 1)]]
+    last = values[:, n_past - 1 : n_past]
+    return torch.cat([values[:, : n_past - 1], last.expand(-1, values.shape[1] - n_past, *last.shape[2:])], 1)
 
 
 def is_pushed(labels: Tensor, poses: Tensor, observed: Tensor) -> Tensor:
@@ -79,7 +68,8 @@ def turns_since(poses: Tensor, observed: Tensor) -> Tensor:
 
 def project(places: Tensor, height: int, width: int) -> Tensor:
     """Return where `places` [...,3], metres, appear in simulated pictures of this size, pixels [...,2]."""
-    matrix = torch.from_numpy(Camera().matrix(height, width)).to(places)
+    numbers = tuple(map(tuple, Camera().matrix(height, width).tolist()))
+    matrix = constant(numbers, places.device, places.dtype)
     projected = places @ matrix[:, :3].T + matrix[:, 3]
     return projected[..., :2] / projected[..., 2:]
 
@@ -95,14 +85,15 @@ def true_places(labels: Tensor, poses: Tensor, observed: Tensor) -> Tensor:
     centre = [_at_pixels(poses[..., axis], labels) for axis in range(3)]
     origin = torch.stack([_at_pixels(observed[..., axis], labels) for axis in range(3)], -1)
     angle = -_at_pixels(turns_since(poses, observed), labels)
-    camera = torch.from_numpy(np.array(Camera().position)).to(poses)
-    rays = _rays(height, width).to(poses)
+    camera = constant(tuple(Camera().position), poses.device, poses.dtype)
+    rays = _rays(height, width, poses.device, poses.dtype)
     points = camera + ((centre[2] - camera[2]) / rays[..., 2])[..., None] * rays  # [B,K,H,W,3]
     right, away = points[..., 0] - centre[0], points[..., 1] - centre[1]
     cosine, sine = torch.cos(angle), torch.sin(angle)
     turned = torch.stack([cosine * right - sine * away, sine * right + cosine * away, 0 * right], -1)
     pixels = project(origin + turned, height, width)
-    own = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy"), -1).to(poses)
+    axes = (torch.arange(count, device=poses.device, dtype=poses.dtype) for count in (width, height))
+    own = torch.stack(torch.meshgrid(*axes, indexing="xy"), -1)
     return (pixels - own).movedim(-1, 2)
 
 
@@ -125,7 +116,9 @@ def _is_upright(poses: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _rays(height: int, width: int) -> Tensor:
-    """Return the direction from the camera through each pixel, float64 [H,W,3]."""
+def _rays(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the direction from the camera through each pixel, [H,W,3]."""
     pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1)
-    return torch.from_numpy(Camera().unproject(pixels, height, width) - np.array(Camera().position))
+    rays = Camera().unproject(pixels, height, width) - np.array(Camera().position)
+    with torch.inference_mode(False):
+        return torch.from_numpy(rays).to(device, dtype)

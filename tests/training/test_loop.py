@@ -327,6 +327,23 @@ def test_muon_by_hand():
     torch.testing.assert_close(vector, reference)
 
 
+def test_muon_treats_matrices_of_one_shape_as_it_treats_each():
+    torch.manual_seed(0)
+    shapes = ((32, 16), (16, 32), (32, 16), (16, 2, 4, 4), (20,), (20,))
+    together = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    alone = [torch.nn.Parameter(parameter.detach().clone()) for parameter in together]
+    optimizers = [Muon(together, 0.01, (0.9, 0.999), 0.1)]
+    optimizers += [Muon([parameter], 0.01, (0.9, 0.999), 0.1) for parameter in alone]
+    for _ in range(3):
+        for ours, theirs in zip(together, alone, strict=True):
+            ours.grad = torch.randn_like(ours)
+            theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for ours, theirs in zip(together, alone, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=0)  # bfloat16
+
+
 def test_muons_weight_decay_is_relative_to_the_rates_of_matrices_and_vectors():
     matrix, vector = torch.nn.Parameter(torch.ones(32, 32)), torch.nn.Parameter(torch.ones(32))
     matrix.grad, vector.grad = torch.zeros_like(matrix), torch.zeros_like(vector)

@@ -105,10 +105,9 @@ def root(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_truth_of_clips(root, keep):
+def test_truth_of_clips(root):
     dataset = SequenceDataset(root, "train", 5)
-    batch = ClipTruth(dataset, keep).of([(1, 2, 2), (0, 0, 0)])
+    batch = ClipTruth(dataset).of([(1, 2, 2), (0, 0, 0)])
     truth = dataset.truth(1)
     np.testing.assert_array_equal(batch["labels"][0], truth.segmentation[2:7])
     count = truth.poses.shape[1]
@@ -161,4 +160,4 @@ def test_data_without_truth_and_flags_that_do_not_fit_are_refused_in_a_line(root
 def test_a_data_set_without_truth_is_noticed_before_training(tmp_path):
     simulate(tmp_path / "bare", 2, splits=(1, 0, 0), frames=6, workers=1)
     with pytest.raises(InputError, match="--truth"):
-        ClipTruth(SequenceDataset(tmp_path / "bare", "train", 5), keep=True)
+        ClipTruth(SequenceDataset(tmp_path / "bare", "train", 5))
