@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .grid import SIDE, cell_centres
-from .layers import leaky_linear, output_layer
+from .layers import leaky_linear, learn_faster, output_layer
 from .sprites import PARTS, Sprites, put_together
 
 EXTRA = 4
@@ -24,6 +24,8 @@ SPREAD = 6.0
 """Standard deviation of the Gaussians about the points."""
 UNIT = 100.0
 """Unit of learned places and velocities: a step of the optimiser moves them by as much as they need."""
+PACE = 6.0
+"""The arm looks alike in all scenes: by itself it is learned best at so many times the learning rate."""
 STIFF = 5.0
 """Distance from a point within which all moves with it rather than with the next one."""
 FIT_STEPS = 2000
@@ -130,6 +132,7 @@ class Hand(nn.Module):
         self.darkness = nn.Linear(LIGHT, 1)
         self.velocity = nn.Linear(positions, 2, bias=False)
         self._spread_points()
+        learn_faster(self, PACE)
 
     @torch.no_grad()
     def _spread_points(self) -> None:

@@ -274,6 +274,12 @@ def output_layer(layer: Layer) -> Layer:
     return layer
 
 
+def learn_faster(module: nn.Module, pace: float) -> None:
+    """Let the optimiser move all weights of a module so many times as far as others."""
+    for parameter in module.parameters():
+        parameter.pace = pace  # ty: ignore[missing-attribute] where the optimiser looks for it
+
+
 @torch.no_grad()
 def tile_subpixels(conv: nn.Conv2d) -> None:
     """Make the four pixels that `torch.pixel_shuffle` makes of a cell equal at first.

@@ -21,7 +21,7 @@ from data_tools.truth import FIRST_OBJECT, SHADOW, STILL
 from ..evaluation.judge import SIZE, Found, Judge, cell_centres, locate, outlines
 from ..evaluation.object_tables import LEAST_AREA
 from ..sequences import SequenceDataset
-from .optimizers import Muon
+from .optimizers import Muon, set_learning_rate
 
 MOST_OBJECTS = 8
 GONE = 0.25
@@ -384,8 +384,7 @@ def _optimise(
     warm = max(1, steps // 20)
     for step in range(steps):
         rate = lr * min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(optimizer, rate)
         generator = torch.Generator().manual_seed(seed * 1_000_000 + step)
         loss = loss_of(generator)
         optimizer.zero_grad()

@@ -26,7 +26,7 @@ from . import distributed, truth
 from .augmentation import shift_and_scale
 from .losses import kl_divergence, mean_squared_error, places_error
 from .object_losses import arm_error, hand_error, points_error, tracks_errors
-from .optimizers import load_state, make_optimizer, state_tensors, step_unless
+from .optimizers import load_state, make_optimizer, set_learning_rate, state_tensors, step_unless
 from .recorded import RecordedPass
 
 CARRIED = 0.5
@@ -169,8 +169,7 @@ class Learner:
         sums = self.world.mean(sums)
         norm = self._gradient_norm()
         unusable = ~(sums.isfinite().all() & norm.isfinite())
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_learning_rate(self.optimizer, lr)
         step_unless(unusable, self.optimizer)
         for values, before in zip(self._statistics, statistics, strict=True):
             values.copy_(torch.where(unusable, before, values))

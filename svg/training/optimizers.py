@@ -27,13 +27,28 @@ def make_optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> t
     betas = (config.beta1, 0.999)
     if config.optimizer == "muon":
         return Muon(parameters, lr, betas, decay)
+    groups = _by_pace(parameters)
     if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr, betas, weight_decay=decay, fused=True)
+        return torch.optim.Adam(groups, lr, betas, weight_decay=decay, fused=True)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr, betas, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(groups, lr, betas, weight_decay=decay, fused=True)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr, momentum, weight_decay=decay, fused=True)
-    return torch.optim.RMSprop(parameters, lr, momentum=momentum, weight_decay=decay)
+        return torch.optim.SGD(groups, lr, momentum, weight_decay=decay, fused=True)
+    return torch.optim.RMSprop(groups, lr, momentum=momentum, weight_decay=decay)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of the next steps, times the pace of each weight (`layers.learn_faster`)."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["pace"]
+
+
+def _by_pace(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Return the groups of parameters that an optimiser treats alike."""
+    groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+    for parameter in parameters:
+        groups[getattr(parameter, "pace", 1.0)].append(parameter)
+    return [{"params": members, "pace": pace} for pace, members in groups.items()]
 
 
 def step_unless(unusable: Tensor, optimizer: torch.optim.Optimizer) -> None:
@@ -73,10 +88,10 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ):
         parameters = list(parameters)
-        groups = [
-            {"params": [p for p in parameters if self.is_matrix(p)], "matrix": True},
-            {"params": [p for p in parameters if not self.is_matrix(p)], "matrix": False},
-        ]
+        groups = []
+        for matrix in (True, False):
+            members = [parameter for parameter in parameters if self.is_matrix(parameter) == matrix]
+            groups += [group | {"matrix": matrix} for group in _by_pace(members)]
         super().__init__(groups, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @staticmethod
