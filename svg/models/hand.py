@@ -24,8 +24,11 @@ SPREAD = 6.0
 """Standard deviation of the Gaussians about the points."""
 UNIT = 100.0
 """Unit of learned places and velocities: a step of the optimiser moves them by as much as they need."""
-PACE = 6.0
-"""The arm looks alike in all scenes: by itself it is learned best at so many times the learning rate."""
+PACE, SPRITES_PACE = 2.0, 6.0
+"""The arm and its shadow look alike in all scenes: their places and pictures are learned at so many times the
+learning rate."""
+LEAST_DEPTH = 0.2
+"""Least depth of a point, as a share of the mean one."""
 STIFF = 5.0
 """Distance from a point within which all moves with it rather than with the next one."""
 FIT_STEPS = 2000
@@ -118,10 +121,12 @@ class Hand(nn.Module):
         self.first_extra = leaky_linear(actions, EXTRA)
         self.next_extra = leaky_linear(EXTRA + actions, EXTRA)
         self.places = nn.Linear(self.size, 2 * POINTS)
+        self.depth = nn.Linear(positions, POINTS, bias=False)
         self.bend = nn.Sequential(
             leaky_linear(self.size, 32), nn.Tanh(), output_layer(leaky_linear(32, 2 * POINTS, 1 / UNIT))
         )
         self.shadow_places = nn.Linear(self.size, 2 * PARTS)
+        self.shadow_depth = nn.Linear(positions, PARTS, bias=False)
         self.shadow_bend = nn.Sequential(
             leaky_linear(self.size + LIGHT, 32),
             nn.Tanh(),
@@ -133,6 +138,8 @@ class Hand(nn.Module):
         self.velocity = nn.Linear(positions, 2, bias=False)
         self._spread_points()
         learn_faster(self, PACE)
+        for sprites in (self.arm, self.shadow):
+            learn_faster(sprites, SPRITES_PACE)
 
     @torch.no_grad()
     def _spread_points(self) -> None:
@@ -149,7 +156,8 @@ class Hand(nn.Module):
             if self.positions >= 2:
                 places.weight[0::2, 0] += right
                 places.weight[1::2, 1] += down
-        nn.init.zeros_(self.velocity.weight)
+        for weights in (self.depth.weight, self.shadow_depth.weight, self.velocity.weight):
+            nn.init.zeros_(weights)
         if self.positions >= 2:
             self.velocity.weight[0, 0] = right
             self.velocity.weight[1, 1] = down
@@ -179,7 +187,16 @@ class Hand(nn.Module):
 
     def project(self, states: Tensor) -> Tensor:
         """Return where the points of the arm are in the picture, [...,POINTS,2], to the right and down."""
-        return UNIT * (self.places(states) + self.bend(states)).unflatten(-1, (POINTS, 2))
+        return self._in_picture(self.places(states) + self.bend(states), self.depth, states)
+
+    def _in_picture(self, places: Tensor, depth: nn.Linear, states: Tensor) -> Tensor:
+        """Return places [...,2*n] in the picture, [...,n,2], by the `depth` of each in `states`.
+
+        What moves with the hand appears in a pinhole camera at a linear function of its position over
+        another one (Hartley & Zisserman 2004, eq. 6.2), and so does its shadow on the table.
+        """
+        depths = (1 + depth(states[..., : self.positions])).clamp(min=LEAST_DEPTH)
+        return UNIT * places.unflatten(-1, (-1, 2)) / depths[..., None]
 
     def draw(self, states: Tensor, light: Tensor, cells: int) -> tuple[Tensor, Tensor]:
         """Return the arm's colours [N,C,cells,cells] and mask [N,1,cells,cells] under `light` [N,LIGHT]."""
@@ -189,15 +206,19 @@ class Hand(nn.Module):
     def shade(self, states: Tensor, light: Tensor, cells: int) -> tuple[Tensor, Tensor]:
         """Return the factor in the arm's shadow and where it falls, both [N,1,cells,cells]."""
         numbers = torch.cat([states, light], 1)
-        places = UNIT * (self.shadow_places(states) + self.shadow_bend(numbers)).unflatten(-1, (PARTS, 2))
+        flat = self.shadow_places(states) + self.shadow_bend(numbers)
+        places = self._in_picture(flat, self.shadow_depth, states)
         mask = put_together(*self.shadow(places, numbers, cells))[1]
         return 1 - torch.sigmoid(self.darkness(light))[..., None, None] * mask, mask
 
     @property
     def reach(self) -> Tensor:
         """Return how far the fingers move in the picture for a standard deviation of each position, [P]."""
-        weight = self.places.weight[:4, : self.positions].detach()  # of the first two points
-        return UNIT * weight.norm(dim=0) / 2**0.5
+        fingers = 2  # points, each right and down
+        weight = self.places.weight[: 2 * fingers, : self.positions].detach()
+        place = self.places.bias[: 2 * fingers].detach()
+        depth = self.depth.weight[:fingers].detach().repeat_interleave(2, 0)
+        return UNIT * (weight - place[:, None] * depth).norm(dim=0) / fingers**0.5
 
     def moves(self, states: Tensor) -> Tensor:
         """Return how far the hand moves in the picture [...,T-1,2] from each of `states` [...,T,state]."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from data_tools.camera import Camera
 from svg.config import ModelConfig
 from svg.models.build import make_model
 from svg.models.compositor import Compositor
@@ -18,6 +19,8 @@ from svg.models.object_motion import _inverse, find_owners, sample
 from svg.models.recurrent import Gaussian
 from svg.models.scene import CODE, DESCRIPTION, FEATURES, Layers, Objects, find_objects
 from svg.models.sprites import Sprites, put_together
+from svg.training.object_losses import arm_points
+from svg.training.truth import project
 
 SIZES = {"g_dim": 16, "z_dim": 2, "rnn_size": 16, "slots": 3, "condition_dim": 7, "action_dim": 4}
 
@@ -107,6 +110,28 @@ def test_reach_of_the_hand_is_that_of_the_fingers_in_the_picture():
     states = torch.eye(2, 7)[[1, 0]]
     moved = hand.project(states)[:, 0].diff(dim=0)
     assert moved[0].tolist() == pytest.approx([3, 4], abs=1e-4)
+
+
+def test_points_of_the_hand_and_its_reach_may_be_those_of_a_pinhole_camera():
+    """What moves with the hand appears where the simulator's camera has it; the reach is the slope there."""
+    hand = Hand(4, 3, 3, 64)
+    matrix = torch.from_numpy(Camera().matrix(64, 64)).float()
+    points = arm_points(torch.zeros(3))[:6]  # those that move with the hand
+    homogeneous = points @ matrix[:, :3].T + matrix[:, 3]
+    with torch.no_grad():
+        hand.bend[2].weight.zero_(), hand.bend[2].bias.zero_(), hand.places.weight.zero_()
+        for number, (right, down, depth) in enumerate(homogeneous):
+            rows = slice(2 * number, 2 * number + 2)
+            hand.places.weight[rows, :3] = matrix[:2, :3] / depth / UNIT
+            hand.places.bias[rows] = torch.stack([right, down]) / depth / UNIT
+            hand.depth.weight[number] = matrix[2, :3] / depth
+    positions = torch.tensor([[0.0, 0.0, 0.0], [0.2, -0.1, 0.05], [-0.25, 0.15, 0.1]])
+    states = torch.cat([positions, torch.randn(3, 4)], 1)
+    expected = project(arm_points(positions), 64, 64)[:, :6]
+    torch.testing.assert_close(hand.project(states)[:, :6], expected, atol=1e-3, rtol=1e-4)
+    step = 1e-3 * torch.eye(3)
+    slopes = (project(arm_points(step), 64, 64) - project(arm_points(-step), 64, 64))[:, :2] / 2e-3
+    torch.testing.assert_close(hand.reach, slopes.square().sum((1, 2)).div(2).sqrt(), atol=0.1, rtol=1e-3)
 
 
 def test_cells_and_offsets_by_hand():

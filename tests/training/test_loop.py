@@ -359,6 +359,12 @@ def test_refusals(small_config, tmp_path):
         ({"data_root": str(tmp_path)}, r"dataset\.json: not found"),
         ({"device": "gpu"}, "^device: found 'gpu'"),
         ({"device": "cuda:77"}, "^device: cuda:77 is not there"),
+        ({"cuda_graph": True, "accumulate": 2}, "^cuda_graph: does not go with --accumulate 2"),
+        ({"cuda_graph": True, "compile": True}, "^cuda_graph: does not go with --compile"),
+        (
+            {"cuda_graph": True, "device": "cpu"},
+            "^--cuda_graph: the training runs on the cpu, expected one on",
+        ),
     ):
         with pytest.raises(InputError, match=expected):
             Training(changed(small_config, **values))
