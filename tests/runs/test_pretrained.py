@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import svg
 from data_tools import folders, index, layout, png
@@ -31,14 +32,20 @@ from tests.support.samples import small_model
 
 
 def test_each_released_model_is_whole_and_light_and_has_a_card():
-    assert pretrained.names() == ["push-sim", "push-sim-large"]
+    most = {"push-objects": 8e6, "push-objects-large": 24e6, "push-sim": 8e6, "push-sim-large": 15e6}
+    assert pretrained.names() == list(most)
     for name in pretrained.names():
         folder = pretrained.released_folder(name)
-        assert sum(path.stat().st_size for path in folder.rglob("*")) < (8e6 if name == "push-sim" else 15e6)
+        assert sum(path.stat().st_size for path in folder.rglob("*")) < most[name]
         config, found = checkpoint.load_config(folder), checkpoint.find(folder, "best")
         checkpoint.read_weights(found, config.model)
         assert not Path(config.data.data_root).is_absolute() and not Path(config.train.log_dir).is_absolute()
         card = (folder / "README.md").read_text()
+        head = yaml.safe_load(card.split("---\n")[1])
+        (described,) = head["model-index"]
+        scores = {metric["type"]: metric["value"] for metric in described["results"][0]["metrics"]}
+        assert head["license"] == "mit" and described["name"] == name
+        assert f"{scores['psnr']:.2f}" in card and f"{scores['ssim']:.4f}" in card
         assert all(
             heading in card
             for heading in ("## Data", "## Training", "## Scores", "## Limitations", "## Licence")
@@ -58,7 +65,7 @@ def pushing() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(frames).movedim(-1, 2), torch.from_numpy(conditions)
 
 
-@pytest.mark.parametrize("name", ["push-sim", "push-sim-large"])
+@pytest.mark.parametrize("name", pretrained.names())
 def test_released_models_predict_pushing_and_follow_actions(pushing, name):
     frames, conditions = pushing
     model = svg.load(name, device="cpu")
@@ -91,7 +98,7 @@ def test_gradients_of_a_loaded_model_flow_to_actions(pushing):
 
 def test_a_name_that_is_neither_is_one_line():
     with pytest.raises(
-        InputError, match="found 'push_sim', expected a run folder or the name of a released model: push-sim"
+        InputError, match="found 'push_sim', expected a run folder or the name of a released model: push-ob"
     ):
         svg.load("push_sim")
     with pytest.raises(InputError, match="precision: found 'fp16', expected one of auto, bfloat16, float32"):
@@ -115,9 +122,9 @@ def test_pretrained_becomes_a_run_folder_here(data_root, tmp_path, monkeypatch, 
     assert "condition columns (4), expected" in capsys.readouterr().err
     assert (tmp_path / "push-sim" / "README.md").exists()
     for flags, expected in (
-        (["--pretrained", "push"], "--pretrained: found 'push', expected a released model: push-sim"),
+        (["--pretrained", "push"], "--pretrained: found 'push', expected a released model: push-objects"),
         (["push-sim", "--pretrained", "push-sim"], "--pretrained push-sim: found the run push-sim beside it"),
-        ([], "expected a run folder that svg-train has written, or --pretrained push-sim"),
+        ([], "expected a run folder that svg-train has written, or --pretrained push-objects"),
     ):
         assert render.main(flags) == 2
         assert expected in capsys.readouterr().err
