@@ -6,6 +6,7 @@ Its numbers are computed in float32 at every precision: a hundredth of the table
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import skip_init
 
 from .grid import SIDE, cell_centres
 from .layers import leaky_linear, learn_faster, output_layer
@@ -121,12 +122,12 @@ class Hand(nn.Module):
         self.first_extra = leaky_linear(actions, EXTRA)
         self.next_extra = leaky_linear(EXTRA + actions, EXTRA)
         self.places = nn.Linear(self.size, 2 * POINTS)
-        self.depth = nn.Linear(positions, POINTS, bias=False)
+        self.depth = skip_init(nn.Linear, positions, POINTS, bias=False)
         self.bend = nn.Sequential(
             leaky_linear(self.size, 32), nn.Tanh(), output_layer(leaky_linear(32, 2 * POINTS, 1 / UNIT))
         )
         self.shadow_places = nn.Linear(self.size, 2 * PARTS)
-        self.shadow_depth = nn.Linear(positions, PARTS, bias=False)
+        self.shadow_depth = skip_init(nn.Linear, positions, PARTS, bias=False)
         self.shadow_bend = nn.Sequential(
             leaky_linear(self.size + LIGHT, 32),
             nn.Tanh(),
