@@ -456,9 +456,8 @@ class ResidentBatches:
     def iterate(self, steps: range, pin_memory: bool) -> Generator[Batch]:
         """Yield the batches of `steps` in order. Which clips the next one has is drawn meanwhile."""
         with ThreadPoolExecutor(1) as ahead:
-            upcoming = ahead.submit(self._rows, steps[0]) if steps else None
+            upcoming = ahead.submit(self._rows, steps.start)
             for step in steps:
-                assert upcoming is not None
                 rows, shown = (places.to(self.device, non_blocking=True) for places in upcoming.result())
                 upcoming = ahead.submit(self._rows, step + steps.step)
                 batch = {name: values[rows] for name, values in self.values.items() if name != "frames"}

@@ -24,22 +24,21 @@ class RecordedPass:
         afterwards.
         """
         self._arguments = {name: value.clone() for name, value in arguments.items()}
-        self._parameters = list(model.parameters())
         buffers = list(model.buffers())
         before = [buffer.clone() for buffer in buffers]
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(WARM_UP):
-                self._forget_gradients()
+                model.zero_grad()
                 compute(**self._arguments)
         torch.cuda.current_stream().wait_stream(aside)
-        self._forget_gradients()
+        model.zero_grad()
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._result = compute(**self._arguments)
-        self._gradients = [parameter.grad for parameter in self._parameters]
-        self._forget_gradients()
+        self._gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+        model.zero_grad()
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
 
@@ -48,10 +47,6 @@ class RecordedPass:
         for name, value in arguments.items():
             self._arguments[name].copy_(value)
         self._graph.replay()
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+        for parameter, gradient in self._gradients:
             parameter.grad = gradient
         return self._result
-
-    def _forget_gradients(self) -> None:
-        for parameter in self._parameters:
-            parameter.grad = None
