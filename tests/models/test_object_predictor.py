@@ -420,7 +420,7 @@ def test_prediction_with_the_posteriors_latents_is_the_reconstruction(clip, n_pa
         noise = (q.mu - p.mu) / torch.exp(0.5 * p.logvar)
         start = model.observe(frames[:, :n_past], conditions)
         predicted, _ = model.advance(start, conditions[:, n_past - 1 :], noise[:, None])
-    torch.testing.assert_close(predicted[0], rollout.frames[:, n_past - 1 :], atol=1e-3, rtol=0)
+    torch.testing.assert_close(predicted[0], rollout.frames[:, n_past - 1 :], atol=1e-4, rtol=0)
     assert torch.equal(rollout.frames[:, : max(0, n_past - 2)], frames[:, 1 : max(1, n_past - 1)])
 
 
@@ -501,7 +501,7 @@ def test_clips_that_are_not_drawn_are_predicted_and_teach_the_encoder_nothing(cl
     noise = -torch.ones(2, 6, *model.latent_shape)  # all by the prior
     whole = model(frames, conditions, 2, noise=noise, drawn=torch.tensor([[4], [2]]))
     one = model(frames, conditions, 2, noise=noise, drawn=torch.tensor([[4]]))
-    torch.testing.assert_close(one.frames, whole.frames[:1], atol=1e-3, rtol=0)
+    torch.testing.assert_close(one.frames, whole.frames[:1], atol=2e-4, rtol=0)
     assert one.posterior.mu.shape == (1, 6, 3, 2) and len(one.tracks.layers.last) == 1
     torch.testing.assert_close(one.tracks.centres, whole.tracks.centres, atol=1e-3, rtol=0)
     torch.testing.assert_close(one.tracks.slips, whole.tracks.slips, atol=1e-3, rtol=0)
@@ -641,8 +641,7 @@ def test_frozen_in_bfloat16_places_stay_exact(clip):
         path = half.track(rounded, conditions[:, 1:], noise)
         assert (path.centres - exact.track(start, conditions[:, 1:], noise).centres).abs().mean() < 0.2
         difference = half.imagine(rounded, conditions[:, 1:]) - exact.imagine(start, conditions[:, 1:])
-    # whose pixels these random ones are is a matter of digits
-    assert difference.abs().mean() < 0.08
+    assert difference.abs().mean() < 0.03
 
 
 def test_latents_of_observed_frames_cost_nothing(clip):

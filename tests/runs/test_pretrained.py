@@ -97,9 +97,9 @@ def test_gradients_of_a_loaded_model_flow_to_actions(pushing):
 
 
 def test_a_name_that_is_neither_is_one_line():
-    with pytest.raises(
-        InputError, match="found 'push_sim', expected a run folder or the name of a released model: push-ob"
-    ):
+    names = "push-objects, push-objects-large, push-sim, push-sim-large"
+    expected = f"found 'push_sim', expected a run folder or the name of a released model: {names}$"
+    with pytest.raises(InputError, match=expected):
         svg.load("push_sim")
     with pytest.raises(InputError, match="precision: found 'fp16', expected one of auto, bfloat16, float32"):
         svg.load("push-sim", precision="fp16")

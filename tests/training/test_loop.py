@@ -11,8 +11,9 @@ import torch
 
 from data_tools.errors import InputError
 from svg import runtime
-from svg.config import Config
+from svg.config import Config, TrainConfig
 from svg.evaluation.metrics import psnr
+from svg.models.layers import learn_faster
 from svg.runs import checkpoint, metrics_log
 from svg.runs.checkpoint import load_model
 from svg.runs.metrics_log import read_metrics
@@ -20,7 +21,7 @@ from svg.sequences import SequenceDataset
 from svg.training import clock as clock_module
 from svg.training.loop import Training
 from svg.training.losses import mean_squared_error
-from svg.training.optimizers import Muon, make_optimizer, orthogonalise
+from svg.training.optimizers import Muon, make_optimizer, orthogonalise, set_learning_rate
 from tests.support.runs import assert_same, assert_same_run, changed, weights
 from tests.support.samples import small_model
 
@@ -342,6 +343,23 @@ def test_muon_treats_matrices_of_one_shape_as_it_treats_each():
             optimizer.step()
     for ours, theirs in zip(together, alone, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=0)  # bfloat16
+
+
+@pytest.mark.parametrize("name", ["muon", "adam", "sgd"])
+def test_what_learns_faster_moves_so_many_times_as_far(name):
+    torch.manual_seed(0)
+    usual, fast = (torch.nn.Linear(20, 20) for _ in range(2))
+    fast.load_state_dict(usual.state_dict())
+    start = [parameter.detach().clone() for parameter in usual.parameters()]
+    learn_faster(fast, 3.0)
+    optimizer = make_optimizer(TrainConfig(optimizer=name), [*usual.parameters(), *fast.parameters()])
+    set_learning_rate(optimizer, 1e-3)
+    for ours, theirs in zip(usual.parameters(), fast.parameters(), strict=True):
+        ours.grad = torch.randn_like(ours)
+        theirs.grad = ours.grad.clone()
+    optimizer.step()
+    for before, ours, theirs in zip(start, usual.parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(theirs - before, 3 * (ours - before), atol=1e-5, rtol=1e-3)
 
 
 def test_muons_weight_decay_is_relative_to_the_rates_of_matrices_and_vectors():
