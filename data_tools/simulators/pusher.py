@@ -96,6 +96,12 @@ class Pusher:
         return np.concatenate([self.data.xpos[self._objects], self.data.xquat[self._objects]], 1)
 
     @property
+    def object_shapes(self) -> list[str]:
+        """The forms of the objects: box, sphere, cylinder, capsule or ellipsoid."""
+        kinds = self.model.geom_type[self.model.body_geomadr[self._objects]]
+        return [mujoco.mjtGeom(kind).name.removeprefix("mjGEOM_").lower() for kind in kinds]
+
+    @property
     def labels(self) -> np.ndarray:
         """The label of each geom for `Renderer.render_with_labels`, uint8 [G].
 

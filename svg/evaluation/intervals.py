@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import comb
+from statistics import NormalDist
 
 import numpy as np
 
@@ -122,3 +124,26 @@ def holm(p_values: list[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         corrected[place] = largest
     return corrected
+
+
+def wilson_interval(successes: int, trials: int, level: float = 0.95) -> Interval:
+    """Return the share of successes with Wilson's interval (1927), which holds for few trials, too."""
+    if not trials:
+        return Interval(float("nan"), 0.0, 1.0)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = successes / trials
+    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * (share * (1 - share) / trials + z**2 / (4 * trials**2)) ** 0.5
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the two-sided p-value of two series of successes, bool [N], in the same trials.
+
+    Exact (McNemar 1947, by the binomial distribution of the trials in which they differ).
+    """
+    wins = int((first & ~second).sum())
+    losses = int((second & ~first).sum())
+    count = wins + losses
+    tail = sum(comb(count, k) for k in range(min(wins, losses) + 1)) / 2**count
+    return min(1.0, 2 * tail)

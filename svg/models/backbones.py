@@ -168,7 +168,8 @@ class Decoder(nn.Module):
 
         Frame k is drawn with the skip and the frame k of `observed` [B,K',C,H,W] in [0,1]; the last ones
         stand for all that follow. `before` [B,K'',C,H,W] are the frames before the first K'' <= K drawn ones;
-        before the others comes what is drawn.
+        before the others comes what is drawn. Both may have further channels, such as masks of things: those
+        are moved as the picture is, and nothing is drawn over them.
 
         The second value is the `carry` of each frame [B,K,2,H/2,W/2] if that is ``carried``, else None. It
         goes on from `places` [B,K,2,H/2,W/2], those of the frames before; without them the frames are a
@@ -199,6 +200,10 @@ class Decoder(nn.Module):
         frames = x.shape[1]
         kept = hold_last(observed, frames).to(x)
         mask = torch.sigmoid(masks[0])
+        further = kept.shape[2] - generated.shape[2]
+        if further:
+            generated = F.pad(generated, (0, 0, 0, 0, 0, further))
+            mask = F.pad(mask.expand(-1, -1, generated.shape[2] - further, -1, -1), (0, 0, 0, 0, 0, further))
         if self.warp == "none":
             return torch.lerp(kept, generated, mask)
         flow = FLOW_SCALE * masks[2]

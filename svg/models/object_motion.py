@@ -71,6 +71,11 @@ class Motion:
         """Return the motion of the objects `index` [N,n] alone."""
         return replace(self, **{name: entries(getattr(self, name), index) for name in OF_OBJECTS})
 
+    def with_others(self, index: Tensor, others: "Motion") -> "Motion":
+        """Return the motion with that of `others` in place of the objects `index` [N,n]."""
+        parts = {name: put(getattr(self, name), index, getattr(others, name)) for name in OF_OBJECTS}
+        return replace(self, **parts)
+
     def after(self, index: Tensor, moved: "Motion") -> "Motion":
         """Return the motion after that of the objects `index` [N,n]; all others stayed."""
         parts = {name: put(getattr(self, name), index, getattr(moved, name)) for name in OF_OBJECTS}

@@ -14,7 +14,7 @@ Where objects are, the simulator's truth has to teach: see ``svg.training.object
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -287,13 +287,26 @@ class ObjectPredictor(Predictor):
         objects = self.motion.describe(objects, layers, before)
         return layers, centre_logits, objects, self.motion.begin(objects, hand, slips)
 
+    def exchange(self, start: Observation, index: Tensor, more: Objects) -> Observation:
+        """Return `start` with the objects `more` in place of its objects `index` [B,n].
+
+        Those are objects that the observed frame does not show, such as ones behind the arm, as an earlier
+        frame of the scene described them. They rest, and are not drawn.
+        """
+        parts = {
+            item.name: put(getattr(start.objects, item.name), index, getattr(more, item.name))
+            for item in fields(Objects)
+        }
+        begun = self.motion.begin(more, start.motion.hand, start.motion.slips)
+        return Observation(start.material, Objects(**parts), start.motion.with_others(index, begun))
+
     def advance(
         self, start: Observation, conditions: Tensor | None, noise: Tensor
     ) -> tuple[Tensor, Observation]:
         """Continue from `start` as `Predictor.advance` says. Of `conditions` the actions are read."""
         path = self.track(start, conditions, noise)
-        pictures = self._pictures(path, range(noise.shape[2]), len(start.motion.hand))
-        return pictures, replace(start, motion=path.motions[-1])
+        pictures = self.draw(path, range(noise.shape[2]))
+        return _by_sample(pictures, len(noise)), replace(start, motion=path.motions[-1])
 
     def imagine(
         self,
@@ -307,7 +320,7 @@ class ObjectPredictor(Predictor):
             return super().imagine(start, conditions, noise)
         assert conditions is not None
         path = self.track(start, conditions, self.zero_noise(conditions) if noise is None else noise)
-        return self._pictures(path, times, len(start.motion.hand))
+        return _by_sample(self.draw(path, times), len(start.motion.hand))
 
     def track(self, start: Observation, conditions: Tensor | None, noise: Tensor) -> Path:
         """Return where hand and objects go in S futures of each clip; nothing is drawn.
@@ -332,14 +345,20 @@ class ObjectPredictor(Predictor):
             motions.append(motion)
         return Path(scene, motions)
 
-    def _pictures(self, path: Path, times: Iterable[int], clips: int) -> Tensor:
-        """Return the frames `times` of a path of the futures of so many clips, [S,B,len(times),C,H,W]."""
+    def draw(self, path: Path, times: Iterable[int]) -> Tensor:
+        """Return the frames `times` of the N futures of a path, [N,len(times),C,H,W]."""
         images = []
         for time in times:
             motion = path.motions[time]
             places = motion.centres[:, None], motion.turns[:, None], motion.hand[:, None]
             images.append(self._draw(path.scene, *places).frames)
-        return torch.stack(images, 1).unflatten(0, (clips, -1)).transpose(0, 1)
+        return torch.stack(images, 1)
+
+    def hand_positions(self, path: Path) -> Tensor:
+        """Return the positions of the hand after each step of a path, [N,F,P], in the data's own units."""
+        width = self.config.action_dim
+        hands = torch.stack([motion.hand for motion in path.motions], 1)[..., : self.hand.positions]
+        return hands * self.condition_std[width:] + self.condition_mean[width:]
 
     def parts(self) -> Iterable[nn.Module]:
         """Return encoder and decoder; of the recurrent model a step calls methods, which are not compiled."""
@@ -380,6 +399,11 @@ class ObjectPredictor(Predictor):
             self.hand,
             states.flatten(0, 1),
         )
+
+
+def _by_sample(frames: Tensor, clips: int) -> Tensor:
+    """Return frames [B*S,F,C,H,W] of the futures of so many clips as [S,B,F,C,H,W]."""
+    return frames.unflatten(0, (clips, -1)).transpose(0, 1)
 
 
 def _scene_of_each(start: Observation, futures: int) -> Observation:

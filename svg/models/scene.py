@@ -1,6 +1,6 @@
 """The scene in the observed frames: the table without arm and objects, and the objects, each by itself."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,11 @@ def joined(*values):
     """Return `Objects` or other dataclasses of tensors one after the other."""
     names = [item.name for item in fields(values[0])]
     return type(values[0])(**{name: torch.cat([getattr(value, name) for value in values]) for name in names})
+
+
+def entry(objects: Objects, number: int) -> Objects:
+    """Return the object of that number alone, of each scene."""
+    return Objects(*(getattr(objects, item.name)[:, number : number + 1] for item in fields(Objects)))
 
 
 def _repeated(part: Tensor, times: int) -> Tensor:
@@ -241,8 +246,7 @@ def find_objects(layers: Layers, centre_logits: Tensor, count: int) -> Objects:
     coarse = F.avg_pool2d(masks, 2)
     pooled = torch.einsum("bkhw,bchw->bkc", coarse, layers.features) / (coarse.sum((2, 3))[..., None] + 1e-3)
     numbers = [area[..., None] * unit / 100, spread[..., None] / 40, shape / 20, present[..., None].float()]
-    place = (centres - (SIDE - 1) / 2) / (SIDE / 2)
-    features = torch.cat([pooled, *numbers, place], -1)
+    features = torch.cat([pooled, *numbers, _in_units(centres)], -1)
     return Objects(centres, present.float(), spread.detach().clamp(min=4), features)
 
 
@@ -255,6 +259,17 @@ def _peaks(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     tops, index = torch.where(is_top, heights, 0.0).flatten(1).topk(count, 1)
     places = cell_centres(cells, logits.device).flatten(1).T[index]
     return places, tops
+
+
+def moved_to(objects: Objects, centres: Tensor) -> Objects:
+    """Return the described `objects` as if they had been found at `centres` [B,K,2]."""
+    before, _, after = objects.features.split([FEATURES + SHAPE - 2, 2, CODE], -1)
+    features = torch.cat([before, _in_units(centres), after], -1)
+    return replace(objects, centres=centres, features=features)
+
+
+def _in_units(centres: Tensor) -> Tensor:
+    return (centres - (SIDE - 1) / 2) / (SIDE / 2)
 
 
 def exact(like: Tensor) -> torch.autocast:

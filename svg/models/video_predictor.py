@@ -6,11 +6,13 @@ with the skips of the last frame observed before it.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+
+from data_tools.errors import InputError
 
 from ..config import ModelConfig
 from .backbones import Decoder, Encoder, initialise, level_channels
@@ -215,7 +217,7 @@ class VideoPredictor(Predictor):
         frames = []
         for step in range(steps):
             if h is None:
-                h, own_skips = self.encoder(last, 1)
+                h, own_skips = self.encoder(last[:, :, : self.config.channels], 1)
                 if self.config.last_frame_skip:
                     skips = self.decoder.prepare(own_skips)
                     observed = last
@@ -237,6 +239,20 @@ class VideoPredictor(Predictor):
                 h = None
         videos = torch.stack(frames, 1).unflatten(0, (batch, samples)).transpose(0, 1)
         return videos, Observation(h, last, state, prior_state, skips, observed, places)
+
+    def carrying(self, start: Observation, masks: Tensor) -> Observation:
+        """Return `start` with M `masks` [B,M,H,W] of what is in its last frame, which are moved with it.
+
+        The frames of `advance` and `imagine` then have M more channels after those of the picture. They are
+        taken from the observed frame and moved from frame to frame as its pixels are, and nothing is drawn
+        over them. Raises `InputError` for a model that draws everything anew.
+        """
+        if not self.config.blend:
+            raise InputError(
+                "marks: found a model trained without --blend, which moves no pixels; choose another"
+            )
+        marked = torch.cat([start.last, masks[:, None].to(start.last)], 2)
+        return replace(start, last=marked, observed=marked)
 
     def parts(self) -> Iterable[nn.Module]:
         """Return encoder, decoder and the recurrent modules."""

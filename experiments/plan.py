@@ -1,0 +1,240 @@
+"""``svg-plan``: acts on what a model imagines, in the simulator, and tells how often that goes well.
+
+In each of the fixed scenes of svg_push/Push-v0 the planner imagines many plans with the model, carries the
+first actions of the best one out, looks, and plans again. Beside the models act baselines: nothing, random
+pushing, one of the planner's first candidates drawn blindly, a policy that goes behind the object and pushes
+it through, looking at true places, and the planner with the simulator itself as its model.
+
+Writes OUT/<actor>.jsonl, a line for each trial, OUT/plan.json, plan.csv, plan.md and plan.tex, and films of
+some trials with what was imagined beside what happened. Started again, it goes on where it was.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_tools.command import OneLineParser, run_command, tell
+from data_tools.errors import InputError
+from data_tools.files import check_writable, write_text
+from data_tools.pool import add_workers_argument, check_workers
+
+from .command import label_runs, take_released
+
+if TYPE_CHECKING:
+    from svg.planning.results import Series
+    from svg.planning.trials import Outcome, Trial
+
+TASKS = ("reach", "push", "push_many")
+PROTOCOLS = ("own", "vp2")
+PERCEPTIONS = ("given", "seen")
+COSTS = ("things", "image", "both")
+BASELINES = ("nothing", "random", "blind", "through", "simulator")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
+    parser = OneLineParser(prog="svg-plan", description=__doc__.replace("`", ""))
+    parser.add_argument("runs", type=Path, nargs="*", help="run folders that svg-train has written")
+    parser.add_argument(
+        "--pretrained", nargs="+", default=[], metavar="NAME", help="released models, such as push-objects"
+    )
+    parser.add_argument("--task", choices=TASKS, default="push", help="default push")
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="own",
+        help="own: 24 frames, success by where things are at the end (default); vp2: horizon, samples, cost "
+        "and score of VP2",
+    )
+    parser.add_argument(
+        "--perception",
+        choices=PERCEPTIONS,
+        default="given",
+        help="where the objects are: given in every frame (default), or given in the first one and then seen",
+    )
+    parser.add_argument(
+        "--cost",
+        choices=COSTS,
+        default="things",
+        help="of a plan: how far things are from their goals (default), error to a picture of the goal, both",
+    )
+    parser.add_argument(
+        "--baselines",
+        nargs="*",
+        choices=BASELINES,
+        default=list(BASELINES),
+        metavar="NAME",
+        help=f"what acts beside the models (default: {' '.join(BASELINES)})",
+    )
+    parser.add_argument("--scenes", type=int, default=100, help="how many (default 100)")
+    parser.add_argument(
+        "--tuning", action="store_true", help="other scenes, on which to choose settings; no results"
+    )
+    planner = parser.add_argument_group("the planner of the protocol own")
+    planner.add_argument("--decisions", type=int, default=6, help="of a plan (default 6)")
+    planner.add_argument("--hold", type=int, default=2, help="frames for which one is kept (default 2)")
+    planner.add_argument("--replan", type=int, default=4, help="frames between plans (default 4)")
+    planner.add_argument(
+        "--samples",
+        type=int,
+        nargs="+",
+        default=[48, 24],
+        help="plans that are imagined, first ones and refinements (default 48 24)",
+    )
+    planner.add_argument(
+        "--informed",
+        type=float,
+        default=0.5,
+        help="share of the first plans that go behind the object or straight on (default 0.5)",
+    )
+    parser.add_argument("--films", type=int, default=4, help="trials of each model to film (default 4)")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the results (default plans/TASK_PROTOCOL_PERCEPTION)"
+    )
+    add_workers_argument(parser)
+    args = parser.parse_args(argv)
+    for name, least in {"scenes": 1, "decisions": 1, "hold": 1, "replan": 1, "films": 0}.items():
+        if getattr(args, name) < least:
+            raise InputError(f"--{name}: found {getattr(args, name)}, expected at least {least}")
+    if min(args.samples) < 2:
+        raise InputError(f"--samples: found {min(args.samples)}, expected at least 2")
+    if args.replan > args.decisions * args.hold:
+        most = args.decisions * args.hold
+        raise InputError(f"--replan: found {args.replan}, expected at most decisions * hold, {most}")
+    if not 0 <= args.informed <= 1:
+        raise InputError(f"--informed: found {args.informed:g}, expected a share from 0 to 1")
+    if args.out is None:
+        tuning = "_tuning" if args.tuning else ""
+        args.out = Path("plans") / f"{args.task}_{args.protocol}_{args.perception}{tuning}"
+    return args
+
+
+def actors(args: argparse.Namespace) -> dict[str, str]:
+    """Return what acts by its label: baselines, released models, runs."""
+    found = {name: name for name in args.baselines}
+    for name in args.pretrained:
+        take_released(name, args.out)
+        found[name] = str(args.out / name)
+    for label, run in label_runs(args.runs).items():
+        if label in found:
+            raise InputError(f"{run}: found another actor named {label}; rename the folder")
+        found[label] = str(run)
+    return found
+
+
+def trial_of(args: argparse.Namespace, actor: str, number: int = 0) -> "Trial":
+    """Return the trial that the flags describe."""
+    from svg.planning.trials import Trial
+
+    return Trial(
+        actor,
+        number,
+        args.task,
+        args.protocol,
+        args.perception,
+        args.cost,
+        "tuning" if args.tuning else "test",
+        args.decisions,
+        args.hold,
+        args.replan,
+        tuple(args.samples),
+        args.informed,
+    )
+
+
+def carry_out(trial: "Trial") -> "Outcome":
+    """Carry out a trial on a single core; other processes have the other ones."""
+    import torch
+
+    from svg.planning.trials import run_trial
+
+    torch.set_num_threads(1)
+    return run_trial(trial)
+
+
+def run_actor(args: argparse.Namespace, label: str, actor: str, workers: int) -> "Series":
+    """Carry out the trials of an actor that have no outcome yet."""
+    from tqdm import tqdm
+
+    from data_tools.pool import in_order
+    from svg.planning.results import Series, SeriesFile
+    from svg.runs.checkpoint import read_identity
+
+    weights = read_identity(Path(actor), "best") if actor not in BASELINES else ""
+    trial = trial_of(args, label)
+    file = SeriesFile(args.out / f"{label}.jsonl", trial, weights)
+    outcomes = file.read()
+    missing = [number for number in range(args.scenes) if number not in outcomes]
+    jobs = [trial_of(args, actor, number) for number in missing]
+    for outcome in tqdm(
+        in_order(carry_out, jobs, workers),
+        total=len(jobs),
+        desc=label,
+        unit="trial",
+        disable=None,
+        leave=False,
+    ):
+        file.add(outcome)
+        outcomes[outcome.number] = outcome
+    chosen = {number: outcomes[number] for number in range(args.scenes)}
+    return Series(label, weights, chosen, trial)
+
+
+def plan(args: argparse.Namespace) -> None:
+    """Carry out all trials, and write and print what they say."""
+    check_writable(args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
+    workers = check_workers(args.workers)
+    chosen = actors(args)
+    if not chosen:
+        raise InputError("expected a run folder, --pretrained NAME or --baselines")
+
+    import json
+
+    from svg.evaluation.tables import write_tables
+    from svg.planning.results import group_table, main_table, outcome_frame, summary
+
+    series = []
+    for label, actor in chosen.items():
+        series.append(run_actor(args, label, actor, workers))
+        done = series[-1]
+        tell(f"{label}: {int(done.successes.sum())} of {len(done.outcomes)} solved")
+    settings = trial_of(args, "")
+    tables = [main_table(series, settings), group_table(series)]
+    tell()
+    for table in tables:
+        tell(table.text() + "\n")
+    words = {"settings": describe(args)}
+    write_tables(args.out / "plan", tables, words)
+    write_text(args.out / "plan.json", json.dumps(summary(series, settings), indent=1) + "\n")
+    write_text(args.out / "plan.csv", outcome_frame(series).to_csv(index=False))
+    tell(f"{describe(args)}\n{args.out}: plan.md, plan.tex, plan.json, plan.csv")
+
+
+def describe(args: argparse.Namespace) -> str:
+    """Return in words what the table is of."""
+    scenes = f"{args.scenes} {'tuning' if args.tuning else 'test'} scenes"
+    if args.protocol == "vp2":
+        return f"{args.task}, {scenes}, protocol vp2: success within 5 cm at the best moment of 15 frames"
+    planner = (
+        f"{' + '.join(map(str, args.samples))} plans of {args.decisions} decisions of {args.hold} frames"
+    )
+    return (
+        f"{args.task}, {scenes}, places {args.perception}, cost {args.cost}; {planner}, "
+        f"a new plan every {args.replan} frames"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    # threads that wait spin otherwise, and take the processor from the simulator and from other work
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return run_command(
+        "svg-plan", lambda: plan(parse(argv)), "interrupted: the same command goes on from there"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

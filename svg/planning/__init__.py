@@ -1,0 +1,1 @@
+"""Planning with imagined futures; README.md beside this file shows how."""

@@ -1,0 +1,320 @@
+"""Trials on the simulated table: a scene, a goal, something that acts, and how near it came.
+
+`Trial` says all that a result depends on; `run_trial` carries it out and returns an `Outcome`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data_tools.simulators.environment import PushEnv
+from data_tools.simulators.policies import PushThrough, RandomPushing
+from data_tools.simulators.pusher import ACTION_LIMITS, REACH
+from data_tools.simulators.tasks import SUCCESS
+
+from .control import Controller, Replan, Settings, Task
+from .costs import Effort, GoalImage, HandAt, HandNear, Objective, ThingsAt, Total, of
+from .perception import Perception, given, seen_by_judge
+from .pushing import Candidates, OnTable, Push, SimulatorWorld, vary_push, within_reach
+from .solvers import MPPI, EliteSearch, Solver
+from .world import Memory, Seen, world_of
+
+SCENES = {"test": 2000, "tuning": 2001}
+"""Seeds of the scenes that results are of, and of those that settings are chosen on."""
+BASELINES = ("nothing", "random", "blind", "through", "simulator")
+"""What acts beside models; see `act_for`."""
+PROTOCOLS = ("own", "vp2")
+COSTS = ("things", "image", "both")
+PERCEPTIONS = ("given", "seen")
+NEAR = (0.055, 0.09)
+"""Metres from an object's edge at which the hand begins in the protocol ``own``."""
+STOP = 0.012
+"""Metres from its goal within which an object is left alone."""
+FRAMES = {"own": 24, "vp2": 15}
+VP2_SUCCESS = 0.05
+"""Metres; there the best moment counts."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that an outcome depends on.
+
+    Args:
+        actor: one of `BASELINES`, the name of a released model, or a run folder.
+        number: of the scene.
+        task: ``reach``, ``push`` or ``push_many``.
+        protocol: ``own``: 24 frames, the hand begins near the object, `EliteSearch`, and where things are at
+            the end counts. ``vp2``: horizon, samples, cost and score of VP2 (Tian et al. 2023).
+        perception: where objects are is ``given`` in every frame, or ``seen``: given in the first one, then
+            found by the judge of ``svg-evaluate --objects``.
+        cost: ``things`` (distance of the objects from their goals), ``image`` (error to a picture of the
+            goal), or ``both``. The protocol vp2 always compares images.
+        scenes: ``test`` or ``tuning``.
+        decisions, hold, replan, samples: of the planner of ``own``; see `control.Settings`, `EliteSearch`.
+        informed: share of its first plans that go behind the object; see `pushing.Candidates`.
+    """
+
+    actor: str
+    number: int
+    task: str = "push"
+    protocol: str = "own"
+    perception: str = "given"
+    cost: str = "things"
+    scenes: str = "test"
+    decisions: int = 6
+    hold: int = 2
+    replan: int = 4
+    samples: tuple[int, ...] = (48, 24)
+    informed: float = 0.5
+
+
+@dataclass
+class Outcome:
+    """What came of a trial.
+
+    Args:
+        number: of the scene.
+        distances: metres from the goal, the largest of all things, before the first action and after each.
+        shapes: forms of the objects that were to be moved.
+        direction: of the way to the first goal, radians from the x axis.
+        seconds: of each plan.
+        tried: imagined plans.
+        imagined: frames of them.
+        perception_error: metres, in each plan; empty where things are given.
+    """
+
+    number: int
+    distances: list[float]
+    shapes: list[str]
+    direction: float
+    seconds: list[float] = field(default_factory=list)
+    tried: int = 0
+    imagined: int = 0
+    perception_error: list[float] = field(default_factory=list)
+
+    @property
+    def end(self) -> float:
+        """Return the distance at the end, metres."""
+        return self.distances[-1]
+
+    @property
+    def best(self) -> float:
+        """Return the least distance on the way, metres."""
+        return min(self.distances)
+
+    def is_solved(self, trial_protocol: str, task: str, within: float | None = None) -> bool:
+        """Tell whether the trial was a success: by its protocol and task, or `within` so many metres."""
+        if trial_protocol == "vp2":
+            return self.best < (VP2_SUCCESS if within is None else within)
+        return self.end < (SUCCESS[task] if within is None else within)
+
+
+Watcher = Callable[[np.ndarray, Replan | None], None]
+"""Is shown each frame, and the plan that was made in it, if one was."""
+
+
+def set_up(trial: Trial) -> PushEnv:
+    """Return the environment at the start of a trial."""
+    env = PushEnv(task=trial.task, scenes=SCENES[trial.scenes], obs_type="pixels")
+    env.reset(seed=trial.number)
+    if trial.protocol == "own" and env.goal.objects:
+        _place_hand_near(env, np.random.default_rng([SCENES[trial.scenes], trial.number, 13]))
+    return env
+
+
+def run_trial(trial: Trial, watch: Watcher | None = None) -> Outcome:
+    """Carry out a trial. Raises `InputError` for a model that cannot act here."""
+    env = set_up(trial)
+    outcome = Outcome(trial.number, [_distance(env)], _shapes(env), _direction(env))
+    act = act_for(trial, env, outcome)
+    replans = act.replans if isinstance(act, Controller) else []
+    for _ in range(FRAMES[trial.protocol] + (trial.protocol == "vp2")):
+        frame = env.render()
+        count = len(replans)
+        action = act(frame, env.simulator.position)
+        if watch is not None:
+            watch(frame, replans[-1] if len(replans) > count else None)
+        env.simulator.step(action)
+        outcome.distances.append(_distance(env))
+    if watch is not None:
+        watch(env.render(), None)
+    outcome.seconds = [replan.seconds for replan in replans]
+    outcome.tried = sum(replan.solution.tried for replan in replans)
+    outcome.imagined = sum(replan.solution.tried * replan.solution.plan.shape[1] for replan in replans)
+    return outcome
+
+
+def act_for(trial: Trial, env: PushEnv, outcome: Outcome) -> Callable[..., np.ndarray]:
+    """Return what acts in a trial: a function of the frame and the hand's position.
+
+    ``nothing`` stays; ``random`` pushes about as the training data do; ``blind`` carries out one of the
+    planner's first candidates, drawn blindly; ``through`` is `PushThrough`, which sees true places in every
+    frame; ``simulator`` plans as models do, in the simulator itself.
+    """
+    seed = SCENES[trial.scenes] + trial.number
+    if trial.actor == "nothing":
+        return lambda frame, position: np.zeros(4, np.float32)
+    if trial.actor in ("random", "through"):
+        policy = PushThrough(env) if trial.actor == "through" else RandomPushing(env)
+        return lambda frame, position: policy(frame)
+    planning = _Planning(trial, env, outcome)
+    return Controller(planning.look, planning.solver(), planning.settings(), seed)
+
+
+@lru_cache(maxsize=2)
+def load_actor(actor: str):
+    """Return the model of a released name or a run folder, once for each process."""
+    from ..runs.pretrained import load
+
+    return load(actor if not Path(actor).is_dir() else Path(actor), device="cpu")
+
+
+class _Planning:
+    """What a controller is told of a trial."""
+
+    def __init__(self, trial: Trial, env: PushEnv, outcome: Outcome):
+        self._trial = trial
+        self._env = env
+        self._outcome = outcome
+        self._random = np.random.default_rng([SCENES[trial.scenes], trial.number, 17])
+        self._model = None if trial.actor in BASELINES else load_actor(trial.actor)
+        needs_image = trial.protocol == "vp2" or trial.cost != "things"
+        self._goal_image = torch.from_numpy(env.goal_image()).movedim(-1, 0)[None] if needs_image else None
+        objects = list(env.goal.objects)
+        self._objects = objects
+        self._heights = env.simulator.object_positions[objects, 2]
+        self._place = OnTable(self._heights, env.image_width)
+        self._memory = Memory()
+        self._perceive: Callable[[np.ndarray], Perception] | None = None
+        if objects:
+            self._perceive = given(env) if trial.perception == "given" else seen_by_judge(env)
+
+    def settings(self) -> Settings:
+        """Return how far the planner looks."""
+        low, high = (limit.tolist() for limit in ACTION_LIMITS)
+        if self._trial.protocol == "vp2":
+            return Settings(low, high, decisions=10, hold=1, replan=1)
+        return Settings(low, high, self._trial.decisions, self._trial.hold, self._trial.replan)
+
+    def solver(self) -> Solver:
+        """Return the planner of the protocol."""
+        if self._trial.actor == "blind":
+            return EliteSearch((0, 0, 0, 0), (2,), elites=1)
+        if self._trial.protocol == "vp2":
+            # there deviations are half of an action's range, and the gripper's is 0
+            return MPPI((0.025, 0.025, 0.75, 0))
+        return EliteSearch((0.012, 0.012, 0, 0), self._trial.samples, vary=vary_push)
+
+    def look(self, seen: Seen) -> Task:
+        """Return the task of a moment; see `control.Controller`."""
+        env, trial = self._env, self._trial
+        hand = env.simulator.position
+        marks = None
+        pushes: list[Push] = []
+        is_done = False
+        places = np.zeros((0, 2))
+        if self._perceive is not None:
+            perceived = self._perceive(seen.frames[0, -1].movedim(0, -1).numpy())
+            marks = perceived.marks
+            places = perceived.places
+            true = env.simulator.object_positions[self._objects, :2]
+            if trial.perception != "given":
+                self._outcome.perception_error.append(float(np.linalg.norm(places - true, axis=1).max()))
+            away = np.linalg.norm(env.goal.places - places, axis=1)
+            is_open = away > STOP
+            is_done = trial.protocol == "own" and not is_open.any()
+            radii = env.simulator.object_radii[self._objects]
+            pushes = [
+                Push(place, goal, radius)
+                for place, goal, radius, counts in zip(places, env.goal.places, radii, is_open, strict=True)
+                if counts
+            ]
+        candidates = Candidates(hand, pushes, self.settings().decisions, self._random, self._informed)
+        if self._model is None:
+            world = SimulatorWorld(env, self._objects)
+        else:
+            world = world_of(self._model, seen, marks if self._follows else None, self._memory)
+        proposal = None if trial.protocol == "vp2" else candidates
+        limit = None if trial.protocol == "vp2" else within_reach(hand)
+        cost = of(world, self._objective(places))
+        if trial.actor == "blind":
+            cost = _first_costs_most
+        return Task(world, cost, proposal, limit, is_done)
+
+    @property
+    def _informed(self) -> float:
+        return 1.0 if self._trial.actor == "blind" else self._trial.informed
+
+    @property
+    def _follows(self) -> bool:
+        return self._trial.protocol == "own" and self._trial.cost != "image"
+
+    def _objective(self, places: np.ndarray) -> Objective:
+        """Return the cost of what is imagined, with the objects at `places` [M,2] now."""
+        goals = torch.from_numpy(self._env.goal.places).float()[None]
+        image = None if self._goal_image is None else GoalImage(self._goal_image)
+        if self._trial.protocol == "vp2":
+            assert image is not None
+            return image
+        if not self._objects:
+            if self._trial.cost == "image":
+                assert image is not None
+                return Total([(1.0, GoalImage(image.goal, (-3, -2, -1), 2)), (1e-3, Effort())])
+            return Total([(1.0, HandAt(goals[:, 0])), (1e-4, Effort())])
+        now = torch.from_numpy(places).float()[None]
+        is_open = (now - goals).norm(dim=-1) > STOP
+        approach = (0.05, HandNear(now, is_open))
+        things = ThingsAt(goals, self._place)
+        if self._trial.cost == "things":
+            return Total([(1.0, things), approach, (1e-4, Effort())])
+        assert image is not None
+        blurred = GoalImage(image.goal, (-3, -2, -1), 2)
+        if self._trial.cost == "image":
+            return Total([(1.0, Total([(0.02, blurred)], evenly=True)), approach, (1e-4, Effort())])
+        both = Total([(0.02, things), (0.02, blurred)], evenly=True)
+        return Total([(1.0, both), approach, (1e-4, Effort())])
+
+
+def _first_costs_most(plans: torch.Tensor) -> torch.Tensor:
+    """Return costs [B,S] by which the last of the plans is chosen, whatever it does."""
+    return -torch.arange(plans.shape[1], dtype=torch.float32).expand(len(plans), -1)
+
+
+def _place_hand_near(env: PushEnv, random: np.random.Generator) -> None:
+    """Put the hand beside the first object of the goal, on any side that is free; else it stays."""
+    number = env.goal.objects[0]
+    places, radii = env.simulator.object_positions[:, :2], env.simulator.object_radii
+    for _ in range(100):
+        angle = random.uniform(0, 2 * np.pi)
+        away = radii[number] + random.uniform(*NEAR)
+        hand = places[number] + away * np.array([np.cos(angle), np.sin(angle)])
+        is_free = (np.linalg.norm(places - hand, axis=1) > radii + 0.052).all()
+        if is_free and (np.abs(hand) < REACH).all():
+            env.simulator.place_hand(hand)
+            env.simulator.step(np.zeros(4))
+            return
+
+
+def _distance(env: PushEnv) -> float:
+    """Return how far the farthest thing is from its goal, metres."""
+    if not env.goal.objects:
+        return float(np.linalg.norm(env.simulator.position[:2] - env.goal.places[0]))
+    there = env.simulator.object_positions[list(env.goal.objects), :2]
+    return float(np.linalg.norm(there - env.goal.places, axis=1).max())
+
+
+def _shapes(env: PushEnv) -> list[str]:
+    return [env.simulator.object_shapes[number] for number in env.goal.objects]
+
+
+def _direction(env: PushEnv) -> float:
+    if env.goal.objects:
+        start = env.simulator.object_positions[env.goal.objects[0], :2]
+    else:
+        start = env.simulator.position[:2]
+    way = env.goal.places[0] - start
+    return float(np.arctan2(way[1], way[0]))
