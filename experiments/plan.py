@@ -40,6 +40,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--pretrained", nargs="+", default=[], metavar="NAME", help="released models, such as push-objects"
     )
+    parser.add_argument(
+        "--together",
+        action="store_true",
+        help="one planner with all the models, which avoids what they disagree about",
+    )
     parser.add_argument("--task", choices=TASKS, default="push", help="default push")
     parser.add_argument(
         "--protocol",
@@ -111,26 +116,33 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def actors(args: argparse.Namespace) -> dict[str, str]:
-    """Return what acts by its label: baselines, released models, runs."""
-    found = {name: name for name in args.baselines}
+def actors(args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
+    """Return what acts, by its label: baselines without models, released models and runs."""
+    models = {}
     for name in args.pretrained:
         take_released(name, args.out)
-        found[name] = str(args.out / name)
+        models[name] = str(args.out / name)
     for label, run in label_runs(args.runs).items():
-        if label in found:
+        if label in models or label in BASELINES:
             raise InputError(f"{run}: found another actor named {label}; rename the folder")
-        found[label] = str(run)
-    return found
+        models[label] = str(run)
+    if args.together:
+        if len(models) < 2:
+            raise InputError(f"--together: found {len(models)} models, expected at least 2")
+        acting = {"+".join(models): tuple(models.values())}
+    else:
+        acting = {label: (model,) for label, model in models.items()}
+    return dict.fromkeys(args.baselines, ()) | acting
 
 
-def trial_of(args: argparse.Namespace, actor: str, number: int = 0) -> "Trial":
+def trial_of(args: argparse.Namespace, actor: str, models: tuple[str, ...] = (), number: int = 0) -> "Trial":
     """Return the trial that the flags describe."""
     from svg.planning.trials import Trial
 
     return Trial(
         actor,
         number,
+        models,
         args.task,
         args.protocol,
         args.perception,
@@ -154,7 +166,7 @@ def carry_out(trial: "Trial") -> "Outcome":
     return run_trial(trial)
 
 
-def run_actor(args: argparse.Namespace, label: str, actor: str, workers: int) -> "Series":
+def run_actor(args: argparse.Namespace, label: str, models: tuple[str, ...], workers: int) -> "Series":
     """Carry out the trials of an actor that have no outcome yet."""
     from tqdm import tqdm
 
@@ -162,12 +174,12 @@ def run_actor(args: argparse.Namespace, label: str, actor: str, workers: int) ->
     from svg.planning.results import Series, SeriesFile
     from svg.runs.checkpoint import read_identity
 
-    weights = read_identity(Path(actor), "best") if actor not in BASELINES else ""
+    weights = "; ".join(read_identity(Path(model), "best") for model in models)
     trial = trial_of(args, label)
     file = SeriesFile(args.out / f"{label}.jsonl", trial, weights)
     outcomes = file.read()
     missing = [number for number in range(args.scenes) if number not in outcomes]
-    jobs = [trial_of(args, actor, number) for number in missing]
+    jobs = [trial_of(args, label, models, number) for number in missing]
     for outcome in tqdm(
         in_order(carry_out, jobs, workers),
         total=len(jobs),
@@ -197,8 +209,8 @@ def plan(args: argparse.Namespace) -> None:
     from svg.planning.results import group_table, main_table, outcome_frame, summary
 
     series = []
-    for label, actor in chosen.items():
-        series.append(run_actor(args, label, actor, workers))
+    for label, models in chosen.items():
+        series.append(run_actor(args, label, models, workers))
         done = series[-1]
         tell(f"{label}: {int(done.successes.sum())} of {len(done.outcomes)} solved")
     settings = trial_of(args, "")

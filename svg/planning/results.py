@@ -56,9 +56,9 @@ class SeriesFile:
 
     def __init__(self, path: Path, trial: Trial, weights: str):
         self._path = path
-        self._settings = {**asdict(trial), "number": 0, "samples": list(trial.samples), "weights": weights}
-        self._trial = trial
-        self._weights = weights
+        # where the models lie does not matter, but what their weights are
+        values = asdict(trial) | {"samples": list(trial.samples), "weights": weights}
+        self._settings = {name: value for name, value in values.items() if name not in ("number", "models")}
 
     def read(self) -> dict[int, Outcome]:
         """Return what is there by number. Raises `InputError` if it is of other settings or damaged.
@@ -193,7 +193,7 @@ def outcome_frame(series: Iterable[Series]) -> pd.DataFrame:
 def summary(series: Sequence[Series], settings: Trial) -> dict[str, Any]:
     """Return the numbers of `main_table` for a JSON file."""
     kept = {item.name: getattr(settings, item.name) for item in fields(Trial)}
-    for name in ("actor", "number"):
+    for name in ("actor", "number", "models"):
         del kept[name]
     results = {}
     for one in series:

@@ -16,8 +16,10 @@ from data_tools.simulators.policies import PushThrough, RandomPushing
 from data_tools.simulators.pusher import ACTION_LIMITS, REACH
 from data_tools.simulators.tasks import SUCCESS
 
-from .control import Controller, Replan, Settings, Task
-from .costs import Effort, GoalImage, HandAt, HandNear, Objective, ThingsAt, Total, of
+from ..models.predictor import Predictor
+from ..runs.pretrained import load
+from .control import Controller, Replan, Settings, Task, World
+from .costs import Effort, GoalImage, HandAt, HandNear, Objective, ThingsAt, Total, cautious, of
 from .perception import Perception, given, seen_by_judge
 from .pushing import Candidates, OnTable, Push, SimulatorWorld, vary_push, within_reach
 from .solvers import MPPI, EliteSearch, Solver
@@ -44,8 +46,9 @@ class Trial:
     """All that an outcome depends on.
 
     Args:
-        actor: one of `BASELINES`, the name of a released model, or a run folder.
+        actor: one of `BASELINES`, or the name of what plans with `models`.
         number: of the scene.
+        models: released names or run folders; of several the planner avoids what they disagree about.
         task: ``reach``, ``push`` or ``push_many``.
         protocol: ``own``: 24 frames, the hand begins near the object, `EliteSearch`, and where things are at
             the end counts. ``vp2``: horizon, samples, cost and score of VP2 (Tian et al. 2023).
@@ -60,6 +63,7 @@ class Trial:
 
     actor: str
     number: int
+    models: tuple[str, ...] = ()
     task: str = "push"
     protocol: str = "own"
     perception: str = "given"
@@ -131,7 +135,7 @@ def run_trial(trial: Trial, watch: Watcher | None = None) -> Outcome:
     env = set_up(trial)
     outcome = Outcome(trial.number, [_distance(env)], _shapes(env), _direction(env))
     act = act_for(trial, env, outcome)
-    replans = act.replans if isinstance(act, Controller) else []
+    replans = act.controller.replans if isinstance(act, _Planning) else []
     for _ in range(FRAMES[trial.protocol] + (trial.protocol == "vp2")):
         frame = env.render()
         count = len(replans)
@@ -161,37 +165,42 @@ def act_for(trial: Trial, env: PushEnv, outcome: Outcome) -> Callable[..., np.nd
     if trial.actor in ("random", "through"):
         policy = PushThrough(env) if trial.actor == "through" else RandomPushing(env)
         return lambda frame, position: policy(frame)
-    planning = _Planning(trial, env, outcome)
-    return Controller(planning.look, planning.solver(), planning.settings(), seed)
+    return _Planning(trial, env, outcome, seed)
 
 
-@lru_cache(maxsize=2)
-def load_actor(actor: str):
+@lru_cache(maxsize=8)
+def load_model(model: str) -> Predictor:
     """Return the model of a released name or a run folder, once for each process."""
-    from ..runs.pretrained import load
-
-    return load(actor if not Path(actor).is_dir() else Path(actor), device="cpu")
+    return load(Path(model) if Path(model).is_dir() else model, device="cpu")
 
 
 class _Planning:
-    """What a controller is told of a trial."""
+    """A controller, and what it is told of a trial."""
 
-    def __init__(self, trial: Trial, env: PushEnv, outcome: Outcome):
+    def __init__(self, trial: Trial, env: PushEnv, outcome: Outcome, seed: int):
         self._trial = trial
         self._env = env
         self._outcome = outcome
         self._random = np.random.default_rng([SCENES[trial.scenes], trial.number, 17])
-        self._model = None if trial.actor in BASELINES else load_actor(trial.actor)
+        self._models = [load_model(model) for model in trial.models]
         needs_image = trial.protocol == "vp2" or trial.cost != "things"
         self._goal_image = torch.from_numpy(env.goal_image()).movedim(-1, 0)[None] if needs_image else None
         objects = list(env.goal.objects)
         self._objects = objects
         self._heights = env.simulator.object_positions[objects, 2]
         self._place = OnTable(self._heights, env.image_width)
-        self._memory = Memory()
+        self._memories = [Memory() for _ in self._models]
         self._perceive: Callable[[np.ndarray], Perception] | None = None
         if objects:
             self._perceive = given(env) if trial.perception == "given" else seen_by_judge(env)
+        self._perceived: list[Perception] = []
+        self.controller = Controller(self.look, self.solver(), self.settings(), seed)
+
+    def __call__(self, frame: np.ndarray, position: np.ndarray) -> np.ndarray:
+        """Return the action to carry out now."""
+        if self._perceive is not None:
+            self._perceived.append(self._perceive(frame))
+        return self.controller(frame, position)
 
     def settings(self) -> Settings:
         """Return how far the planner looks."""
@@ -217,8 +226,8 @@ class _Planning:
         pushes: list[Push] = []
         is_done = False
         places = np.zeros((0, 2))
-        if self._perceive is not None:
-            perceived = self._perceive(seen.frames[0, -1].movedim(0, -1).numpy())
+        if self._perceived:
+            perceived = self._perceived[-1]
             marks = perceived.marks
             places = perceived.places
             true = env.simulator.object_positions[self._objects, :2]
@@ -234,16 +243,19 @@ class _Planning:
                 if counts
             ]
         candidates = Candidates(hand, pushes, self.settings().decisions, self._random, self._informed)
-        if self._model is None:
-            world = SimulatorWorld(env, self._objects)
-        else:
-            world = world_of(self._model, seen, marks if self._follows else None, self._memory)
+        followed = marks if self._follows else None
+        worlds: list[World] = [
+            world_of(model, seen, followed, memory)
+            for model, memory in zip(self._models, self._memories, strict=True)
+        ] or [SimulatorWorld(env, self._objects)]
         proposal = None if trial.protocol == "vp2" else candidates
         limit = None if trial.protocol == "vp2" else within_reach(hand)
-        cost = of(world, self._objective(places))
+        objective = self._objective(places)
+        costs = [of(world, objective) for world in worlds]
+        cost = costs[0] if len(costs) == 1 else cautious(costs)
         if trial.actor == "blind":
             cost = _first_costs_most
-        return Task(world, cost, proposal, limit, is_done)
+        return Task(worlds[0], cost, proposal, limit, is_done)
 
     @property
     def _informed(self) -> float:

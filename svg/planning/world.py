@@ -69,7 +69,7 @@ class Marks:
 
 
 class Memory:
-    """What the marked things of one scene look like to an `ObjectPredictor`, from when they were last seen.
+    """What the marked things of one scene look like to an `ObjectPredictor`, from when they showed best.
 
     A hand that pushes a thing away from the camera hides it, from the model, too.
     """
