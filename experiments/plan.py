@@ -10,7 +10,6 @@ some trials with what was imagined beside what happened. Started again, it goes 
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from data_tools.command import OneLineParser, run_command, tell
 from data_tools.errors import InputError
 from data_tools.files import check_writable, write_text
 from data_tools.pool import add_workers_argument, check_workers
+from data_tools.simulators.push import check_mujoco
 
 from .command import label_runs, take_released
 
@@ -85,8 +85,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--samples",
         type=int,
         nargs="+",
-        default=[48, 24],
-        help="plans that are imagined, first ones and refinements (default 48 24)",
+        help="plans that are imagined, first ones and refinements (default 48 24; of vp2 200)",
     )
     planner.add_argument(
         "--informed",
@@ -103,7 +102,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     for name, least in {"scenes": 1, "decisions": 1, "hold": 1, "replan": 1, "films": 0}.items():
         if getattr(args, name) < least:
             raise InputError(f"--{name}: found {getattr(args, name)}, expected at least {least}")
-    if min(args.samples) < 2:
+    if args.samples and min(args.samples) < 2:
         raise InputError(f"--samples: found {min(args.samples)}, expected at least 2")
     if args.replan > args.decisions * args.hold:
         most = args.decisions * args.hold
@@ -126,13 +125,14 @@ def actors(args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
         if label in models or label in BASELINES:
             raise InputError(f"{run}: found another actor named {label}; rename the folder")
         models[label] = str(run)
+    acting: dict[str, tuple[str, ...]] = dict.fromkeys(args.baselines, ())
     if args.together:
         if len(models) < 2:
             raise InputError(f"--together: found {len(models)} models, expected at least 2")
-        acting = {"+".join(models): tuple(models.values())}
+        acting["+".join(models)] = tuple(models.values())
     else:
-        acting = {label: (model,) for label, model in models.items()}
-    return dict.fromkeys(args.baselines, ()) | acting
+        acting |= {label: (model,) for label, model in models.items()}
+    return acting
 
 
 def trial_of(args: argparse.Namespace, actor: str, models: tuple[str, ...] = (), number: int = 0) -> "Trial":
@@ -151,7 +151,7 @@ def trial_of(args: argparse.Namespace, actor: str, models: tuple[str, ...] = (),
         args.decisions,
         args.hold,
         args.replan,
-        tuple(args.samples),
+        tuple(args.samples) if args.samples else None,
         args.informed,
     )
 
@@ -166,15 +166,15 @@ def carry_out(trial: "Trial") -> "Outcome":
     return run_trial(trial)
 
 
-def run_actor(args: argparse.Namespace, label: str, models: tuple[str, ...], workers: int) -> "Series":
+def run_actor(
+    args: argparse.Namespace, label: str, models: tuple[str, ...], weights: str, workers: int
+) -> "Series":
     """Carry out the trials of an actor that have no outcome yet."""
     from tqdm import tqdm
 
     from data_tools.pool import in_order
     from svg.planning.results import Series, SeriesFile
-    from svg.runs.checkpoint import read_identity
 
-    weights = "; ".join(read_identity(Path(model), "best") for model in models)
     trial = trial_of(args, label)
     file = SeriesFile(args.out / f"{label}.jsonl", trial, weights)
     outcomes = file.read()
@@ -207,10 +207,16 @@ def plan(args: argparse.Namespace) -> None:
 
     from svg.evaluation.tables import write_tables
     from svg.planning.results import group_table, main_table, outcome_frame, summary
+    from svg.runs.checkpoint import read_identity
 
+    check_mujoco()
+    weights = {
+        label: "; ".join(read_identity(Path(model), "best") for model in models)
+        for label, models in chosen.items()
+    }
     series = []
     for label, models in chosen.items():
-        series.append(run_actor(args, label, models, workers))
+        series.append(run_actor(args, label, models, weights[label], workers))
         done = series[-1]
         tell(f"{label}: {int(done.successes.sum())} of {len(done.outcomes)} solved")
     settings = trial_of(args, "")
@@ -227,12 +233,13 @@ def plan(args: argparse.Namespace) -> None:
 
 def describe(args: argparse.Namespace) -> str:
     """Return in words what the table is of."""
+    from svg.planning.trials import SAMPLES
+
     scenes = f"{args.scenes} {'tuning' if args.tuning else 'test'} scenes"
     if args.protocol == "vp2":
         return f"{args.task}, {scenes}, protocol vp2: success within 5 cm at the best moment of 15 frames"
-    planner = (
-        f"{' + '.join(map(str, args.samples))} plans of {args.decisions} decisions of {args.hold} frames"
-    )
+    samples = " + ".join(map(str, args.samples or SAMPLES[args.protocol]))
+    planner = f"{samples} plans of {args.decisions} decisions of {args.hold} frames"
     return (
         f"{args.task}, {scenes}, places {args.perception}, cost {args.cost}; {planner}, "
         f"a new plan every {args.replan} frames"
@@ -241,8 +248,6 @@ def describe(args: argparse.Namespace) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    # threads that wait spin otherwise, and take the processor from the simulator and from other work
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return run_command(
         "svg-plan", lambda: plan(parse(argv)), "interrupted: the same command goes on from there"
     )

@@ -6,6 +6,7 @@ evaluation = svg.evaluate(model, data, svg.get_protocol("own").for_run(2, 10))
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from . import moved as moved
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from .positions import SIMULATED_HEIGHT, Target, integrate_positions
     from .runs.pretrained import load
     from .sequences import SequenceDataset
+
+# Before PyTorch is imported: threads that wait for others sleep. They would spin otherwise, and beside other
+# work on the same cores, be it another training, everything takes ten to forty times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.2.0"
 

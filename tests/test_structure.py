@@ -11,9 +11,10 @@ import pytest
 from tests.support.places import ROOT
 
 HEAVY = ("torch", "torchvision", "skimage", "matplotlib", "mujoco")
-WINGS = ("figures", "evaluation", "training", "runs", "models")
+WINGS = ("planning", "figures", "evaluation", "training", "runs", "models")
 """The wings of `svg`, from the top down: none imports one above it."""
 BELOW = {
+    "planning": {"evaluation", "runs", "models"},
     "figures": {"evaluation"},
     "training": {"evaluation", "runs", "models"},
     "evaluation": {"models"},
@@ -61,7 +62,8 @@ def test_imports_run_one_way():
     for path in modules("svg"):
         assert not [n for n in imported(path) if n.startswith("experiments")], path
         outside = {n.split(".")[1] for n in imported(path) if n.startswith("data_tools.")}
-        assert outside <= set(SHARED), path
+        simulators = {"simulators"} if path.parent.name == "planning" else set()
+        assert outside <= set(SHARED) | simulators, path
 
 
 @pytest.mark.parametrize("wing", WINGS)
@@ -144,6 +146,7 @@ def test_public_names():
                 "evaluate",
                 "render",
                 "rollout",
+                "plan",
                 "plot",
                 "report",
                 "compare",
@@ -165,6 +168,16 @@ print("LOADED", [name for name in {HEAVY} if name in sys.modules])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.startswith("usage: svg-")
     assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+@pytest.mark.parametrize(("given", "kept"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_that_wait_sleep_unless_told_otherwise(given, kept):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    code = "import svg, sys, os; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True, env=environment
+    )
+    assert done.stdout == f"{kept} False\n"
 
 
 def test_another_distribution_that_owns_the_name(tmp_path):

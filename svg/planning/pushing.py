@@ -93,7 +93,8 @@ class Candidates:
         pushes: what is to go where; may be empty.
         decisions: of a plan.
         generator: the source of all random numbers.
-        about: where random motion goes on, [2]; by default about the hand.
+        goal: where the hand itself is to go, [2], if that is known.
+        informed: share of the plans that know what is to go where.
     """
 
     def __init__(
@@ -102,24 +103,37 @@ class Candidates:
         pushes: Sequence[Push],
         decisions: int,
         generator: np.random.Generator,
+        goal: np.ndarray | None = None,
         informed: float = INFORMED,
     ):
         self._hand = hand[:MOVES]
         self._pushes = pushes
         self._decisions = decisions
         self._random = generator
+        self._goal = goal
         self._informed = informed
 
     def __call__(self, count: int) -> Tensor:
         """Return `count` plans of one scene, [1,count,K,4]."""
-        plans = []
-        for _ in range(count):
-            if self._pushes and self._random.random() < self._informed:
-                push = self._any_push()
-                plans.append(self.carry(push) if self._random.random() < CARRIED else self.push(push))
-            else:
-                plans.append(self.wander())
+        plans = [self._draw() for _ in range(count)]
         return torch.from_numpy(np.stack(plans).astype(np.float32))[None]
+
+    def _draw(self) -> np.ndarray:
+        is_informed = self._random.random() < self._informed
+        if is_informed and self._pushes:
+            push = self._any_push()
+            return self.carry(push) if self._random.random() < CARRIED else self.push(push)
+        if is_informed and self._goal is not None:
+            return self.reach(self._goal)
+        return self.wander()
+
+    def reach(self, goal: np.ndarray) -> np.ndarray:
+        """Return a plan [K,4] that brings the hand to `goal`, low or over what is in its way."""
+        random = self._random
+        points = [(goal + random.normal(0, 0.005, MOVES), MAX_LIFT if random.random() < 0.5 else 0)]
+        if random.random() < 0.5:  # not straight
+            points.insert(0, ((self._hand + goal) / 2 + random.normal(0, 0.06, MOVES), 0))
+        return self._follow(points, random.uniform(0.03, MAX_STEP))
 
     def push(self, push: Push, turn: float = 0.5) -> np.ndarray:
         """Return a plan [K,4] that goes behind an object, round it or over it, and pushes it to its goal.
@@ -217,8 +231,8 @@ class Candidates:
                 was_lifted = points.pop(0)[1] > 0
                 if was_lifted:
                     break  # it comes down before it goes on
-            decision[:MOVES] = np.clip((there - here) / HOLD, -MAX_STEP, MAX_STEP)
-            decision[:MOVES] += self._random.normal(0, 0.003, MOVES)
+            step = (there - here) / HOLD + self._random.normal(0, 0.003, MOVES)
+            decision[:MOVES] = np.clip(step, -MAX_STEP, MAX_STEP)
             here = here + HOLD * decision[:MOVES]
         return plan
 

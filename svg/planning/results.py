@@ -57,7 +57,7 @@ class SeriesFile:
     def __init__(self, path: Path, trial: Trial, weights: str):
         self._path = path
         # where the models lie does not matter, but what their weights are
-        values = asdict(trial) | {"samples": list(trial.samples), "weights": weights}
+        values = json.loads(json.dumps(asdict(trial))) | {"weights": weights}
         self._settings = {name: value for name, value in values.items() if name not in ("number", "models")}
 
     def read(self) -> dict[int, Outcome]:

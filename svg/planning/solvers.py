@@ -194,6 +194,9 @@ class Gradient:
                 costs.sum().backward()
             best.see(moved.detach(), costs.detach())
             optimizer.step()
+            with torch.no_grad():  # beyond the bounds there would be no gradient back
+                within = problem.allowed(plans + spread * moves) - plans
+                moves.copy_(torch.where(spread > 0, within / spread, 0.0))
         return best.solution(problem)
 
 

@@ -36,6 +36,7 @@ NEAR = (0.055, 0.09)
 """Metres from an object's edge at which the hand begins in the protocol ``own``."""
 STOP = 0.012
 """Metres from its goal within which an object is left alone."""
+SAMPLES = {"own": (48, 24), "vp2": (200,)}
 FRAMES = {"own": 24, "vp2": 15}
 VP2_SUCCESS = 0.05
 """Metres; there the best moment counts."""
@@ -57,7 +58,8 @@ class Trial:
         cost: ``things`` (distance of the objects from their goals), ``image`` (error to a picture of the
             goal), or ``both``. The protocol vp2 always compares images.
         scenes: ``test`` or ``tuning``.
-        decisions, hold, replan, samples: of the planner of ``own``; see `control.Settings`, `EliteSearch`.
+        decisions, hold, replan: of the planner of ``own``; see `control.Settings`.
+        samples: of its `EliteSearch`; of ``vp2`` the number of plans is the first. None: `SAMPLES`.
         informed: share of its first plans that go behind the object; see `pushing.Candidates`.
     """
 
@@ -72,7 +74,7 @@ class Trial:
     decisions: int = 6
     hold: int = 2
     replan: int = 4
-    samples: tuple[int, ...] = (48, 24)
+    samples: tuple[int, ...] | None = None
     informed: float = 0.5
 
 
@@ -211,12 +213,13 @@ class _Planning:
 
     def solver(self) -> Solver:
         """Return the planner of the protocol."""
+        samples = self._trial.samples or SAMPLES[self._trial.protocol]
         if self._trial.actor == "blind":
             return EliteSearch((0, 0, 0, 0), (2,), elites=1)
         if self._trial.protocol == "vp2":
             # there deviations are half of an action's range, and the gripper's is 0
-            return MPPI((0.025, 0.025, 0.75, 0))
-        return EliteSearch((0.012, 0.012, 0, 0), self._trial.samples, vary=vary_push)
+            return MPPI((0.025, 0.025, 0.75, 0), samples[0])
+        return EliteSearch((0.012, 0.012, 0, 0), samples, vary=vary_push)
 
     def look(self, seen: Seen) -> Task:
         """Return the task of a moment; see `control.Controller`."""
@@ -242,7 +245,9 @@ class _Planning:
                 for place, goal, radius, counts in zip(places, env.goal.places, radii, is_open, strict=True)
                 if counts
             ]
-        candidates = Candidates(hand, pushes, self.settings().decisions, self._random, self._informed)
+        candidates = Candidates(
+            hand, pushes, self.settings().decisions, self._random, self._hand_goal, self._informed
+        )
         followed = marks if self._follows else None
         worlds: list[World] = [
             world_of(model, seen, followed, memory)
@@ -256,6 +261,12 @@ class _Planning:
         if trial.actor == "blind":
             cost = _first_costs_most
         return Task(worlds[0], cost, proposal, limit, is_done)
+
+    @property
+    def _hand_goal(self) -> np.ndarray | None:
+        """Where the hand is to go, if it is told: not if all that is compared are pictures."""
+        is_told = not self._objects and self._trial.cost != "image"
+        return self._env.goal.places[0] if is_told else None
 
     @property
     def _informed(self) -> float:

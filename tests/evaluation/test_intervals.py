@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from svg.evaluation.intervals import bootstrap_interval, holm, paired_differences, sign_flip_p
+from svg.evaluation.intervals import (
+    bootstrap_interval,
+    holm,
+    mcnemar_p,
+    paired_differences,
+    sign_flip_p,
+    wilson_interval,
+)
 
 
 def test_interval_against_scipy():
@@ -77,3 +84,20 @@ def test_holm_by_hand():
     # sorted 0.01, 0.02, 0.03, 0.4: times 4, 3, 2, 1, never falling
     assert holm([0.03, 0.01, 0.4, 0.02]) == pytest.approx([0.06, 0.04, 0.4, 0.06])
     assert holm([0.9, 0.8]) == [1, 1] and holm([]) == []
+
+
+@given(st.integers(1, 120), st.integers(0, 120))
+def test_shares_against_scipy(trials, successes):
+    successes = min(successes, trials)
+    found = wilson_interval(successes, trials)
+    expected = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+    assert found.mean == successes / trials
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@given(arrays(bool, (2, 15)))
+def test_paired_successes_against_scipy(both):
+    first, second = both
+    wins, differing = int((first & ~second).sum()), int((first != second).sum())
+    expected = stats.binomtest(wins, differing).pvalue if differing else 1.0
+    assert mcnemar_p(first, second) == pytest.approx(expected)
