@@ -11,6 +11,7 @@ some trials with what was imagined beside what happened. Started again, it goes 
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from data_tools.simulators.push import check_mujoco
 from .command import label_runs, take_released
 
 if TYPE_CHECKING:
+    from svg.planning.control import Replan
     from svg.planning.results import Series
     from svg.planning.trials import Outcome, Trial
 
@@ -80,18 +82,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     planner = parser.add_argument_group("the planner of the protocol own")
     planner.add_argument("--decisions", type=int, default=6, help="of a plan (default 6)")
     planner.add_argument("--hold", type=int, default=2, help="frames for which one is kept (default 2)")
-    planner.add_argument("--replan", type=int, default=4, help="frames between plans (default 4)")
+    planner.add_argument("--replan", type=int, default=2, help="frames between plans (default 2)")
     planner.add_argument(
         "--samples",
         type=int,
         nargs="+",
-        help="plans that are imagined, first ones and refinements (default 48 24; of vp2 200)",
+        help="plans that are imagined, first ones and refinements (default 64 32; of vp2 200)",
     )
     planner.add_argument(
         "--informed",
         type=float,
-        default=0.5,
-        help="share of the first plans that go behind the object or straight on (default 0.5)",
+        default=0.8,
+        help="share of the first plans that go behind the object or straight on (default 0.8)",
     )
     parser.add_argument("--films", type=int, default=4, help="trials of each model to film (default 4)")
     parser.add_argument(
@@ -194,6 +196,39 @@ def run_actor(
     return Series(label, weights, chosen, trial)
 
 
+def film(args: argparse.Namespace, label: str, models: tuple[str, ...], number: int) -> Path:
+    """Carry a trial out once more and write a film of it: what happens, and what was imagined."""
+    import numpy as np
+
+    from svg.figures.films import save_gif
+    from svg.figures.plan_film import Shot, plan_film
+    from svg.planning.trials import goal_pixels, run_trial
+
+    shots: list[Shot] = []
+    foreseen: dict[int, Shot] = {}
+
+    def watch(frame: np.ndarray, replan: "Replan | None") -> None:
+        now = len(shots)
+        shots.append(replace(foreseen[now], frame=frame) if now in foreseen else Shot(frame))
+        if replan is None:
+            return
+        # of what the plan before had foreseen for later nothing is left
+        imagined = replan.world(replan.solution.plan[:, None])
+        pictures = imagined.frames(range(imagined.plans.shape[2]))[0, 0].clamp(0, 1).mul(255).byte()
+        for step, picture in enumerate(pictures.movedim(1, -1).numpy(), start=1):
+            points = () if imagined.points is None else imagined.points[0, 0, step - 1].tolist()
+            foreseen[now + step] = Shot(frame, picture, points)
+
+    trial = trial_of(args, label, models, number)
+    outcome = run_trial(trial, watch)
+    way = f"{1000 * outcome.distances[0]:.0f} mm from the goal, then {1000 * outcome.end:.0f}"
+    pictures = plan_film(shots, goal_pixels(trial), f"{label}, scene {number}: {way}")
+    path = args.out / "films" / f"{label}_{number:03d}.gif"
+    path.parent.mkdir(exist_ok=True)
+    save_gif(pictures, path, fps=5)
+    return path
+
+
 def plan(args: argparse.Namespace) -> None:
     """Carry out all trials, and write and print what they say."""
     check_writable(args.out)
@@ -228,6 +263,10 @@ def plan(args: argparse.Namespace) -> None:
     write_tables(args.out / "plan", tables, words)
     write_text(args.out / "plan.json", json.dumps(summary(series, settings), indent=1) + "\n")
     write_text(args.out / "plan.csv", outcome_frame(series).to_csv(index=False))
+    for label, models in chosen.items():
+        if models:
+            paths = [film(args, label, models, number) for number in range(min(args.films, args.scenes))]
+            tell(f"{label}: {' '.join(str(path.name) for path in paths)}")
     tell(f"{describe(args)}\n{args.out}: plan.md, plan.tex, plan.json, plan.csv")
 
 

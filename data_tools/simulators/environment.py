@@ -162,7 +162,7 @@ class PushEnv(_Base):
         """
         state = self.save()
         hand = self.goal.places[-1]
-        for number, place in zip(self.goal.objects, self.goal.places, strict=True):
+        for number, place in zip(self.goal.objects, self.goal.places, strict=False):  # to reach: no objects
             way = place - self.simulator.object_positions[number, :2]
             behind = place - (self.simulator.object_radii[number] + 0.02) * unit(way)
             hand = np.clip(behind, np.negative(REACH), REACH)

@@ -18,7 +18,7 @@ BESIDE = 0.045
 """Metres from an object's edge to the middle of a hand beside it."""
 CROSSING = 0.012
 """Metres by which a straight way may come nearer to an object than `BESIDE` before it leads round it."""
-INFORMED = 0.5
+INFORMED = 0.8
 """Share of the candidates that push an object to its goal from behind; the others push about at random."""
 CARRIED = 0.25
 """Share of those that go straight to the goal from where the hand is."""

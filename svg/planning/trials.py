@@ -36,7 +36,7 @@ NEAR = (0.055, 0.09)
 """Metres from an object's edge at which the hand begins in the protocol ``own``."""
 STOP = 0.012
 """Metres from its goal within which an object is left alone."""
-SAMPLES = {"own": (48, 24), "vp2": (200,)}
+SAMPLES = {"own": (64, 32), "vp2": (200,)}
 FRAMES = {"own": 24, "vp2": 15}
 VP2_SUCCESS = 0.05
 """Metres; there the best moment counts."""
@@ -73,9 +73,9 @@ class Trial:
     scenes: str = "test"
     decisions: int = 6
     hold: int = 2
-    replan: int = 4
+    replan: int = 2
     samples: tuple[int, ...] | None = None
-    informed: float = 0.5
+    informed: float = 0.8
 
 
 @dataclass
@@ -152,6 +152,14 @@ def run_trial(trial: Trial, watch: Watcher | None = None) -> Outcome:
     outcome.tried = sum(replan.solution.tried for replan in replans)
     outcome.imagined = sum(replan.solution.tried * replan.solution.plan.shape[1] for replan in replans)
     return outcome
+
+
+def goal_pixels(trial: Trial) -> np.ndarray:
+    """Return where the goals of a trial are in the picture, [K,2], pixels to the right and down."""
+    env = set_up(trial)
+    objects = list(env.goal.objects)
+    heights = env.simulator.object_positions[objects, 2] if objects else env.simulator.position[2:]
+    return env.project(np.concatenate([env.goal.places, heights[:, None]], 1))
 
 
 def act_for(trial: Trial, env: PushEnv, outcome: Outcome) -> Callable[..., np.ndarray]:

@@ -231,3 +231,12 @@ print(np.array_equal(env.step(np.array([0.01, 0, 0, 0]))[0], two), hasattr(env, 
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == "True False\n"
+
+
+def test_the_goal_of_reaching_as_a_picture():
+    env = PushEnv(task="reach", obs_type="pixels")
+    before, info = env.reset(seed=0)
+    picture = env.goal_image()
+    np.testing.assert_array_equal(env.render(), before)
+    env.simulator.place_hand(info["goal"][0])
+    np.testing.assert_array_equal(env.render(), picture)

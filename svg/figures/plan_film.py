@@ -1,0 +1,69 @@
+"""Films of planning: what happens, beside what was imagined of it when the plan was made."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .colours import GIVEN, INK, PAPER, PREDICTED
+from .rendering import fitted, panel, text_font
+
+SIZE = 256
+"""Width of a frame in pixels."""
+RING = 5.0
+"""Radius in pixels of a frame of the ring about a goal."""
+MARGIN, TOP = 8, 50
+"""Pixels about the panels and above them."""
+NOTHING = 238
+"""Grey of what was not imagined."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One moment of a trial.
+
+    Args:
+        frame: what the camera sees, uint8 [H,W,3].
+        imagined: what the last plan had foreseen for this moment, likewise; None before the first plan.
+        points: where it had foreseen the things, [M,2], pixels to the right and down.
+    """
+
+    frame: np.ndarray
+    imagined: np.ndarray | None = None
+    points: Sequence[Sequence[float]] = ()
+
+
+def plan_film(shots: Sequence[Shot], goals: np.ndarray, title: str) -> list[Image.Image]:
+    """Return the pictures of a film, a ring about each of the `goals` [M,2], a cross at foreseen places."""
+    pictures = []
+    for time, shot in enumerate(shots):
+        empty = np.full_like(shot.frame, NOTHING)
+        seen = panel(_marked(shot.frame, goals, ()), True, SIZE)
+        imagined = panel(
+            empty if shot.imagined is None else _marked(shot.imagined, goals, shot.points), False, SIZE
+        )
+        width, height = seen.size
+        picture = Image.new("RGB", (2 * width + 3 * MARGIN, height + TOP + MARGIN), PAPER)
+        draw = ImageDraw.Draw(picture)
+        draw.text((MARGIN, 4), fitted(title, text_font(15), 2 * width), INK, text_font(15))
+        for number, (part, caption) in enumerate(((seen, f"frame {time}"), (imagined, "as it was imagined"))):
+            left = MARGIN + number * (width + MARGIN)
+            draw.text((left, 28), caption, INK, text_font(14))
+            picture.paste(part, (left, TOP))
+        pictures.append(picture)
+    return pictures
+
+
+def _marked(frame: np.ndarray, goals: np.ndarray, points: Sequence[Sequence[float]]) -> np.ndarray:
+    """Return a frame enlarged, with rings about goals and crosses at points."""
+    picture = Image.fromarray(frame).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    scale = SIZE / frame.shape[1]
+    draw = ImageDraw.Draw(picture)
+    for x, y in (np.asarray(goals) + 0.5) * scale:
+        radius = RING * scale
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=GIVEN, width=3)
+    for x, y in (np.asarray(points).reshape(-1, 2) + 0.5) * scale:
+        draw.line((x - 6, y, x + 6, y), PREDICTED, 2)
+        draw.line((x, y - 6, x, y + 6), PREDICTED, 2)
+    return np.asarray(picture)
