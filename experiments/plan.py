@@ -209,12 +209,13 @@ def film(args: argparse.Namespace, label: str, models: tuple[str, ...], number: 
 
     def watch(frame: np.ndarray, replan: "Replan | None") -> None:
         now = len(shots)
-        shots.append(replace(foreseen[now], frame=frame) if now in foreseen else Shot(frame))
+        # where the last plan ended before now, its end is shown
+        shots.append(replace(foreseen.get(now) or (shots[-1] if shots else Shot(frame)), frame=frame))
         if replan is None:
             return
-        # of what the plan before had foreseen for later nothing is left
+        # what is carried out of it; where no other plan follows, its end stays
         imagined = replan.world(replan.solution.plan[:, None])
-        pictures = imagined.frames(range(imagined.plans.shape[2]))[0, 0].clamp(0, 1).mul(255).byte()
+        pictures = imagined.frames(range(replan.actions))[0, 0].clamp(0, 1).mul(255).byte()
         for step, picture in enumerate(pictures.movedim(1, -1).numpy(), start=1):
             points = () if imagined.points is None else imagined.points[0, 0, step - 1].tolist()
             foreseen[now + step] = Shot(frame, picture, points)

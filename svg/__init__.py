@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .sequences import SequenceDataset
 
 # Before PyTorch is imported: threads that wait for others sleep. They would spin otherwise, and beside other
-# work on the same cores, be it another training, everything takes ten to forty times as long.
+# work on the same cores, be it another training, everything takes five to forty times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.2.0"

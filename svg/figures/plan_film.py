@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from .colours import GIVEN, INK, PAPER, PREDICTED
 from .rendering import fitted, panel, text_font
 
-SIZE = 256
+SIZE = 208
 """Width of a frame in pixels."""
 RING = 5.0
 """Radius in pixels of a frame of the ring about a goal."""

@@ -66,11 +66,13 @@ class Replan:
         frame: the number of the frame in which it was made.
         solution: see `problem.Solution`.
         seconds: that it took.
+        actions: how many of it are carried out.
     """
 
     frame: int
     solution: Solution
     seconds: float
+    actions: int
     world: World = field(repr=False)
 
 
@@ -135,10 +137,11 @@ class Controller:
         )
         solution = self._solver.solve(problem)
         seconds = time.perf_counter() - began
-        self.replans.append(Replan(len(self._frames) - 1, solution, seconds, task.world))
+        actions = list(solution.plan[0, : self.settings.replan].unbind(0))
+        self.replans.append(Replan(len(self._frames) - 1, solution, seconds, len(actions), task.world))
         self._last = solution.decisions
-        self._carried_out = self.settings.replan
-        return list(solution.plan[0, : self.settings.replan].unbind(0))
+        self._carried_out = len(actions)
+        return actions
 
     def _start(self) -> Tensor:
         """Return the decisions [1,K,A] to begin with: what is left of the last plan, or rest."""
