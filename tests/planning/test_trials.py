@@ -46,7 +46,7 @@ def test_a_model_acts_and_does_so_again(changes):
         0,
         ("push-objects",),
         scenes="tuning",
-        samples=(16, 8),
+        samples=(3, 3),
         decisions=4,
         replan=8,
         **changes,
