@@ -265,9 +265,9 @@ def plan(args: argparse.Namespace) -> None:
     write_text(args.out / "plan.json", json.dumps(summary(series, settings), indent=1) + "\n")
     write_text(args.out / "plan.csv", outcome_frame(series).to_csv(index=False))
     for label, models in chosen.items():
-        if models:
+        if models and args.films:
             paths = [film(args, label, models, number) for number in range(min(args.films, args.scenes))]
-            tell(f"{label}: {' '.join(str(path.name) for path in paths)}")
+            tell(f"{label}: {' '.join(map(str, paths))}")
     tell(f"{describe(args)}\n{args.out}: plan.md, plan.tex, plan.json, plan.csv")
 
 

@@ -10,8 +10,15 @@ import torch
 from data_tools.simulators.environment import PushEnv
 from data_tools.truth import FIRST_OBJECT
 
-from ..evaluation.judge import Judge, correction, load_judge, outlines
+from ..evaluation.judge import CELL, Judge, cell_centres, correction, load_judge, locate, outlines
 from .world import Marks
+
+STRAY = 5.0
+"""Pixels (standard deviation) from where an object is expected at which it is still likely to be found."""
+EXTENT = 8.0
+"""Pixels from its centre beyond which nothing is of an object."""
+Perceive = Callable[[np.ndarray, torch.Tensor | None], "Perception"]
+"""Tells where objects are in a frame uint8 [H,W,3], expected at pixels [1,M,2], or where they were."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +34,10 @@ class Perception:
     marks: Marks
 
 
-def given(env: PushEnv) -> Callable[[np.ndarray], Perception]:
+def given(env: PushEnv) -> Perceive:
     """Return what tells true places and masks of the objects of the goal, whatever frame it is shown."""
 
-    def perceive(frame: np.ndarray) -> Perception:
+    def perceive(frame: np.ndarray, expected: torch.Tensor | None = None) -> Perception:
         objects = list(env.goal.objects)
         places = env.simulator.object_positions[objects]
         return Perception(places[:, :2], Marks(_masks(env), _points(env, places)))
@@ -38,11 +45,12 @@ def given(env: PushEnv) -> Callable[[np.ndarray], Perception]:
     return perceive
 
 
-def seen_by_judge(env: PushEnv) -> Callable[[np.ndarray], Perception]:
+def seen_by_judge(env: PushEnv) -> Perceive:
     """Return what finds the objects of the goal in a frame by their looks.
 
-    It is told once, now, where they are and which pixels show them. An object that is hidden stays where it
-    was seen last.
+    It is told once, now, where they are and which pixels show them. The judge looks for an object in the
+    whole picture; here the likelier of two places is the one nearer to where it is expected. An object that
+    is hidden is taken to be there, or where it was before if nothing is expected.
     """
     judge = _judge()
     objects = list(env.goal.objects)
@@ -60,12 +68,19 @@ def seen_by_judge(env: PushEnv) -> Callable[[np.ndarray], Perception]:
     last = points
 
     @torch.no_grad()
-    def perceive(frame: np.ndarray) -> Perception:
+    def perceive(frame: np.ndarray, expected: torch.Tensor | None = None) -> Perception:
         nonlocal last
+        about = last if expected is None else expected
         found = judge.find(judge.look(_as_batch(frame)), look)
+        cells = cell_centres(frame.shape[0] // CELL, about.device)
+        away = (cells - about[..., None, :]).square().sum(-1)
+        likeliest = (found.heat - away / (2 * STRAY**2)).argmax(-1)
+        centres = locate(found.heat, found.offsets, cells[likeliest]) + lasting
         is_there = found.presence > 0
-        last = torch.where(is_there[..., None], found.centres + lasting, last)
-        shown = (found.masks > 0) & is_there[..., None, None]
+        last = torch.where(is_there[..., None], centres, about)
+        right, down = torch.meshgrid(*2 * [torch.arange(len(frame))], indexing="xy")
+        beyond = torch.hypot(right - last[..., 0, None, None], down - last[..., 1, None, None]) > EXTENT
+        shown = (found.masks > 0) & is_there[..., None, None] & ~beyond
         places = env.unproject(last[0].double().numpy(), heights)[:, :2]
         return Perception(places, Marks(shown, last))
 

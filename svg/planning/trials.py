@@ -20,7 +20,7 @@ from ..models.predictor import Predictor
 from ..runs.pretrained import load
 from .control import Controller, Replan, Settings, Task, World
 from .costs import Effort, GoalImage, HandAt, HandNear, Objective, ThingsAt, Total, cautious, of
-from .perception import Perception, given, seen_by_judge
+from .perception import Perceive, Perception, given, seen_by_judge
 from .pushing import Candidates, OnTable, Push, SimulatorWorld, vary_push, within_reach
 from .solvers import MPPI, EliteSearch, Solver
 from .world import Memory, Seen, world_of
@@ -200,7 +200,7 @@ class _Planning:
         self._heights = env.simulator.object_positions[objects, 2]
         self._place = OnTable(self._heights, env.image_width)
         self._memories = [Memory() for _ in self._models]
-        self._perceive: Callable[[np.ndarray], Perception] | None = None
+        self._perceive: Perceive | None = None
         if objects:
             self._perceive = given(env) if trial.perception == "given" else seen_by_judge(env)
         self._perceived: list[Perception] = []
@@ -209,8 +209,19 @@ class _Planning:
     def __call__(self, frame: np.ndarray, position: np.ndarray) -> np.ndarray:
         """Return the action to carry out now."""
         if self._perceive is not None:
-            self._perceived.append(self._perceive(frame))
+            self._perceived.append(self._perceive(frame, self._expected()))
         return self.controller(frame, position)
+
+    def _expected(self) -> torch.Tensor | None:
+        """Return where the last plan has foreseen the objects by now, pixels [1,M,2], if there is one."""
+        if self._trial.perception == "given" or not self.controller.replans:
+            return None
+        last = self.controller.replans[-1]
+        step = len(self._perceived) - last.frame - 1
+        if step >= last.actions:
+            return None
+        points = last.world(last.solution.plan[:, None]).points
+        return None if points is None else points[:, 0, step]
 
     def settings(self) -> Settings:
         """Return how far the planner looks."""
