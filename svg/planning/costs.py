@@ -159,6 +159,8 @@ def cautious(costs: Sequence[Cost], caution: float = 1.0) -> Cost:
     """
 
     def cost(plans: Tensor) -> Tensor:
+        if len(costs) == 1:
+            return costs[0](plans)
         values = torch.stack([member(plans) for member in costs])
         return values.mean(0) + caution * values.std(0, correction=0)
 

@@ -23,7 +23,7 @@ from .costs import Effort, GoalImage, HandAt, HandNear, Objective, ThingsAt, Tot
 from .perception import Perceive, Perception, given, seen_by_judge
 from .pushing import Candidates, OnTable, Push, SimulatorWorld, vary_push, within_reach
 from .solvers import MPPI, EliteSearch, Solver
-from .world import Memory, Seen, world_of
+from .world import Marks, Memory, Seen, world_of
 
 SCENES = {"test": 2000, "tuning": 2001}
 """Seeds of the scenes that results are of, and of those that settings are chosen on."""
@@ -197,6 +197,8 @@ class _Planning:
         self._goal_image = torch.from_numpy(env.goal_image()).movedim(-1, 0)[None] if needs_image else None
         objects = list(env.goal.objects)
         self._objects = objects
+        # blind candidates are those of the own planner, whatever the protocol
+        self._as_vp2 = trial.protocol == "vp2" and trial.actor != "blind"
         self._heights = env.simulator.object_positions[objects, 2]
         self._place = OnTable(self._heights, env.image_width)
         self._memories = [Memory() for _ in self._models]
@@ -226,7 +228,7 @@ class _Planning:
     def settings(self) -> Settings:
         """Return how far the planner looks."""
         low, high = (limit.tolist() for limit in ACTION_LIMITS)
-        if self._trial.protocol == "vp2":
+        if self._as_vp2:
             return Settings(low, high, decisions=10, hold=1, replan=1)
         return Settings(low, high, self._trial.decisions, self._trial.hold, self._trial.replan)
 
@@ -235,51 +237,46 @@ class _Planning:
         samples = self._trial.samples or SAMPLES[self._trial.protocol]
         if self._trial.actor == "blind":
             return EliteSearch((0, 0, 0, 0), (2,), elites=1)
-        if self._trial.protocol == "vp2":
+        if self._as_vp2:
             # there deviations are half of an action's range, and the gripper's is 0
             return MPPI((0.025, 0.025, 0.75, 0), samples[0])
         return EliteSearch((0.012, 0.012, 0, 0), samples, vary=vary_push)
 
     def look(self, seen: Seen) -> Task:
         """Return the task of a moment; see `control.Controller`."""
-        env, trial = self._env, self._trial
-        hand = env.simulator.position
-        marks = None
-        pushes: list[Push] = []
-        is_done = False
-        places = np.zeros((0, 2))
-        if self._perceived:
-            perceived = self._perceived[-1]
-            marks = perceived.marks
-            places = perceived.places
-            true = env.simulator.object_positions[self._objects, :2]
-            if trial.perception != "given":
-                self._outcome.perception_error.append(float(np.linalg.norm(places - true, axis=1).max()))
-            away = np.linalg.norm(env.goal.places - places, axis=1)
-            is_open = away > STOP
-            is_done = trial.protocol == "own" and not is_open.any()
-            radii = env.simulator.object_radii[self._objects]
-            pushes = [
-                Push(place, goal, radius)
-                for place, goal, radius, counts in zip(places, env.goal.places, radii, is_open, strict=True)
-                if counts
-            ]
-        candidates = Candidates(
-            hand, pushes, self.settings().decisions, self._random, self._hand_goal, self._informed
-        )
-        followed = marks if self._follows else None
-        worlds: list[World] = [
-            world_of(model, seen, followed, memory)
-            for model, memory in zip(self._models, self._memories, strict=True)
-        ] or [SimulatorWorld(env, self._objects)]
-        proposal = None if trial.protocol == "vp2" else candidates
-        limit = None if trial.protocol == "vp2" else within_reach(hand)
+        perceived = self._perceived[-1] if self._perceived else None
+        places = np.zeros((0, 2)) if perceived is None else perceived.places
+        if self._trial.perception != "given" and perceived is not None:
+            true = self._env.simulator.object_positions[self._objects, :2]
+            self._outcome.perception_error.append(float(np.linalg.norm(places - true, axis=1).max()))
+        worlds = self._worlds(seen, None if perceived is None else perceived.marks)
         objective = self._objective(places)
-        costs = [of(world, objective) for world in worlds]
-        cost = costs[0] if len(costs) == 1 else cautious(costs)
-        if trial.actor == "blind":
+        cost = cautious([of(world, objective) for world in worlds])
+        if self._as_vp2:
+            return Task(worlds[0], cost)
+        pushes = self._pushes(places)
+        hand = self._env.simulator.position
+        decisions = self._trial.decisions
+        if self._trial.actor == "blind":
             cost = _first_costs_most
-        return Task(worlds[0], cost, proposal, limit, is_done)
+        candidates = Candidates(hand, pushes, decisions, self._random, self._hand_goal, self._informed)
+        is_done = perceived is not None and not pushes
+        return Task(worlds[0], cost, candidates, within_reach(hand), is_done)
+
+    def _worlds(self, seen: Seen, marks: Marks | None) -> list[World]:
+        """Return what imagines plans: a world of each model, or the simulator."""
+        if not self._models:
+            return [SimulatorWorld(self._env, self._objects)]
+        if self._as_vp2 or self._trial.cost == "image":
+            marks = None  # nothing has to be followed
+        pairs = zip(self._models, self._memories, strict=True)
+        return [world_of(model, seen, marks, memory) for model, memory in pairs]
+
+    def _pushes(self, places: np.ndarray) -> list[Push]:
+        """Return what is still to go where, with the objects at `places` [M,2]."""
+        radii = self._env.simulator.object_radii[self._objects]
+        pushes = map(Push, places, self._env.goal.places, radii)
+        return [push for push in pushes if np.linalg.norm(push.goal - push.place) > STOP]
 
     @property
     def _hand_goal(self) -> np.ndarray | None:
@@ -291,15 +288,11 @@ class _Planning:
     def _informed(self) -> float:
         return 1.0 if self._trial.actor == "blind" else self._trial.informed
 
-    @property
-    def _follows(self) -> bool:
-        return self._trial.protocol == "own" and self._trial.cost != "image"
-
     def _objective(self, places: np.ndarray) -> Objective:
         """Return the cost of what is imagined, with the objects at `places` [M,2] now."""
         goals = torch.from_numpy(self._env.goal.places).float()[None]
         image = None if self._goal_image is None else GoalImage(self._goal_image)
-        if self._trial.protocol == "vp2":
+        if self._as_vp2:
             assert image is not None
             return image
         if not self._objects:
