@@ -20,19 +20,16 @@ from data_tools.errors import InputError
 from data_tools.files import check_writable, write_text
 from data_tools.pool import add_workers_argument, check_workers
 from data_tools.simulators.push import check_mujoco
+from svg.planning.trial import BASELINES, COSTS, PERCEPTIONS, PROTOCOLS, SAMPLES, Trial
 
 from .command import label_runs, take_released
 
 if TYPE_CHECKING:
     from svg.planning.control import Replan
     from svg.planning.results import Series
-    from svg.planning.trials import Outcome, Trial
+    from svg.planning.trials import Outcome
 
 TASKS = ("reach", "push", "push_many")
-PROTOCOLS = ("own", "vp2")
-PERCEPTIONS = ("given", "seen")
-COSTS = ("things", "image", "both")
-BASELINES = ("nothing", "random", "blind", "through", "simulator")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -47,24 +44,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="one planner with all the models, which avoids what they disagree about",
     )
-    parser.add_argument("--task", choices=TASKS, default="push", help="default push")
+    parser.add_argument("--task", choices=TASKS, default=Trial.task, help="default push")
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
-        default="own",
+        default=Trial.protocol,
         help="own: 24 frames, success by where things are at the end (default); vp2: horizon, samples, cost "
         "and score of VP2",
     )
     parser.add_argument(
         "--perception",
         choices=PERCEPTIONS,
-        default="given",
+        default=Trial.perception,
         help="where the objects are: given in every frame (default), or given in the first one and then seen",
     )
     parser.add_argument(
         "--cost",
         choices=COSTS,
-        default="things",
+        default=Trial.cost,
         help="of a plan: how far things are from their goals (default), error to a picture of the goal, both",
     )
     parser.add_argument(
@@ -80,20 +77,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--tuning", action="store_true", help="other scenes, on which to choose settings; no results"
     )
     planner = parser.add_argument_group("the planner of the protocol own")
-    planner.add_argument("--decisions", type=int, default=6, help="of a plan (default 6)")
-    planner.add_argument("--hold", type=int, default=2, help="frames for which one is kept (default 2)")
-    planner.add_argument("--replan", type=int, default=2, help="frames between plans (default 2)")
+    words = {
+        "decisions": "of a plan",
+        "hold": "frames for which one is kept",
+        "replan": "frames between plans",
+    }
+    for name, meaning in words.items():
+        default = getattr(Trial, name)
+        planner.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} (default {default})")
     planner.add_argument(
         "--samples",
         type=int,
         nargs="+",
-        help="plans that are imagined, first ones and refinements (default 64 32; of vp2 200)",
+        help="plans that are imagined, first ones and refinements "
+        f"(default {' '.join(map(str, SAMPLES['own']))}; of vp2 {SAMPLES['vp2'][0]})",
     )
     planner.add_argument(
         "--informed",
         type=float,
-        default=0.8,
-        help="share of the first plans that go behind the object or straight on (default 0.8)",
+        default=Trial.informed,
+        help="share of the first plans that go behind the object or straight on (default %(default)s)",
     )
     parser.add_argument("--films", type=int, default=4, help="trials of each model to film (default 4)")
     parser.add_argument(
@@ -137,10 +140,8 @@ def actors(args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     return acting
 
 
-def trial_of(args: argparse.Namespace, actor: str, models: tuple[str, ...] = (), number: int = 0) -> "Trial":
+def trial_of(args: argparse.Namespace, actor: str, models: tuple[str, ...] = (), number: int = 0) -> Trial:
     """Return the trial that the flags describe."""
-    from svg.planning.trials import Trial
-
     return Trial(
         actor,
         number,
@@ -158,7 +159,7 @@ def trial_of(args: argparse.Namespace, actor: str, models: tuple[str, ...] = (),
     )
 
 
-def carry_out(trial: "Trial") -> "Outcome":
+def carry_out(trial: Trial) -> "Outcome":
     """Carry out a trial on a single core; other processes have the other ones."""
     import torch
 
@@ -214,7 +215,7 @@ def film(args: argparse.Namespace, label: str, models: tuple[str, ...], number: 
         if replan is None:
             return
         # what is carried out of it; where no other plan follows, its end stays
-        imagined = replan.world(replan.solution.plan[:, None])
+        imagined = replan.imagined
         pictures = imagined.frames(range(replan.actions))[0, 0].clamp(0, 1).mul(255).byte()
         for step, picture in enumerate(pictures.movedim(1, -1).numpy(), start=1):
             points = () if imagined.points is None else imagined.points[0, 0, step - 1].tolist()
@@ -255,14 +256,13 @@ def plan(args: argparse.Namespace) -> None:
         series.append(run_actor(args, label, models, weights[label], workers))
         done = series[-1]
         tell(f"{label}: {int(done.successes.sum())} of {len(done.outcomes)} solved")
-    settings = trial_of(args, "")
-    tables = [main_table(series, settings), group_table(series)]
+    tables = [main_table(series), group_table(series)]
     tell()
     for table in tables:
         tell(table.text() + "\n")
     words = {"settings": describe(args)}
     write_tables(args.out / "plan", tables, words)
-    write_text(args.out / "plan.json", json.dumps(summary(series, settings), indent=1) + "\n")
+    write_text(args.out / "plan.json", json.dumps(summary(series), indent=1) + "\n")
     write_text(args.out / "plan.csv", outcome_frame(series).to_csv(index=False))
     for label, models in chosen.items():
         if models and args.films:
@@ -273,8 +273,6 @@ def plan(args: argparse.Namespace) -> None:
 
 def describe(args: argparse.Namespace) -> str:
     """Return in words what the table is of."""
-    from svg.planning.trials import SAMPLES
-
     scenes = f"{args.scenes} {'tuning' if args.tuning else 'test'} scenes"
     if args.protocol == "vp2":
         return f"{args.task}, {scenes}, protocol vp2: success within 5 cm at the best moment of 15 frames"

@@ -205,21 +205,22 @@ class PushEnv(_Base):
             self.simulator.step(np.zeros(4))
         generator = np.random.default_rng([self.scenes, self.sequence, _TASK_STREAM])
         self.goal = Dealer(self.simulator, generator).deal(task, self.goals, objects, places)
-        if (self._distances() < SUCCESS[task]).all():
+        if (self.distances() < SUCCESS[task]).all():
             raise ValueError(
                 f"goal: found {self.goal.places.tolist()}, where the task is solved at the start"
             )
 
     # ------------------------------------------------------------------------------------------ what is shown
 
-    def _distances(self) -> np.ndarray:
+    def distances(self) -> np.ndarray:
+        """Return how far the hand, or each object of the goal, is from its place, [K], metres."""
         if not self.goal.objects:
             return np.linalg.norm(self.simulator.position[:2] - self.goal.places, axis=1)
         there = self.simulator.object_positions[list(self.goal.objects), :2]
         return np.linalg.norm(there - self.goal.places, axis=1)
 
     def _info(self) -> dict[str, Any]:
-        distances = self._distances()
+        distances = self.distances()
         return {
             "hand": self.simulator.position,
             "count": len(self.simulator.object_radii),

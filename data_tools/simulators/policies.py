@@ -9,7 +9,7 @@ import numpy as np
 
 from .environment import PushEnv
 from .pusher import LOW, MAX_LIFT, MAX_STEP, REACH, PushingPolicy
-from .tasks import SUCCESS
+from .tasks import SUCCESS, away_from
 
 CLEARANCE = 0.035  # metres from an object's edge to the hand that waits behind it
 AT_PLACE = 0.012  # metres to a place that count as there
@@ -77,10 +77,7 @@ class PushThrough:
     def _is_blocked(self, start: np.ndarray, end: np.ndarray) -> bool:
         """Return whether an object lies on the way of the hand."""
         simulator = self._env.simulator
-        way = end - start
-        offset = simulator.object_positions[:, :2] - start
-        along = np.clip(offset @ way / (way @ way), 0, 1)
-        aside = np.linalg.norm(offset - along[:, None] * way, axis=1)
+        aside = away_from(simulator.object_positions[:, :2], start, end)
         return bool((aside < simulator.object_radii + 0.03).any())
 
 

@@ -126,6 +126,14 @@ def checked_place(name: str, place: Any, limits: tuple[float, float]) -> np.ndar
     return values
 
 
+def away_from(places: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return how far places [...,2] are from the straight way between two others, [...]."""
+    way = end - start
+    offset = places - start
+    along = np.clip(offset @ way / max(way @ way, 1e-9), 0, 1)
+    return np.linalg.norm(offset - along[..., None] * way, axis=-1)
+
+
 def unit(way: np.ndarray) -> np.ndarray:
     """Return a vector of length 1 in the direction of `way`."""
     return way / max(float(np.linalg.norm(way)), 1e-9)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -67,6 +68,7 @@ class Replan:
         solution: see `problem.Solution`.
         seconds: that it took.
         actions: how many of it are carried out.
+        world: what it was imagined by.
     """
 
     frame: int
@@ -74,6 +76,11 @@ class Replan:
     seconds: float
     actions: int
     world: World = field(repr=False)
+
+    @cached_property
+    def imagined(self) -> Imagined:
+        """What the plan was to lead to."""
+        return self.world(self.solution.plan[:, None])
 
 
 class Controller:

@@ -53,22 +53,32 @@ class Problem:
         decisions = torch.minimum(torch.maximum(decisions, self.low), self.high)
         return decisions if self.limit is None else self.limit(decisions)
 
-    def begin(self, samples: int) -> Tensor:
-        """Return plans to begin with, [B,samples,K,A]: the start and those of `proposal`, if there is one."""
-        first = self.start[:, None]
-        if self.proposal is None or samples < 2:
-            return self.allowed(first.expand(-1, samples, -1, -1))
-        return self.allowed(torch.cat([first, self.proposal(samples - 1)], 1))
+    def begin(self, samples: int, spread: Tensor, smooth: float) -> Tensor:
+        """Return plans to begin with, [B,samples,K,A]: the start with candidates, or about it.
 
-    def noise(self, samples: int, spread: Tensor, smooth: float) -> Tensor:
-        """Return noise [B,samples,K,A] of standard deviation `spread` [A].
-
-        Each decision has ``smooth`` times the noise of the one before, as VP2 (Tian et al. 2023) filters it:
-        ``n[t] = smooth * n[t-1] + (1 - smooth) * e[t]``, scaled so that the deviation is `spread` throughout.
+        The candidates are those of `proposal`; without one see `around`.
         """
+        if self.proposal is None or samples < 2:
+            return self.around(self.start, samples, spread, smooth)
+        return self.allowed(torch.cat([self.start[:, None], self.proposal(samples - 1)], 1))
+
+    def around(self, mean: Tensor, samples: int, spread: Tensor, smooth: float) -> Tensor:
+        """Return plans [B,samples,K,A] about `mean` [B,K,A], which is the first of them.
+
+        Their standard deviation is `spread`, [A] or [B,K,A], and `smooth` correlates a step with the next.
+        """
+        noise = self.noise(samples, smooth)
+        noise[:, 0] = 0
+        return self.allowed(mean[:, None] + spread.expand_as(mean)[:, None] * noise)
+
+    def noise(self, samples: int, smooth: float) -> Tensor:
+        """Return standard normal noise [B,samples,K,A] whose steps are correlated by `smooth`."""
+        return correlated(self.fresh_noise(samples), smooth)
+
+    def fresh_noise(self, samples: int) -> Tensor:
+        """Return standard normal noise [B,samples,K,A]."""
         shape = (len(self.start), samples, *self.start.shape[1:])
-        fresh = torch.randn(shape, generator=self.generator, device=self.start.device)
-        return correlated(fresh, smooth) * spread
+        return torch.randn(shape, generator=self.generator, device=self.start.device)
 
 
 @dataclass(frozen=True)
@@ -90,16 +100,16 @@ class Solution:
 
 def correlated(noise: Tensor, smooth: float) -> Tensor:
     """Return standard normal noise [...,K,A] whose steps are correlated by `smooth`, of deviation 1."""
+    first, rest = noise[..., :1, :], noise[..., 1:, :]
+    return accumulated(torch.cat([first, (1 - smooth**2) ** 0.5 * rest], -2), smooth)
+
+
+def accumulated(noise: Tensor, smooth: float) -> Tensor:
+    """Return noise [...,K,A] to which each step adds `smooth` times what it was in the step before."""
     steps = [noise[..., 0, :]]
     for fresh in noise[..., 1:, :].unbind(-2):
-        steps.append(smooth * steps[-1] + (1 - smooth**2) ** 0.5 * fresh)
+        steps.append(smooth * steps[-1] + fresh)
     return torch.stack(steps, -2)
-
-
-def pick(values: Tensor, index: Tensor) -> Tensor:
-    """Return the entries `index` [B,n] of `values` [B,S,...], [B,n,...]."""
-    wide = index[(...,) + (None,) * (values.dim() - 2)]
-    return values.gather(1, wide.expand(-1, -1, *values.shape[2:]))
 
 
 def shifted(decisions: Tensor, count: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Planning on the simulated table: candidates for pushes, the reach of the hand, the simulator as a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,18 +10,18 @@ from torch import Tensor
 from data_tools.camera import Camera
 from data_tools.simulators.environment import PushEnv
 from data_tools.simulators.pusher import HOLD, MAX_LIFT, MAX_STEP, REACH
+from data_tools.simulators.tasks import away_from, unit
 
-from .problem import Problem
+from .problem import Limit, Problem
+from .trial import Trial
 from .world import Imagined
 
 BESIDE = 0.045
 """Metres from an object's edge to the middle of a hand beside it."""
 CROSSING = 0.012
 """Metres by which a straight way may come nearer to an object than `BESIDE` before it leads round it."""
-INFORMED = 0.8
-"""Share of the candidates that push an object to its goal from behind; the others push about at random."""
 CARRIED = 0.25
-"""Share of those that go straight to the goal from where the hand is."""
+"""Share of the informed candidates that go straight to the goal from where the hand is."""
 SPEEDS = (0.02, 0.05)
 """Metres a frame."""
 MOVES = 2
@@ -31,7 +31,7 @@ MOVES = 2
 # ------------------------------------------------------------------------------------------- what can be done
 
 
-def within_reach(hand: np.ndarray, hold: int = HOLD):
+def within_reach(hand: np.ndarray, hold: int = HOLD) -> Limit:
     """Return the limit of plans from the hand's place [3]: moves that keep it within `REACH`.
 
     See `problem.Limit`. Where integrated moves leave the reach, each is cut where they do.
@@ -95,6 +95,7 @@ class Candidates:
         generator: the source of all random numbers.
         goal: where the hand itself is to go, [2], if that is known.
         informed: share of the plans that know what is to go where.
+        hold: frames for which a decision is kept.
     """
 
     def __init__(
@@ -104,7 +105,8 @@ class Candidates:
         decisions: int,
         generator: np.random.Generator,
         goal: np.ndarray | None = None,
-        informed: float = INFORMED,
+        informed: float = Trial.informed,
+        hold: int = HOLD,
     ):
         self._hand = hand[:MOVES]
         self._pushes = pushes
@@ -112,6 +114,7 @@ class Candidates:
         self._random = generator
         self._goal = goal
         self._informed = informed
+        self._hold = hold
 
     def __call__(self, count: int) -> Tensor:
         """Return `count` plans of one scene, [1,count,K,4]."""
@@ -149,7 +152,7 @@ class Candidates:
         behind = push.place - (room + random.uniform(0, 0.025)) * along
         end = push.place + along * (far * random.uniform(0.6, 1.15) - room + random.uniform(-0.01, 0.02))
         points = [(behind, 0), (end, 0)]
-        if self._is_crossed(push.place, behind, room - CROSSING):
+        if away_from(push.place, self._hand, behind) < room - CROSSING:
             if random.random() < 0.3:
                 points[0] = (behind, MAX_LIFT)
             else:
@@ -183,11 +186,11 @@ class Candidates:
                 patience = random.integers(3, 6)
             patience -= 1
             way = goal - here
-            wanted = way / max(np.linalg.norm(way), 1e-6) * min(speed, np.linalg.norm(way) / HOLD)
+            wanted = unit(way) * min(speed, np.linalg.norm(way) / self._hold)
             velocity = 0.35 * velocity + 0.65 * wanted + random.normal(0, 0.006, MOVES)
             decision[:MOVES] = np.clip(velocity, -MAX_STEP, MAX_STEP)
             decision[2] = random.integers(1, MAX_LIFT + 1) if random.random() < 0.1 else 0
-            here = here + HOLD * decision[:MOVES]
+            here = here + self._hold * decision[:MOVES]
         return plan
 
     def _any_push(self) -> Push:
@@ -197,17 +200,10 @@ class Candidates:
         random = self._random
         if self._pushes and random.random() < 0.7:
             target = self._any_push().place + random.normal(0, 0.03, MOVES)
-            way = (target - here) / max(np.linalg.norm(target - here), 1e-6)
-            goal = target + way * random.uniform(0, 0.12)
+            goal = target + unit(target - here) * random.uniform(0, 0.12)
         else:
             goal = here + random.normal(0, 0.12, MOVES)
         return np.clip(goal, np.negative(REACH), REACH)
-
-    def _is_crossed(self, place: np.ndarray, end: np.ndarray, room: float) -> bool:
-        """Return whether the straight way of the hand to `end` comes nearer than `room` to a place."""
-        way = end - self._hand
-        share = np.clip((place - self._hand) @ way / max(way @ way, 1e-9), 0, 1)
-        return bool(np.linalg.norm(self._hand + share * way - place) < room)
 
     def _follow(self, points: Sequence[tuple[np.ndarray, int]], speed: float) -> np.ndarray:
         """Return the plan [K,4] that goes through `points`, on the way to each with its lift."""
@@ -217,7 +213,7 @@ class Candidates:
         for decision in plan:
             if not points:
                 break
-            left = HOLD * speed
+            left = self._hold * speed
             there = here
             decision[2] = points[0][1]
             while points and left > 1e-6:
@@ -231,9 +227,9 @@ class Candidates:
                 was_lifted = points.pop(0)[1] > 0
                 if was_lifted:
                     break  # it comes down before it goes on
-            step = (there - here) / HOLD + self._random.normal(0, 0.003, MOVES)
+            step = (there - here) / self._hold + self._random.normal(0, 0.003, MOVES)
             decision[:MOVES] = np.clip(step, -MAX_STEP, MAX_STEP)
-            here = here + HOLD * decision[:MOVES]
+            here = here + self._hold * decision[:MOVES]
         return plan
 
 
@@ -244,23 +240,25 @@ class SimulatorWorld:
     """The simulator as the model of itself, the upper bound of all models: what plans really lead to.
 
     Args:
-        env: it is stepped and brought back to where it was.
+        env: plans begin in its state now. It is stepped, and brought back to where it then is.
         objects: the numbers of the objects that are followed.
     """
 
     def __init__(self, env: PushEnv, objects: Sequence[int]):
         self._env = env
         self._objects = list(objects)
+        self._start = env.save()
 
     def __call__(self, plans: Tensor) -> Imagined:
         """Return what plans [1,S,H,4] lead to."""
-        return _Simulated(self._env, self._objects, plans)
+        return _Simulated(self._env, self._start, self._objects, plans)
 
 
 class _Simulated(Imagined):
-    def __init__(self, env: PushEnv, objects: list[int], plans: Tensor):
+    def __init__(self, env: PushEnv, start: np.ndarray, objects: list[int], plans: Tensor):
         self.plans = plans
         self._env = env
+        self._start = start
         samples, steps = plans.shape[1:3]
         hands = np.empty((samples, steps, 3))
         places = np.empty((samples, steps, len(objects), 3))
@@ -281,15 +279,15 @@ class _Simulated(Imagined):
         )
         return torch.from_numpy(stacked).movedim(-1, 2)[None].float() / 255
 
-    def _each(self):
+    def _each(self) -> Iterator[tuple[int, int]]:
         """Carry out all plans, and stop after each action: yield the numbers of plan and action."""
-        state = self._env.save()
+        now = self._env.save()
         for number, plan in enumerate(self.plans[0].double().numpy()):
-            self._env.restore(state)
+            self._env.restore(self._start)
             for time, action in enumerate(plan):
                 self._env.simulator.step(action)
                 yield number, time
-        self._env.restore(state)
+        self._env.restore(now)
 
 
 class OnTable:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 
 from data_tools.errors import InputError
+from data_tools.files import write_text
 from data_tools.json_files import read_dataclass
 
 from ..evaluation.intervals import mcnemar_p, mean_interval, wilson_interval
 from ..evaluation.tables import Table
-from .trials import Outcome, Trial
+from .trial import Trial
+from .trials import Outcome
 
 REFERENCE = "through"
 """The baseline that others are compared with in pairs."""
@@ -48,7 +50,11 @@ class Series:
     @property
     def successes(self) -> np.ndarray:
         """Which trials were successes, bool [N]."""
-        return self.of(lambda outcome: outcome.is_solved(self.trial.protocol, self.trial.task))
+        return self.solved()
+
+    def solved(self, within: float | None = None) -> np.ndarray:
+        """Return which trials were successes, bool [N], if need be `within` so many metres."""
+        return self.of(lambda outcome: outcome.is_solved(self.trial.protocol, self.trial.task, within))
 
 
 class SeriesFile:
@@ -81,7 +87,7 @@ class SeriesFile:
             outcome = read_dataclass(Outcome, values, place, RUN_AGAIN)
             outcomes[outcome.number] = outcome
         if whole != text:
-            self._path.write_text(whole, encoding="utf-8")
+            write_text(self._path, whole)
         return outcomes
 
     def add(self, outcome: Outcome) -> None:
@@ -102,7 +108,7 @@ class SeriesFile:
 # ----------------------------------------------------------------------------------------------------- tables
 
 
-def main_table(series: Sequence[Series], settings: Trial) -> Table:
+def main_table(series: Sequence[Series]) -> Table:
     """Return success, final distance and costs of each actor."""
     reference = {one.label: one for one in series}.get(REFERENCE)
     header = ["", "success", f"within {1000 * STRICT:g} mm", "end mm, median", "end mm, mean"]
@@ -110,7 +116,6 @@ def main_table(series: Sequence[Series], settings: Trial) -> Table:
     rows = []
     for one in series:
         end = 1000 * one.of(lambda outcome: outcome.end)
-        strict = one.of(lambda outcome: outcome.is_solved(settings.protocol, settings.task, STRICT))
         seconds = np.concatenate([one.outcomes[number].seconds for number in sorted(one.outcomes)] or [[]])
         imagined = one.of(lambda outcome: outcome.imagined).sum()
         paired = ""
@@ -120,7 +125,7 @@ def main_table(series: Sequence[Series], settings: Trial) -> Table:
             [
                 one.label,
                 share_text(one.successes),
-                share_text(strict),
+                share_text(one.solved(STRICT)),
                 f"{np.median(end):.1f}",
                 mean_interval(end).text(".1f"),
                 f"{np.median(seconds):.2f}" if len(seconds) else "",
@@ -190,9 +195,9 @@ def outcome_frame(series: Iterable[Series]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summary(series: Sequence[Series], settings: Trial) -> dict[str, Any]:
+def summary(series: Sequence[Series]) -> dict[str, Any]:
     """Return the numbers of `main_table` for a JSON file."""
-    kept = {item.name: getattr(settings, item.name) for item in fields(Trial)}
+    kept = asdict(series[0].trial)
     for name in ("actor", "number", "models"):
         del kept[name]
     results = {}

@@ -10,7 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .problem import Problem, Solution, pick
+from ..models.object_motion import entries
+from .problem import Problem, Solution, accumulated
 
 
 class Solver(Protocol):
@@ -44,15 +45,13 @@ class CEM:
         mean = problem.start
         deviation = mean.new_tensor(self.spread).expand_as(mean)
         best = _Best()
-        plans = problem.begin(self.samples)
-        if problem.proposal is None:
-            plans = _around(problem, mean, deviation, self.samples, self.smooth)
+        plans = problem.begin(self.samples, deviation, self.smooth)
         for iteration in range(self.iterations):
             if iteration:
-                plans = _around(problem, mean, deviation, self.samples, self.smooth)
+                plans = problem.around(mean, self.samples, deviation, self.smooth)
             costs = problem.evaluate(plans)
             best.see(plans, costs)
-            elites = pick(plans, costs.topk(self.elites, 1, largest=False).indices)
+            elites = entries(plans, costs.topk(self.elites, 1, largest=False).indices)
             mean = elites.mean(1)
             deviation = elites.std(1)
         mean = problem.allowed(mean[:, None])
@@ -87,12 +86,8 @@ class MPPI:
         spread = mean.new_tensor(self.spread)
         costs = mean.new_zeros(len(mean), 1)
         for _ in range(self.iterations):
-            shape = (len(mean), self.samples, *mean.shape[1:])
-            fresh = spread * torch.randn(shape, generator=problem.generator, device=mean.device)
-            noise = [(1 - self.smooth) * fresh[:, :, 0]]
-            for step in fresh[:, :, 1:].unbind(2):
-                noise.append(self.smooth * noise[-1] + (1 - self.smooth) * step)
-            plans = problem.allowed(mean[:, None] + torch.stack(noise, 2))
+            fresh = (1 - self.smooth) * problem.fresh_noise(self.samples)
+            plans = problem.allowed(mean[:, None] + spread * accumulated(fresh, self.smooth))
             costs = problem.evaluate(plans)
             weights = torch.softmax(-self.gamma * costs, 1)
             mean = (weights[..., None, None] * plans).sum(1)
@@ -129,9 +124,7 @@ class EliteSearch:
 
     def solve(self, problem: Problem) -> Solution:
         """Return the best of all plans tried."""
-        plans = problem.begin(self.samples[0])
-        if problem.proposal is None:
-            plans = torch.cat([plans[:, :1], self._varied(problem, plans[:, 1:], 1.0)], 1)
+        plans = problem.begin(self.samples[0], problem.start.new_tensor(self.spread), self.smooth)
         costs = problem.evaluate(plans)
         scale = 1.0
         for samples in self.samples[1:]:
@@ -139,7 +132,7 @@ class EliteSearch:
             # the first has the most variations, each next one two thirds as many
             ranks = torch.rand(len(plans), samples, generator=problem.generator, device=plans.device)
             ranks = (torch.log1p(-ranks) / -0.4).long().clamp(max=best.shape[1] - 1)
-            varied = self._varied(problem, pick(plans, best.gather(1, ranks)), scale)
+            varied = self._varied(problem, entries(plans, best.gather(1, ranks)), scale)
             plans = torch.cat([plans, varied], 1)
             costs = torch.cat([costs, problem.evaluate(varied)], 1)
             scale *= self.shrink
@@ -149,7 +142,7 @@ class EliteSearch:
 
     def _varied(self, problem: Problem, plans: Tensor, scale: float) -> Tensor:
         spread = plans.new_tensor(self.spread) * scale
-        varied = plans + problem.noise(plans.shape[1], spread, self.smooth)
+        varied = plans + spread * problem.noise(plans.shape[1], self.smooth)
         if self.vary is not None:
             varied = self.vary(varied, scale, problem)
         return problem.allowed(varied)
@@ -178,11 +171,7 @@ class Gradient:
     def solve(self, problem: Problem) -> Solution:
         """Return the best of all plans tried."""
         spread = problem.start.new_tensor(self.spread)
-        plans = problem.begin(self.samples)
-        if problem.proposal is None:
-            noise = problem.noise(self.samples, spread, self.smooth)
-            noise[:, 0] = 0
-            plans = problem.allowed(plans + noise)
+        plans = problem.begin(self.samples, spread, self.smooth)
         moves = torch.zeros_like(plans, requires_grad=True)
         optimizer = torch.optim.Adam([moves], self.rate)
         best = _Best()
@@ -213,7 +202,7 @@ class _Best:
             plans = torch.cat([self._plans, plans], 1)
             costs = torch.cat([self._costs, costs], 1)
         first = costs.argmin(1, keepdim=True)
-        self._plans = pick(plans, first)
+        self._plans = entries(plans, first)
         self._costs = costs.gather(1, first)
 
     def solution(self, problem: Problem) -> Solution:
@@ -222,10 +211,3 @@ class _Best:
         assert self._costs is not None
         decisions = self._plans[:, 0]
         return Solution(decisions, problem.plan(decisions), self._costs[:, 0], problem.tried)
-
-
-def _around(problem: Problem, mean: Tensor, deviation: Tensor, samples: int, smooth: float) -> Tensor:
-    """Return plans about `mean` [B,K,A], which is the first of them."""
-    noise = problem.noise(samples, deviation.new_ones(deviation.shape[-1]), smooth)
-    noise[:, 0] = 0
-    return problem.allowed(mean[:, None] + deviation[:, None] * noise)

@@ -1,6 +1,6 @@
 """Trials on the simulated table: a scene, a goal, something that acts, and how near it came.
 
-`Trial` says all that a result depends on; `run_trial` carries it out and returns an `Outcome`.
+`run_trial` carries out a `trial.Trial` and returns an `Outcome`.
 """
 
 from collections.abc import Callable
@@ -23,59 +23,18 @@ from .costs import Effort, GoalImage, HandAt, HandNear, Objective, ThingsAt, Tot
 from .perception import Perceive, Perception, given, seen_by_judge
 from .pushing import Candidates, OnTable, Push, SimulatorWorld, vary_push, within_reach
 from .solvers import MPPI, EliteSearch, Solver
+from .trial import SAMPLES, Trial
 from .world import Marks, Memory, Seen, world_of
 
 SCENES = {"test": 2000, "tuning": 2001}
 """Seeds of the scenes that results are of, and of those that settings are chosen on."""
-BASELINES = ("nothing", "random", "blind", "through", "simulator")
-"""What acts beside models; see `act_for`."""
-PROTOCOLS = ("own", "vp2")
-COSTS = ("things", "image", "both")
-PERCEPTIONS = ("given", "seen")
 NEAR = (0.055, 0.09)
 """Metres from an object's edge at which the hand begins in the protocol ``own``."""
 STOP = 0.012
 """Metres from its goal within which an object is left alone."""
-SAMPLES = {"own": (64, 32), "vp2": (200,)}
 FRAMES = {"own": 24, "vp2": 15}
 VP2_SUCCESS = 0.05
 """Metres; there the best moment counts."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """All that an outcome depends on.
-
-    Args:
-        actor: one of `BASELINES`, or the name of what plans with `models`.
-        number: of the scene.
-        models: released names or run folders; of several the planner avoids what they disagree about.
-        task: ``reach``, ``push`` or ``push_many``.
-        protocol: ``own``: 24 frames, the hand begins near the object, `EliteSearch`, and where things are at
-            the end counts. ``vp2``: horizon, samples, cost and score of VP2 (Tian et al. 2023).
-        perception: where objects are is ``given`` in every frame, or ``seen``: given in the first one, then
-            found by the judge of ``svg-evaluate --objects``.
-        cost: ``things`` (distance of the objects from their goals), ``image`` (error to a picture of the
-            goal), or ``both``. The protocol vp2 always compares images.
-        scenes: ``test`` or ``tuning``.
-        decisions, hold, replan: of the planner of ``own``; see `control.Settings`.
-        samples: of its `EliteSearch`; of ``vp2`` the number of plans is the first. None: `SAMPLES`.
-        informed: share of its first plans that go behind the object; see `pushing.Candidates`.
-    """
-
-    actor: str
-    number: int
-    models: tuple[str, ...] = ()
-    task: str = "push"
-    protocol: str = "own"
-    perception: str = "given"
-    cost: str = "things"
-    scenes: str = "test"
-    decisions: int = 6
-    hold: int = 2
-    replan: int = 2
-    samples: tuple[int, ...] | None = None
-    informed: float = 0.8
 
 
 @dataclass
@@ -135,7 +94,7 @@ def set_up(trial: Trial) -> PushEnv:
 def run_trial(trial: Trial, watch: Watcher | None = None) -> Outcome:
     """Carry out a trial. Raises `InputError` for a model that cannot act here."""
     env = set_up(trial)
-    outcome = Outcome(trial.number, [_distance(env)], _shapes(env), _direction(env))
+    outcome = Outcome(trial.number, [float(env.distances().max())], _shapes(env), _direction(env))
     act = act_for(trial, env, outcome)
     replans = act.controller.replans if isinstance(act, _Planning) else []
     for _ in range(FRAMES[trial.protocol] + (trial.protocol == "vp2")):
@@ -145,7 +104,7 @@ def run_trial(trial: Trial, watch: Watcher | None = None) -> Outcome:
         if watch is not None:
             watch(frame, replans[-1] if len(replans) > count else None)
         env.simulator.step(action)
-        outcome.distances.append(_distance(env))
+        outcome.distances.append(float(env.distances().max()))
     if watch is not None:
         watch(env.render(), None)
     outcome.seconds = [replan.seconds for replan in replans]
@@ -222,7 +181,7 @@ class _Planning:
         step = len(self._perceived) - last.frame - 1
         if step >= last.actions:
             return None
-        points = last.world(last.solution.plan[:, None]).points
+        points = last.imagined.points
         return None if points is None else points[:, 0, step]
 
     def settings(self) -> Settings:
@@ -256,12 +215,14 @@ class _Planning:
             return Task(worlds[0], cost)
         pushes = self._pushes(places)
         hand = self._env.simulator.position
-        decisions = self._trial.decisions
         if self._trial.actor == "blind":
             cost = _first_costs_most
-        candidates = Candidates(hand, pushes, decisions, self._random, self._hand_goal, self._informed)
+        settings = self.settings()
+        candidates = Candidates(
+            hand, pushes, settings.decisions, self._random, self._hand_goal, self._informed, settings.hold
+        )
         is_done = perceived is not None and not pushes
-        return Task(worlds[0], cost, candidates, within_reach(hand), is_done)
+        return Task(worlds[0], cost, candidates, within_reach(hand, settings.hold), is_done)
 
     def _worlds(self, seen: Seen, marks: Marks | None) -> list[World]:
         """Return what imagines plans: a world of each model, or the simulator."""
@@ -332,14 +293,6 @@ def _place_hand_near(env: PushEnv, random: np.random.Generator) -> None:
             env.simulator.place_hand(hand)
             env.simulator.step(np.zeros(4))
             return
-
-
-def _distance(env: PushEnv) -> float:
-    """Return how far the farthest thing is from its goal, metres."""
-    if not env.goal.objects:
-        return float(np.linalg.norm(env.simulator.position[:2] - env.goal.places[0]))
-    there = env.simulator.object_positions[list(env.goal.objects), :2]
-    return float(np.linalg.norm(there - env.goal.places, axis=1).max())
 
 
 def _shapes(env: PushEnv) -> list[str]:

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from data_tools.errors import InputError
 
+from ..models.object_motion import entries
 from ..models.object_predictor import ObjectPredictor, Observation, Path
 from ..models.predictor import Predictor
 from ..models.scene import Objects, entry, moved_to
 from ..models.video_predictor import VideoPredictor
 from ..positions import SIMULATED_HEIGHT, Columns, Target, integrate_positions
-from .problem import pick
 
 MEMORY = 2**30
 """Bytes that the plans imagined at a time may take."""
@@ -249,11 +249,11 @@ class _Tracked(Imagined):
         away = torch.cdist(marks.points, first) + (1 - is_there[:, None]) * 1e4
         nearest = away.argmin(2)  # [B,M]
         each = nearest.repeat_interleave(samples, 0)
-        offsets = (marks.points - pick(first, nearest)).repeat_interleave(samples, 0)
+        offsets = (marks.points - entries(first, nearest)).repeat_interleave(samples, 0)
         points = []
         for motion in self._path.motions:
-            turned = torch.einsum("nmij,nmj->nmi", pick(motion.turns, each), offsets)
-            points.append(pick(motion.centres, each) + turned)
+            turned = torch.einsum("nmij,nmj->nmi", entries(motion.turns, each), offsets)
+            points.append(entries(motion.centres, each) + turned)
         return torch.stack(points, 1).unflatten(0, (scenes, samples))
 
     def frames(self, times: Sequence[int]) -> Tensor:

@@ -62,6 +62,14 @@ def test_a_candidate_carries(env):
     assert moved.mean(0) == pytest.approx([0, 0.08], abs=0.012)
 
 
+@pytest.mark.parametrize("hold", [1, 4])
+def test_candidates_know_for_how_long_a_decision_is_kept(hold):
+    push = Push(np.array([0.05, 0.02]), np.array([0.05, 0.06]), 0.03)
+    candidates = Candidates(np.array([0.05, 0.02]), [push], 6, np.random.default_rng(1), hold=hold)
+    moved = np.array([hold * candidates.carry(push)[:, :2].sum(0) for _ in range(60)])
+    assert moved.mean(0) == pytest.approx([0, 0.04], abs=0.012)
+
+
 def test_candidates_are_of_both_kinds_and_repeatable(env):
     push = Push(np.array([0.05, 0.02]), np.array([0.13, 0.02]), 0.03)
     plans = [Candidates(np.zeros(3), [push], 5, np.random.default_rng(3))(24) for _ in range(2)]
@@ -107,6 +115,19 @@ def test_the_simulator_as_a_model(env):
     pixels = env.project(env.simulator.object_positions[[0, 1]])
     np.testing.assert_allclose(imagined.points[0, 1, -1], pixels, atol=1e-4)
     np.testing.assert_allclose(frames[0, 1, 0].movedim(0, -1), env.render() / 255, atol=1e-6)
+
+
+def test_the_simulator_begins_where_it_was_when_it_was_asked(env):
+    """What a plan had foreseen can be asked for when other actions have been carried out since."""
+    plans = torch.zeros(1, 1, 3, 4)
+    plans[..., 0] = 0.03
+    world = SimulatorWorld(env, [0])
+    before = world(plans)
+    env.simulator.step(np.array([0.0, 0.04, 0.0, 0.0]))
+    state = env.save()
+    after = world(plans)
+    assert after.hand.equal(before.hand) and after.points.equal(before.points)
+    np.testing.assert_array_equal(env.save(), state)
 
 
 def test_given_and_seen_places(env):

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svg.planning.problem import Problem, correlated, pick, shifted
+from svg.models.object_motion import entries
+from svg.planning.problem import Problem, correlated, shifted
 from svg.planning.solvers import CEM, MPPI, EliteSearch, Gradient
 
 LOW, HIGH = torch.tensor([-1.0, -1.0]), torch.tensor([1.0, 0.5])
@@ -121,8 +122,8 @@ def test_correlated_noise():
     assert torch.corrcoef(noise.T)[2, 3] == pytest.approx(0.6, abs=0.05)
 
 
-def test_shifted_and_pick():
+def test_shifted_and_entries():
     decisions = torch.arange(6.0).view(1, 3, 2)
     assert shifted(decisions, 1)[0].tolist() == [[2, 3], [4, 5], [4, 5]]
     assert shifted(decisions, 7)[0].tolist() == [[4, 5]] * 3
-    assert pick(decisions, torch.tensor([[2, 0]]))[0].tolist() == [[4, 5], [0, 1]]
+    assert entries(decisions, torch.tensor([[2, 0]]))[0].tolist() == [[4, 5], [0, 1]]

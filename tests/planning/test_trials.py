@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from svg.planning.trials import Outcome, Trial, run_trial, set_up
+from svg.planning.trial import Trial
+from svg.planning.trials import Outcome, run_trial, set_up
 
 
 def test_success_by_protocol():
