@@ -5,13 +5,13 @@ first actions of the best one out, looks, and plans again. Beside the models act
 pushing, one of the planner's first candidates drawn blindly, a policy that goes behind the object and pushes
 it through, looking at true places, and the planner with the simulator itself as its model.
 
-Writes OUT/<actor>.jsonl, a line for each trial, OUT/plan.json, plan.csv, plan.md and plan.tex, and films of
-some trials with what was imagined beside what happened. Started again, it goes on where it was.
+Writes OUT/<actor>.jsonl, a line for each trial, OUT/plan.json, plan.csv, plan.md and plan.tex; and, of some
+trials, what was imagined beside what happened: OUT/plan.html, a page of them, and films. Started again, it
+goes on where it was.
 """
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ from svg.planning.trial import BASELINES, COSTS, PERCEPTIONS, PROTOCOLS, SAMPLES
 from .command import label_runs, take_released
 
 if TYPE_CHECKING:
+    from svg.evaluation.tables import Table
+    from svg.figures.episode import Episode
     from svg.planning.control import Replan
     from svg.planning.results import Series
     from svg.planning.trials import Outcome
@@ -197,38 +199,32 @@ def run_actor(
     return Series(label, weights, chosen, trial)
 
 
-def film(args: argparse.Namespace, label: str, models: tuple[str, ...], number: int) -> Path:
-    """Carry a trial out once more and write a film of it: what happens, and what was imagined."""
+def watch(args: argparse.Namespace, label: str, models: tuple[str, ...], number: int) -> "Episode":
+    """Carry a trial out once more and return what was seen and imagined in it."""
     import numpy as np
 
-    from svg.figures.films import save_gif
-    from svg.figures.plan_film import Shot, plan_film
-    from svg.planning.trials import goal_pixels, run_trial
+    from svg.figures.episode import Episode, Plan
+    from svg.planning.trials import goal_of, run_trial
 
-    shots: list[Shot] = []
-    foreseen: dict[int, Shot] = {}
+    frames: list[np.ndarray] = []
+    plans: list[Plan] = []
 
-    def watch(frame: np.ndarray, replan: "Replan | None") -> None:
-        now = len(shots)
-        # where the last plan ended before now, its end is shown
-        shots.append(replace(foreseen.get(now) or (shots[-1] if shots else Shot(frame)), frame=frame))
-        if replan is None:
-            return
-        # what is carried out of it; where no other plan follows, its end stays
-        imagined = replan.imagined
-        pictures = imagined.frames(range(replan.actions))[0, 0].clamp(0, 1).mul(255).byte()
-        for step, picture in enumerate(pictures.movedim(1, -1).numpy(), start=1):
-            points = () if imagined.points is None else imagined.points[0, 0, step - 1].tolist()
-            foreseen[now + step] = Shot(frame, picture, points)
+    def keep(frame: np.ndarray, replan: "Replan | None") -> None:
+        if replan is not None:
+            imagined = replan.imagined
+            horizon = range(replan.solution.plan.shape[1])
+            pictures = imagined.frames(horizon)[0, 0].clamp(0, 1).mul(255).byte().movedim(1, -1).numpy()
+            points = [] if imagined.points is None else imagined.points[0, 0].tolist()
+            plans.append(Plan(len(frames), replan.actions, pictures, points))
+        frames.append(frame)
 
     trial = trial_of(args, label, models, number)
-    outcome = run_trial(trial, watch)
+    outcome = run_trial(trial, keep)
+    goals, goal_picture = goal_of(trial)
+    is_solved = outcome.is_solved(trial.protocol, trial.task)
     way = f"{1000 * outcome.distances[0]:.0f} mm from the goal, then {1000 * outcome.end:.0f}"
-    pictures = plan_film(shots, goal_pixels(trial), f"{label}, scene {number}: {way}")
-    path = args.out / "films" / f"{label}_{number:03d}.gif"
-    path.parent.mkdir(exist_ok=True)
-    save_gif(pictures, path, fps=5)
-    return path
+    title = f"{label}, scene {number}: {way}, {'solved' if is_solved else 'not solved'}"
+    return Episode(title, frames, plans, goals, goal_picture, outcome.distances)
 
 
 def plan(args: argparse.Namespace) -> None:
@@ -264,11 +260,28 @@ def plan(args: argparse.Namespace) -> None:
     write_tables(args.out / "plan", tables, words)
     write_text(args.out / "plan.json", json.dumps(summary(series), indent=1) + "\n")
     write_text(args.out / "plan.csv", outcome_frame(series).to_csv(index=False))
+    names = "plan.md, plan.tex, plan.json, plan.csv"
+    watched = {label: models for label, models in chosen.items() if models}
+    if watched and args.films:
+        show(args, watched, tables)
+        names += ", plan.html with the episodes of films"
+    tell(f"{describe(args)}\n{args.out}: {names}")
+
+
+def show(args: argparse.Namespace, chosen: dict[str, tuple[str, ...]], tables: "list[Table]") -> None:
+    """Write films of the first trials of each model, and the page of them."""
+    from svg.figures.films import save_gif
+    from svg.figures.plan_film import plan_film
+    from svg.figures.plan_page import FPS, build_plan_page
+
+    (args.out / "films").mkdir(exist_ok=True)
+    episodes = []
     for label, models in chosen.items():
-        if models and args.films:
-            paths = [film(args, label, models, number) for number in range(min(args.films, args.scenes))]
-            tell(f"{label}: {' '.join(map(str, paths))}")
-    tell(f"{describe(args)}\n{args.out}: plan.md, plan.tex, plan.json, plan.csv")
+        for number in range(min(args.films, args.scenes)):
+            episodes.append(watch(args, label, models, number))
+            save_gif(plan_film(episodes[-1]), args.out / "films" / f"{label}_{number:03d}.gif", FPS)
+    title = f"Planning: {args.task} with {', '.join(chosen)}"
+    write_text(args.out / "plan.html", build_plan_page(title, describe(args), tables, episodes))
 
 
 def describe(args: argparse.Namespace) -> str:

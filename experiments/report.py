@@ -17,7 +17,7 @@ from .evaluate import add_evaluation_arguments, evaluate_run, options_of, result
 if TYPE_CHECKING:
     from svg.evaluation.results import Evaluation
     from svg.evaluation.tables import Table
-    from svg.figures.report import ShownSequence
+    from svg.figures.page import Group
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -76,7 +76,7 @@ def report(args: argparse.Namespace) -> None:
     tell(f"written: {out} ({len(page) / 1e6:.1f} MB; opens in any browser, without a network)")
 
 
-def predict(run: Run, evaluation: "Evaluation", title: str, number: int, times: list[int]) -> "ShownSequence":
+def predict(run: Run, evaluation: "Evaluation", title: str, number: int, times: list[int]) -> "Group":
     """Return the videos of a sequence, its futures those that were scored."""
     from svg.evaluation.futures import predict_sequence
     from svg.figures.rendering import pose_video

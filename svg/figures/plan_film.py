@@ -1,12 +1,12 @@
 """Films of planning: what happens, beside what was imagined of it when the plan was made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from .colours import GIVEN, INK, PAPER, PREDICTED
+from .episode import Episode
 from .rendering import fitted, panel, text_font
 
 SIZE = 208
@@ -19,34 +19,21 @@ NOTHING = 238
 """Grey of what was not imagined."""
 
 
-@dataclass(frozen=True)
-class Shot:
-    """One moment of a trial.
-
-    Args:
-        frame: what the camera sees, uint8 [H,W,3].
-        imagined: what the last plan had foreseen for this moment, likewise; None before the first plan.
-        points: where it had foreseen the things, [M,2], pixels to the right and down.
-    """
-
-    frame: np.ndarray
-    imagined: np.ndarray | None = None
-    points: Sequence[Sequence[float]] = ()
-
-
-def plan_film(shots: Sequence[Shot], goals: np.ndarray, title: str) -> list[Image.Image]:
-    """Return the pictures of a film, a ring about each of the `goals` [M,2], a cross at foreseen places."""
+def plan_film(episode: Episode) -> list[Image.Image]:
+    """Return the pictures of a film, a ring about each of the goals, a cross at foreseen places."""
     pictures = []
-    for time, shot in enumerate(shots):
+    for time, shot in enumerate(episode.shots()):
         empty = np.full_like(shot.frame, NOTHING)
-        seen = panel(_marked(shot.frame, goals, ()), True, SIZE)
+        seen = panel(_marked(shot.frame, episode.goals, ()), True, SIZE)
         imagined = panel(
-            empty if shot.imagined is None else _marked(shot.imagined, goals, shot.points), False, SIZE
+            empty if shot.imagined is None else _marked(shot.imagined, episode.goals, shot.points),
+            False,
+            SIZE,
         )
         width, height = seen.size
         picture = Image.new("RGB", (2 * width + 3 * MARGIN, height + TOP + MARGIN), PAPER)
         draw = ImageDraw.Draw(picture)
-        draw.text((MARGIN, 4), fitted(title, text_font(15), 2 * width), INK, text_font(15))
+        draw.text((MARGIN, 4), fitted(episode.title, text_font(15), 2 * width), INK, text_font(15))
         for number, (part, caption) in enumerate(((seen, f"frame {time}"), (imagined, "as it was imagined"))):
             left = MARGIN + number * (width + MARGIN)
             draw.text((left, 28), caption, INK, text_font(14))

@@ -3,55 +3,30 @@
 The page is the template ``report.html``.
 """
 
-import base64
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jinja2 import Environment, Template
 from markupsafe import Markup
-from PIL import Image
 
 from ..evaluation.methods import METHODS
 from ..evaluation.metrics import psnr
 from ..evaluation.results import Evaluation
-from ..evaluation.tables import Table, one_line
+from ..evaluation.tables import Table
 from .drawing import Drawing, save
+from .page import Group, Panel, Row, render_page
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..evaluation.futures import SequenceFutures
 
-ACROSS = 16
-"""Frames in a row of the picture that holds a video."""
 HEAT_LIMIT = 0.5
 """Error of a pixel, mean over its colours, at which the heat maps are at their brightest."""
 SHOWN = 7
 """Sampled futures that are shown of each sequence, from the best to the worst in equal steps."""
 MOST_FRAMES = 100
 """Frames that are shown of a longer video, evenly spread: the page would become too large."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One video: uint8 `frames` [T,H,W,3], and its score at every frame in words, or nothing."""
-
-    label: str
-    frames: np.ndarray
-    scores: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class ShownSequence:
-    """The videos of a sequence: the `main` ones in a row, its sampled futures from best to worst below."""
-
-    title: str
-    main: list[Panel]
-    samples: list[Panel]
 
 
 # ---------------------------------------------------------------------------------------------- contents
@@ -80,14 +55,17 @@ def shown_sequence(
     times: list[int],
     poses: np.ndarray | None = None,
     objects: dict[str, np.ndarray] | None = None,
-) -> ShownSequence:
+) -> Group:
     """Return the videos of a sequence with their scores, at `times`; `poses` [T,H,W,3] among them.
+
+    The main ones stand in a row, its sampled futures from best to worst below.
 
     `objects` are the videos of `svg.figures.objects.object_videos`.
     """
     from .rendering import to_video
 
     protocol = evaluation.protocol
+    given = sum(time < protocol.n_past for time in times)
 
     def score(future: "Tensor") -> "Tensor":
         return psnr(future, futures.truth, protocol.psnr, protocol.psnr_epsilon)
@@ -96,20 +74,24 @@ def shown_sequence(
         values = score(future)
         words = [""] * protocol.n_past + [f"{value:.1f} dB here" for value in values.tolist()]
         video = to_video(futures.past, future)[times]
-        return Panel(f"{label}, {values.mean():.2f} dB", video, [words[time] for time in times])
+        return Panel(f"{label}, {values.mean():.2f} dB", video, [words[time] for time in times], given)
 
-    truth = Panel("truth", to_video(futures.past, futures.truth)[times])
+    truth = Panel("truth", to_video(futures.past, futures.truth)[times], given=given)
     pred = panel("pred", futures.pred)
-    error = Panel("error of pred", error_map(pred.frames, truth.frames))
-    pose = [] if poses is None else [Panel("pose", poses[times])]
+    error = Panel("error of pred", error_map(pred.frames, truth.frames), given=given)
+    pose = [] if poses is None else [Panel("pose", poses[times], given=given)]
     copied = panel("copy", futures.past[-1:].expand_as(futures.truth))
     named = {"found_ref": "objects found in the truth", "found_pred": "objects found in pred"}
-    found = [Panel(named[name], video[times]) for name, video in (objects or {}).items()]
+    found = [Panel(named[name], video[times], given=given) for name, video in (objects or {}).items()]
     main = [truth, pred, error, *found, *pose, panel("rec", futures.rec), copied]
     order = np.argsort([-score(future).mean().item() for future in futures.samples])
     ranks = sorted({round(rank) for rank in np.linspace(0, len(order) - 1, SHOWN)}) if len(order) else []
     samples = [panel(_rank_name(rank, len(order)), futures.samples[order[rank]]) for rank in ranks]
-    return ShownSequence(title, main, samples)
+    rows = [Row(main)]
+    if samples:
+        words = "Sampled futures, best to worst:" if len(samples) > 1 else "A sampled future:"
+        rows.append(Row(samples, words, is_small=True))
+    return Group(title, rows)
 
 
 def _rank_name(rank: int, count: int) -> str:
@@ -144,7 +126,7 @@ def figure_svg(name: str, wide: Drawing, narrow: Drawing) -> str:
 def build_report(
     title: str,
     evaluation: Evaluation,
-    sequences: list[ShownSequence],
+    sequences: list[Group],
     figures: dict[str, str],
     tables: dict[str, Table],
     fps: float,
@@ -159,8 +141,21 @@ def build_report(
         times: of the videos' frames.
     """
     words = _word_table("protocol", evaluation.in_words())
-    return _template().render(
-        title=title,
+    n_past = evaluation.protocol.n_past
+    predicted = f"{times[-1] - n_past + 1}"
+    now = [
+        f"frame {time}, given"
+        if time < n_past
+        else f"frame {time}, predicted {time - n_past + 1} of {predicted}"
+        for time in times
+    ]
+    return render_page(
+        "report.html",
+        title,
+        sequences,
+        now,
+        next(place for place, time in enumerate(times) if time >= n_past),
+        fps,
         protocol=evaluation.protocol,
         setting=evaluation.setting,
         times=times,
@@ -174,20 +169,7 @@ def build_report(
         figures={heading: Markup(svg) for heading, svg in figures.items()},
         description=Markup(words.html()),
         tables={heading: Markup(table.html()) for heading, table in tables.items()},
-        data={
-            "fps": fps,
-            "given": evaluation.protocol.n_past,
-            "times": times,
-            "sequences": [_sequence_data(sequence) for sequence in sequences],
-        },
     )
-
-
-def _template() -> Template:
-    """Return the page's template, which escapes every text that is no `Markup`."""
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["line"] = one_line
-    return environment.from_string(files("svg.figures").joinpath("report.html").read_text(encoding="utf-8"))
 
 
 def _word_table(title: str, words: dict[str, str]) -> Table:
@@ -202,31 +184,3 @@ def _method_table(evaluation: Evaluation) -> Table:
     return Table(
         ["row", "meaning"], [[title, meaning] for title, meaning in methods.items() if title in titles]
     )
-
-
-def _sequence_data(sequence: ShownSequence) -> dict[str, Any]:
-    return {
-        "title": one_line(sequence.title),
-        "main": [_panel_data(panel) for panel in sequence.main],
-        "samples": [_panel_data(panel) for panel in sequence.samples],
-    }
-
-
-def _panel_data(panel: Panel) -> dict[str, Any]:
-    """Return a video as the page's script reads it: all frames in one PNG, `ACROSS` of them in a row."""
-    frames, height, width, _ = panel.frames.shape
-    rows = -(-frames // ACROSS)
-    sheet = np.zeros((rows * ACROSS, height, width, 3), np.uint8)
-    sheet[:frames] = panel.frames
-    sheet = sheet.reshape(rows, ACROSS, height, width, 3).transpose(0, 2, 1, 3, 4)
-    file = io.BytesIO()
-    Image.fromarray(sheet.reshape(rows * height, ACROSS * width, 3)).save(file, "PNG", optimize=True)
-    return {
-        "label": panel.label,
-        "scores": list(panel.scores),
-        "frames": frames,
-        "across": ACROSS,
-        "width": width,
-        "height": height,
-        "sprite": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode(),
-    }

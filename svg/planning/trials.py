@@ -113,12 +113,15 @@ def run_trial(trial: Trial, watch: Watcher | None = None) -> Outcome:
     return outcome
 
 
-def goal_pixels(trial: Trial) -> np.ndarray:
-    """Return where the goals of a trial are in the picture, [K,2], pixels to the right and down."""
+def goal_of(trial: Trial) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the goals of a trial are in the picture, [K,2], and a picture of the goal, uint8 [H,W,3].
+
+    Places are pixels to the right and down.
+    """
     env = set_up(trial)
     objects = list(env.goal.objects)
     heights = env.simulator.object_positions[objects, 2] if objects else env.simulator.position[2:]
-    return env.project(np.concatenate([env.goal.places, heights[:, None]], 1))
+    return env.project(np.concatenate([env.goal.places, heights[:, None]], 1)), env.goal_image()
 
 
 def act_for(trial: Trial, env: PushEnv, outcome: Outcome) -> Callable[..., np.ndarray]:

@@ -3,13 +3,15 @@
 import numpy as np
 
 from svg.figures.colours import GIVEN, PREDICTED
-from svg.figures.plan_film import MARGIN, NOTHING, SIZE, TOP, Shot, plan_film
+from svg.figures.episode import Episode, Plan
+from svg.figures.plan_film import MARGIN, NOTHING, SIZE, TOP, plan_film
 
 
 def test_a_film_of_planning():
     frame = np.full((64, 64, 3), 100, np.uint8)
-    shots = [Shot(frame), Shot(frame, np.full_like(frame, 50), [[16.0, 8.0]])]
-    first, second = (np.asarray(picture) for picture in plan_film(shots, np.array([[32.0, 48.0]]), "a title"))
+    made = Plan(0, 1, np.full((2, 64, 64, 3), 50, np.uint8), [[[16.0, 8.0]], [[0.0, 0.0]]])
+    episode = Episode("a title", [frame, frame], [made], np.array([[32.0, 48.0]]), frame, [0.1, 0.05])
+    first, second = (np.asarray(picture) for picture in plan_film(episode))
     assert first.shape == second.shape
     border = 4
     left, top = MARGIN + border, TOP + border

@@ -15,8 +15,9 @@ from PIL import Image
 
 from experiments import report, train
 from svg.evaluation.tables import Table
+from svg.figures.page import Group, Panel, Row
 from svg.figures.plotting import frame_curves
-from svg.figures.report import HEAT_LIMIT, Panel, ShownSequence, build_report, error_map, figure_svg
+from svg.figures.report import HEAT_LIMIT, build_report, error_map, figure_svg
 from tests.evaluation.test_results import made_up
 from tests.experiments.test_commands import TINY
 
@@ -31,13 +32,14 @@ def panel(label: str, scores: list[str] = ()) -> Panel:
     frames = np.zeros((FRAMES, 16, 16, 3), np.uint8)
     for frame, colour in enumerate(COLOURS):
         frames[frame] = colour
-    return Panel(label, frames, list(scores))
+    return Panel(label, frames, list(scores), given=2)
 
 
 @pytest.fixture(scope="module")
 def page() -> str:
     scores = ["", "", *(f"{30 - frame}.0 dB" for frame in range(FRAMES - 2))]
-    sequence = ShownSequence(TITLE, [panel("truth"), panel("pred", scores)], [panel("best"), panel("worst")])
+    rows = [Row([panel("truth"), panel("pred", scores)]), Row([panel("best"), panel("worst")], is_small=True)]
+    sequence = Group(TITLE, rows)
     tables = {"Configuration": Table(["flag", "value"], [["lr", "0.002"]])}
     return build_report(
         "a <b> run",
@@ -61,8 +63,8 @@ def test_contents(page):
     assert not re.search(r"<!--[A-Z]+-->", page)
     assert not re.search(r'(src|href)="?(http|/)', page)  # nothing from elsewhere
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1))
-    assert data["sequences"][0]["title"] == TITLE and data["given"] == 2
-    sprite = data["sequences"][0]["main"][1]["sprite"].removeprefix("data:image/png;base64,")
+    assert data["sequences"][0]["title"] == TITLE and data["start"] == 2
+    sprite = data["sequences"][0]["rows"][0]["panels"][1]["sprite"].removeprefix("data:image/png;base64,")
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(sprite))))
     places = [(16 * (frame // 16) + 8, 16 * (frame % 16) + 8) for frame in range(FRAMES)]  # 16 in a row
     assert picture.shape == (32, 256, 3) and [tuple(picture[place]) for place in places] == COLOURS
@@ -196,11 +198,8 @@ window.addEventListener("load", () => setTimeout(() => {
 def test_on_screens_of_all_sizes(width, tmp_path):
     """Only tables are wider than the screen, and say so; truth and prediction share a row; curves fit."""
     long = "a/very_long/name" * 12
-    sequence = ShownSequence(
-        f"best: {long}",
-        [panel(name) for name in ("truth", "pred", "error", "rec", "copy")],
-        [panel("best")] * 7,
-    )
+    main = [panel(name) for name in ("truth", "pred", "error", "rec", "copy")]
+    sequence = Group(f"best: {long}", [Row(main), Row([panel("best")] * 7, "samples", is_small=True)])
     tables = {"Configuration": Table(["flag", "value"], [["data_root", long]])}
     scores = {"a run": made_up()}
     figures = {"Scores": figure_svg("scores", frame_curves(scores), frame_curves(scores, across=1))}
@@ -234,10 +233,10 @@ def test_command(tmp_path, data_root, capsys):
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
     titles = [sequence["title"] for sequence in data["sequences"]]
     assert [title.split(":")[0] for title in titles] == ["best", "median", "worst"]
-    labels = [panel["label"] for panel in data["sequences"][0]["samples"]]
+    labels = [panel["label"] for panel in data["sequences"][0]["rows"][1]["panels"]]
     assert [label.split(",")[0] for label in labels] == ["best", "2 of 4", "3 of 4", "worst"]
     values = [float(label.split(", ")[1].removesuffix(" dB")) for label in labels]
-    assert data["sequences"][0]["main"][1]["scores"][-1].endswith(" dB here")
+    assert data["sequences"][0]["rows"][0]["panels"][1]["scores"][-1].endswith(" dB here")
     assert values == sorted(values, reverse=True)
     scores = json.loads((run / "evaluation" / "test_n4.json").read_text())
     assert f"{scores['methods']['pred_best']['psnr']['mean']:.2f} [" in text and "recurrence" in text
