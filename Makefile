@@ -34,7 +34,7 @@ install: .venv/installed
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed, this is ' + sys.version)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable '.[sim,video,lerobot,stream,docs,notebook,dev]'
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable '.[sim,video,lerobot,stream,export,docs,notebook,dev]'
 	touch $@
 
 clean:

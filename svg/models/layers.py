@@ -180,7 +180,7 @@ class AddHeld(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, term: Tensor) -> Tensor:
         ctx.mark_dirty(x)
         ctx.shape = term.shape[:2]
-        by_clip = x.unflatten(0, (len(term), -1))
+        by_clip = x.unflatten(0, (term.shape[0], -1))
         by_clip[:, : term.shape[1] - 1] += term[:, :-1]
         by_clip[:, term.shape[1] - 1 :] += term[:, -1:]
         return x

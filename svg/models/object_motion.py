@@ -316,7 +316,8 @@ class ObjectMotion(nn.Module):
     def _choose(self, motion: Motion, objects: Objects, points: Tensor) -> Tensor:
         """Return the numbers [N,n] of the objects nearest to the `points` [N,2,TOUCHING,2], or moving."""
         with torch.no_grad():
-            distances = torch.cdist(motion.centres, points.flatten(1, 2)).amin(2)
+            offsets = motion.centres[:, :, None] - points.flatten(1, 2)[:, None]
+            distances = offsets.norm(dim=3).amin(2)
             distances = distances - ROLLING * motion.moves.norm(dim=2) + (1 - objects.present) * FAR_OFF
             return distances.topk(min(ACTIVE, distances.shape[1]), 1, largest=False).indices
 

@@ -306,7 +306,7 @@ class ObjectPredictor(Predictor):
         """Continue from `start` as `Predictor.advance` says. Of `conditions` the actions are read."""
         path = self.track(start, conditions, noise)
         pictures = self.draw(path, range(noise.shape[2]))
-        return _by_sample(pictures, len(noise)), replace(start, motion=path.motions[-1])
+        return _by_sample(pictures, noise.shape[0]), replace(start, motion=path.motions[-1])
 
     def imagine(
         self,
@@ -320,7 +320,7 @@ class ObjectPredictor(Predictor):
             return super().imagine(start, conditions, noise)
         assert conditions is not None
         path = self.track(start, conditions, self.zero_noise(conditions) if noise is None else noise)
-        return _by_sample(self.draw(path, times), len(start.motion.hand))
+        return _by_sample(self.draw(path, times), start.motion.hand.shape[0])
 
     def track(self, start: Observation, conditions: Tensor | None, noise: Tensor) -> Path:
         """Return where hand and objects go in S futures of each clip; nothing is drawn.
@@ -334,7 +334,7 @@ class ObjectPredictor(Predictor):
             conditions = conditions[:, None].expand(-1, samples, -1, -1)
         actions = self._standardised(conditions.flatten(0, 1)[:, :steps])[0]
         noise = noise.flatten(0, 1)
-        scene = _scene_of_each(start, len(noise))
+        scene = _scene_of_each(start, noise.shape[0])
         motion = repeated(start.motion, samples)
         motions = []
         for step, action in enumerate(actions.unbind(1)):
@@ -408,7 +408,7 @@ def _by_sample(frames: Tensor, clips: int) -> Tensor:
 
 def _scene_of_each(start: Observation, futures: int) -> Observation:
     """Return `start` with the scene of each of so many futures, those of one together."""
-    times = futures // len(start.objects.present)
+    times = futures // start.objects.present.shape[0]
     return Observation(repeated(start.material, times), repeated(start.objects, times), start.motion)
 
 

@@ -190,8 +190,8 @@ class PoseCVAE(Predictor):
         batch, samples, steps = noise.shape[:3]
         if conditions is not None and conditions.dim() == 6:  # every future is a clip of its own
             conditions = conditions.flatten(0, 1)
-        clips = batch if conditions is None else len(conditions)
-        given, *anchor = (x.repeat_interleave(clips // len(x), 0) for x in (start.given, *start.anchor))
+        clips = batch if conditions is None else conditions.shape[0]
+        given, *anchor = (x.repeat_interleave(clips // x.shape[0], 0) for x in (start.given, *start.anchor))
         scene = Scene(start.frame.repeat_interleave(samples, 0), given, anchor)
         noise = noise.flatten(0, 1)
         images = []
@@ -272,7 +272,7 @@ class PoseCVAE(Predictor):
         terms = self._terms(scene, poses)
         frame = scene.frame
         images = []
-        futures = len(z) // len(terms[0])
+        futures = z.shape[0] // terms[0].shape[0]
         given = scene.given.repeat_interleave(futures, 0)
         for step in range(z.shape[1]):
             now = [term[:, step].repeat_interleave(futures, 0) for term in terms]

@@ -103,7 +103,7 @@ class ConvLSTM(nn.Module):
         """Run one layer over all steps of `x` [B*T,C,h,w]; return its outputs, hidden and cell state."""
         # Cast once, not at every step.
         input_weight, hidden_weight = conv.weight.to(x).split(self.hidden_size, 1)
-        inputs = F.conv2d(x, input_weight, conv.bias, padding=1).unflatten(0, (len(hidden), -1))
+        inputs = F.conv2d(x, input_weight, conv.bias, padding=1).unflatten(0, (hidden.shape[0], -1))
         outputs = []
         # Unbound, not sliced: the gradient of each slice would be zeros for all steps.
         for gates in inputs.unbind(1):

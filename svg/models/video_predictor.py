@@ -226,14 +226,14 @@ class VideoPredictor(Predictor):
             prior, prior_state = self._prior(h, spread[:, now], prior_state)
             h, state = self._predict(h, prior.sample(noise[:, now]), spread[:, now], state)
             # All futures of a clip share its skip terms: the decoder takes them for frames of one clip.
-            g = h.unflatten(0, (len(observed), -1)).flatten(1, 2)
-            before = last.unflatten(0, (len(observed), -1)).flatten(1, 2)
+            g = h.unflatten(0, (observed.shape[0], -1)).flatten(1, 2)
+            before = last.unflatten(0, (observed.shape[0], -1)).flatten(1, 2)
             if places is not None:
-                places = places.unflatten(0, (len(observed), -1)).flatten(1, 2)
+                places = places.unflatten(0, (observed.shape[0], -1)).flatten(1, 2)
             drawn, places = self.decoder(g, skips, observed, before, places)
             last = drawn.reshape(last.shape)
             if places is not None:
-                places = places.reshape(len(last), 1, *places.shape[2:])
+                places = places.reshape(last.shape[0], 1, *places.shape[2:])
             frames.append(last[:, 0])
             if self.config.feedback == "frame":
                 h = None
@@ -293,7 +293,7 @@ class VideoPredictor(Predictor):
         """
         width = self.config.condition_dim
         if width == 0:
-            values = like.new_zeros(len(like), steps, 0, dtype=torch.float32)
+            values = like.new_zeros(like.shape[0], steps, 0, dtype=torch.float32)
         elif conditions is None or conditions.shape[1] < steps or conditions.shape[2] != width:
             found = "none" if conditions is None else f"{conditions.shape[1]} of width {conditions.shape[2]}"
             raise ValueError(f"conditions: found {found}, expected at least {steps} of width {width}")
@@ -325,7 +325,7 @@ class VideoPredictor(Predictor):
         if self.config.warp != "carried":
             return None
         height, width = frames.shape[-2:]
-        return frames.new_zeros(len(frames), 1, 2, height // 2, width // 2)
+        return frames.new_zeros(frames.shape[0], 1, 2, height // 2, width // 2)
 
     def _prior(self, h: Tensor, conditions: Tensor, state: State = None) -> tuple[Gaussian, State]:
         if self.prior is not None:
