@@ -21,6 +21,7 @@ from .models.registry import BACKBONES, MODELS, ModelEntry
 SCHEMA_VERSION = 1
 POSITIONS = ("true", "integrated", "held")  # see `svg.positions`
 CONDITIONS = ("all", "actions", "positions", "none")
+TRACKERS = ("none", "tensorboard", "trackio", "wandb")  # see `svg.training.trackers`
 MAX_NUMBER, MAX_CHANNELS = 10**9, 65_536
 """Largest integers of flags without a `most` of their own: one beyond them is a slip, or malice in a file."""
 OLD_MODELS = {backbone: {"model": "svg", "backbone": backbone} for backbone in BACKBONES}
@@ -363,6 +364,11 @@ class TrainConfig:
     )
     cuda_graph: bool = _flag(
         False, "on a GPU: record forward and backward pass once and start them as one; for small models"
+    )
+    track: str = _flag(
+        "none",
+        "also log metrics, flags and films of predictions with this library, which is an extra",
+        TRACKERS,
     )
 
     @property

@@ -16,7 +16,7 @@ WINGS = ("planning", "figures", "evaluation", "training", "runs", "models")
 BELOW = {
     "planning": {"evaluation", "runs", "models"},
     "figures": {"evaluation"},
-    "training": {"evaluation", "runs", "models"},
+    "training": {"figures", "evaluation", "runs", "models"},
     "evaluation": {"models"},
     "runs": {"models"},
     "models": set(),

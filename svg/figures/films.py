@@ -8,6 +8,7 @@ half-written.
 from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -25,15 +26,18 @@ LAST_STAYS = 4
 
 
 def save_gif(pictures: list[Image.Image], path: Path, fps: float) -> None:
+    """Write the file of a GIF; see `write_gif`."""
+    with whole_file(path) as file:
+        write_gif(pictures, file, fps)
+
+
+def write_gif(pictures: list[Image.Image], file: BinaryIO, fps: float) -> None:
     """Write a GIF that loops, with one palette for all frames, so that nothing flickers, and no dithering."""
     palette = common_palette(pictures)
     frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     duration = round(1000 / fps)
     pauses = [duration] * (len(frames) - 1) + [duration * LAST_STAYS]
-    with whole_file(path) as file:
-        frames[0].save(
-            file, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0, disposal=1
-        )
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0, disposal=1)
 
 
 def common_palette(pictures: list[Image.Image]) -> Image.Image:

@@ -20,12 +20,13 @@ from ..config import Config
 from ..runs import checkpoint, metrics_log
 from ..runs.progress import EpochSums, Progress
 from ..sequences import Batch
-from . import console, distributed, faults, resumption, schedules
+from . import console, distributed, faults, resumption, schedules, trackers
 from .clock import Clock
 from .data import Batches, open_data, prepare_device
 from .learner import Learner, StepReport
 from .schedules import EpochSettings
 from .signals import Stopped, StopRequest
+from .tracking import Tracking
 from .validation import Validation
 
 
@@ -45,6 +46,7 @@ class Training:
         `InputError`.
         """
         distributed.check_shares(config)
+        trackers.require(config.train.track)
         self.run = Path(config.train.log_dir)
         self.config, self.training_data, self.validation_data = open_data(config)
         train = self.config.train
@@ -68,6 +70,7 @@ class Training:
         self.recorder = faults.StepRecorder(self.learner, self.progress, self.batches.clips_of)
         self.clock = Clock(train, self.progress, self.world)
         self.stop = StopRequest()
+        self.tracking = Tracking(self.config, self.validation_data)
 
     def _accept_changes(self, last: checkpoint.Checkpoint | None, take_over: bool) -> resumption.Changes:
         """Return what changed since the last checkpoint was written. Raises `InputError`."""
@@ -109,6 +112,7 @@ class Training:
                 self.run.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(locked(self.run))
                 self._check_still_last()
+                stack.callback(self.tracking.close)
             stack.enter_context(self.stop.listening())
             batches = stack.enter_context(contextlib.closing(self._batches_ahead()))
             try:
@@ -172,6 +176,7 @@ class Training:
             console.tell_start(
                 self.config, self.training_data, self.validation_data, self.learner, self.progress
             )
+            self.tracking.begin()
         self._forecast = console.Forecast(self._total_steps, self.config.train.max_minutes)
         self.clock.update_minutes()
 
@@ -284,6 +289,7 @@ class Training:
         if is_best:
             progress.best_psnr = score
         metrics_log.append_epoch(self.run, numbers | metrics, numbers | timing)
+        self.tracking.log(numbers | metrics, self.learner.model)
         if is_best:
             self.learner.save_best(self.run, progress)
         self._save()

@@ -31,6 +31,7 @@ WITHOUT_EFFECT = {
     "precision",
     "keep_checkpoints",
     "save_minutes",
+    "track",
 }
 """Flags that change no result once a run has begun; `circumstances` covers the effects of some of them."""
 OF_THE_MODEL = {"optimizer", *(item.name for item in fields(ModelConfig) if "help" in item.metadata)}

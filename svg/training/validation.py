@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from ..config import Config
+from ..config import Config, DataConfig
 from ..evaluation import EvaluationOptions
-from ..evaluation.protocols import OWN, PROTOCOLS
+from ..evaluation.protocols import OWN, PROTOCOLS, Protocol
 from ..evaluation.scoring import evaluate
 from ..models.freezing import freeze
 from ..models.predictor import Predictor
@@ -17,6 +17,12 @@ BATCH_SIZE = 16
 """The least number of sequences that are scored at a time."""
 SCORES = [("rec", "psnr"), ("rec", "ssim"), ("pred", "psnr"), ("pred", "ssim")]
 """Method and metric of each score; ``pred`` is predicted with the mean latent."""
+
+
+def validation_protocol(data: DataConfig) -> Protocol:
+    """Return the protocol of validation: the mean latent alone, and as many frames as ``--n_eval`` says."""
+    protocol = dataclasses.replace(PROTOCOLS[OWN], n_sample=0)
+    return protocol.for_run(data.n_past, data.n_eval - data.n_past)
 
 
 class Validation:
@@ -41,9 +47,7 @@ class Validation:
         scores = np.zeros((self._total, len(SCORES)))
         if not len(self._numbers):
             return scores
-        data = self._config.data
-        protocol = dataclasses.replace(PROTOCOLS[OWN], n_sample=0)
-        protocol = protocol.for_run(data.n_past, data.n_eval - data.n_past)
+        protocol = validation_protocol(self._config.data)
         frozen = freeze(model, self._config.train.precision)
         result = evaluate(frozen, self._dataset, protocol, EvaluationOptions(self._batch_size))
         for column, (method, metric) in enumerate(SCORES):
