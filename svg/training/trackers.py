@@ -83,7 +83,7 @@ class Trackio:
         import trackio
 
         self.place = f"trackio show --project {PROJECT}"
-        self._video = trackio.Video
+        self._image = trackio.Image  # its dashboard plays GIFs as images alone
         self._finish = trackio.finish  # its run's own method would be called once more when Python ends
         with _quiet():
             self._run = trackio.init(
@@ -96,7 +96,7 @@ class Trackio:
             if film:
                 file.write(film)
                 file.flush()
-                values[FILM] = self._video(file.name)
+                values[FILM] = self._image(file.name)
             self._run.log(values, step)
 
     def close(self) -> None:

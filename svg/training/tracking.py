@@ -12,18 +12,20 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from data_tools.command import tell
 from data_tools.files import write_text
 from data_tools.json_files import read_dataclass, read_json
 
 from ..config import Config
-from ..evaluation.futures import predict_sequence
+from ..evaluation.futures import latent_noise
 from ..figures.films import write_gif
 from ..figures.rendering import to_video
 from ..figures.samples_film import samples_film
 from ..flags import flag_values
 from ..models.freezing import freeze
-from ..models.predictor import Predictor
+from ..models.predictor import Predictor, as_images
 from ..runs import metrics_log
 from ..runs.checkpoint import first_line
 from ..sequences import SequenceDataset
@@ -32,7 +34,7 @@ from .validation import validation_protocol
 
 FOLDER = "tracking"
 """The folder of a run with the `Mark` of each tracker."""
-SEQUENCES = 4
+SEQUENCES = 3
 """Validation sequences that a film shows."""
 FPS = 5.0
 SCHEDULE = ("epoch", "beta", "tfr", "lr")
@@ -126,21 +128,37 @@ class Tracking:
 
 
 def grouped(name: str) -> str:
-    """Return a name of ``metrics.jsonl`` as trackers show it in groups: ``train/loss``, ``val/pred_psnr``."""
+    """Return a name of ``metrics.jsonl`` with the group in which trackers show it.
+
+    ``train/loss``, ``train_schedule/lr``, ``val/pred_psnr``: in this order, which is that of the alphabet.
+    """
     if name.startswith("val_"):
         return name.replace("_", "/", 1)
-    return f"schedule/{name}" if name in SCHEDULE else f"train/{name}"
+    return f"train_schedule/{name}" if name in SCHEDULE else f"train/{name}"
 
 
+@torch.no_grad()
 def validation_film(model: Predictor, dataset: SequenceDataset, config: Config) -> bytes:
-    """Return a GIF of the first validation sequences: the truth, the mean prediction, a sampled one."""
+    """Return a GIF of the first validation sequences: the truth, the mean prediction, a sampled one.
+
+    The sample is of the same noise in every epoch.
+    """
     frozen = freeze(model, config.train.precision)
     protocol = validation_protocol(config.data)
-    sequences = []
-    for number in range(min(SEQUENCES, len(dataset))):
-        futures = predict_sequence(frozen, dataset, protocol, number, 1, config.train.seed)
-        rows = {"truth": futures.truth, "pred": futures.pred, "sample": futures.samples[0]}
-        sequences.append({name: to_video(futures.past, future) for name, future in rows.items()})
+    n_past = protocol.n_past
+    numbers = range(min(SEQUENCES, len(dataset)))
+    batch = dataset.batch([(number, 0) for number in numbers])
+    frames = as_images(batch["frames"].to(frozen.device))
+    conditions = batch["conditions"].to(frozen.device)
+    drawn = next(latent_noise(frozen, numbers, 1, protocol.n_future, config.train.seed, 1))
+    noise = torch.cat([torch.zeros_like(drawn), drawn], 1).to(frozen.device)
+    start = frozen.observe(frames[:, :n_past], conditions)
+    pred, sample = frozen.imagine(start, conditions[:, n_past - 1 : -1], noise).float()
+    futures = {"truth": frames[:, n_past:], "pred": pred, "sample": sample}
+    sequences = [
+        {name: to_video(frames[number, :n_past], future[number]) for name, future in futures.items()}
+        for number in numbers
+    ]
     file = io.BytesIO()
-    write_gif(samples_film(sequences, protocol.n_past), file, FPS)
+    write_gif(samples_film(sequences, n_past), file, FPS)
     return file.getvalue()
