@@ -1,4 +1,4 @@
-"""The libraries that ``--track`` hands a run to: one class for each, which imports its library when it is made.
+"""The libraries of ``--track``: one class for each, which imports its library when it is made.
 
 A tracker gets numbers by name and films as GIF, each at a step. All its files are local unless the user has
 told the library otherwise, by a login or by the library's own environment variables.
@@ -140,7 +140,7 @@ class WandB:
         values: dict[str, Any] = dict(numbers)
         if film:
             values[FILM] = self._video(io.BytesIO(film), format="gif")
-        self._run.log(values, step)
+        self._run.log(values, step, commit=True)  # else it waits for what more there is of this step
 
     def close(self) -> None:
         self._run.finish()

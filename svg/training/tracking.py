@@ -96,7 +96,10 @@ class Tracking:
                 self._tracker.close()
 
     def _give(self, row: dict[str, float], film: bytes = b"") -> None:
-        """Give a row to the tracker, unless it has it. The mark comes first, so that no row is there twice."""
+        """Give a row to the tracker, unless it has it.
+
+        The mark is written first: whatever a kill cuts off, no row is there twice.
+        """
         step = int(row["step"])
         if self._tracker is None or step <= self._mark.step:
             return

@@ -115,10 +115,10 @@ def read_wandb(run: Path) -> Kept:
             for item in record.history.item:
                 name = "/".join(item.nested_key) or item.key
                 value = json.loads(item.value_json)
-                if isinstance(value, dict):
-                    film = (file.parent / "files" / value["path"]).read_bytes()
+                if name == "val/sequences/path":
+                    film = (file.parent / "files" / value).read_bytes()
                     kept.films.append((record.history.step.num, film))
-                else:
+                elif not name.startswith("val/sequences/"):
                     kept.curves[name].append((record.history.step.num, value))
     return kept
 
