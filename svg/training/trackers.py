@@ -52,13 +52,13 @@ class TensorBoard:
         self.place = f"tensorboard --logdir {run.parent}"
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=begin)
         for summary in hparams(flags, dict.fromkeys(COMPARED, 0.0)):
-            self._writer.file_writer.add_summary(summary)
+            self._writer._get_file_writer().add_summary(summary)
 
     def log(self, numbers: dict[str, float], step: int, film: bytes) -> None:
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
         if film:
-            self._writer.file_writer.add_summary(_film_summary(film), step)
+            self._writer._get_file_writer().add_summary(_film_summary(film), step)
         self._writer.flush()
 
     def close(self) -> None:

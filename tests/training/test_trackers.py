@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,9 +109,10 @@ def read_wandb(run: Path) -> Kept:
     from wandb.proto.wandb_internal_pb2 import Record
 
     kept = Kept()
-    for file in sorted((run / "wandb").glob("offline-run-*/run-*.wandb")):
-        for content in wandb_records(file.read_bytes()):
-            record = Record.FromString(content)
+    files = sorted((run / "wandb").glob("offline-run-*/run-*.wandb"))
+    for file in files:
+        wait_for_end(file)
+        for record in map(Record.FromString, wandb_records(file.read_bytes())):
             kept.flags |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
             for item in record.history.item:
                 name = "/".join(item.nested_key) or item.key
@@ -121,6 +123,18 @@ def read_wandb(run: Path) -> Kept:
                 elif not name.startswith("val/sequences/"):
                     kept.curves[name].append((record.history.step.num, value))
     return kept
+
+
+def wait_for_end(file: Path) -> None:
+    """Wait until wandb has written the last record of a run, which its own process does."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    for _ in range(300):
+        records = wandb_records(file.read_bytes())
+        if records and Record.FromString(records[-1]).HasField("exit"):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{file} has no end")
 
 
 def wandb_records(log: bytes) -> list[bytes]:
@@ -190,7 +204,8 @@ def test_a_killed_run_is_one_curve(small_config, track):
     run = Training(config).fit()
     config = changed(config, niter=3)
     (run / "config.json").write_text(config.to_json())
-    done = subprocess.run([sys.executable, "-c", CRASH, run], cwd=ROOT, capture_output=True, text=True)
+    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # a process of wandb
+    done = subprocess.run([sys.executable, "-c", CRASH, run], cwd=ROOT, env=own, stderr=subprocess.PIPE)
     assert done.returncode == 9, done.stderr
     assert len(read_metrics(run)) == 3
     Training(config, resume=True).fit()
