@@ -196,20 +196,18 @@ def test_a_resumed_run_is_one_curve(small_config, tmp_path, track):
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_one_curve(small_config, track):
-    """The process ends at once between an epoch's row and its checkpoint."""
-    if track == "trackio":
-        pytest.skip("Trackio writes in the background, within half a second")
-    config = changed(small_config, niter=2, track=track)
+def test_a_killed_run_is_one_curve(small_config):
+    """The process ends at once between an epoch's row and its checkpoint; the other libraries write later."""
+    pytest.importorskip("tensorboard", reason="tensorboard is an extra")
+    config = changed(small_config, niter=2, track="tensorboard")
     run = Training(config).fit()
     config = changed(config, niter=3)
     (run / "config.json").write_text(config.to_json())
-    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # a process of wandb
-    done = subprocess.run([sys.executable, "-c", CRASH, run], cwd=ROOT, env=own, stderr=subprocess.PIPE)
+    done = subprocess.run([sys.executable, "-c", CRASH, run], cwd=ROOT, stderr=subprocess.PIPE)
     assert done.returncode == 9, done.stderr
     assert len(read_metrics(run)) == 3
     Training(config, resume=True).fit()
-    assert_kept(read_back(track, run), config, [3, 6, 9])
+    assert_kept(read_tensorboard(run), config, [3, 6, 9])
 
 
 class Broken:
