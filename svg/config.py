@@ -170,6 +170,13 @@ class ModelConfig:
     last_frame_skip: bool = _flag(
         False, "skips from the previous frame instead of the last observed one", family="svg"
     )
+    skips: str = _flag(
+        "observed",
+        "skips of the frames to come: from the last observed frame, or from the one before it, as in the "
+        "published code",
+        ("observed", "published"),
+        "svg",
+    )
     feedback: str = _flag(
         "frame",
         "fed back in free running: the predicted frame, encoded again (as published), or the predicted "

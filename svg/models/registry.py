@@ -59,6 +59,9 @@ def _check_svg(model: Any) -> None:
     if model.last_frame_skip and model.feedback == "feature":
         reason = "needs predicted frames, which --feedback feature does not encode; leave one out"
         raise InputError(reason, "last_frame_skip")
+    if model.last_frame_skip and model.skips == "published":
+        reason = "is about skips of an observed frame, which --last_frame_skip does without"
+        raise InputError(f"{reason}; leave one out", "skips")
 
 
 def _check_svg_run(config: Any) -> None:

@@ -2,7 +2,8 @@
 
 The transition from frame t-1 to frame t sees the features ``h[t-1]``, the condition ``conditions[t-1]`` (time
 as in `predictor`) and a latent ``z[t]``. The posterior sees ``h[t]``, the prior ``h[t-1]``. Frame t is drawn
-with the skips of the last frame observed before it.
+with the skips of the last frame observed before it; with ``--skips published``, of the last one that another
+observed frame follows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,7 +38,7 @@ class Observation:
     last: Tensor  # the last frame, seen or predicted [N,1,C,H,W]
     predictor: State
     prior: State
-    skips: list[SkipTerm]  # the decoder's, of the last observed frame of B clips
+    skips: list[SkipTerm]  # the decoder's, of an observed frame of B clips (`ModelConfig.skips`)
     observed: Tensor  # the last observed frame [B,1,C,H,W]
     places: Tensor | None  # from where in it each pixel of the last frame comes [N,1,2,H/2,W/2], if carried
 
@@ -112,8 +113,10 @@ class VideoPredictor(Predictor):
         frames = as_images(frames)
         steps = frames.shape[1] - 1
         given = steps if teacher_forcing else min(n_past, steps)  # transitions from true frames
-        sources = given if self.config.last_frame_skip else min(n_past, steps)  # frames that give skips
-        h, skips = self.encoder(frames, sources)
+        sources = (
+            given if self.config.last_frame_skip else min(n_past, steps)
+        )  # frames observed before others
+        h, skips = self.encoder(frames, self._skip_sources(n_past, sources))
         conditions = self._spread(conditions, steps, frames)
         posterior, _ = self.posterior(torch.cat([h[:, 1:], conditions], 2))
         z = posterior.mu if noise is None else posterior.sample(noise)
@@ -184,7 +187,8 @@ class VideoPredictor(Predictor):
         """
         past = as_images(past)
         steps = past.shape[1] - 1
-        h, skips = self.encoder(past, -1)
+        published = self.config.skips == "published" and steps > 0
+        h, skips = self.encoder(past, -2 if published else -1)
         state = None
         prior_state = None
         if steps:
@@ -192,7 +196,7 @@ class VideoPredictor(Predictor):
             posterior, _ = self.posterior(torch.cat([h[:, 1:], spread], 2))
             _, prior_state = self._prior(h[:, :-1], spread)
             _, state = self._predict(h[:, :-1], posterior.mu, spread)
-        skips = self.decoder.prepare(skips)
+        skips = self.decoder.prepare([skip[:, :1] for skip in skips])
         last = past[:, -1:]
         return Observation(h[:, -1:], last, state, prior_state, skips, last, self._places_of(last))
 
@@ -284,6 +288,11 @@ class VideoPredictor(Predictor):
         return share, own
 
     # -------------------------------------------------------------------------------------------------- parts
+
+    def _skip_sources(self, n_past: int, sources: int) -> int:
+        """Return how many of the first `sources` frames give skips: all, or as published one less."""
+        published = self.config.skips == "published"
+        return max(1, min(n_past - 1, sources)) if published else sources
 
     def _spread(self, conditions: Tensor | None, steps: int, like: Tensor) -> Tensor:
         """Return the first `steps` conditions, standardised: [B,T,D] or, spatial, [B,T,D+2,grid,grid].
