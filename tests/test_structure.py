@@ -152,6 +152,7 @@ def test_public_names():
                 "compare",
                 "quickstart",
                 "benchmark",
+                "import_published",
             )
         ),
     ],

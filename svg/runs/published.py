@@ -86,15 +86,17 @@ def read_published(path: Path) -> tuple[Config, Tensors]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
     except ValueError as error:
-        expected = "expected a checkpoint that train_svg_lp.py or train_svg_fp.py of edenton/svg has written"
-        raise InputError(f"{path}: found {error}; {expected}: copy it again or name another") from None
+        expected = "expected one that train_svg_lp.py or train_svg_fp.py has written"
+        raise InputError(
+            f"{path}: found no checkpoint of edenton/svg ({error}); {expected}: copy it again or name another"
+        ) from None
 
 
 def _parts(value: Any) -> dict[str, Shell]:
     """Return encoder, decoder, frame_predictor, posterior, perhaps prior, and opt."""
     names = {"encoder", "decoder", "frame_predictor", "posterior", "opt"}
     if not isinstance(value, dict) or not names <= value.keys() <= names | {"prior"}:
-        raise ValueError("no encoder, decoder, frame_predictor, posterior and opt")
+        raise ValueError("expected encoder, decoder, frame_predictor, posterior, opt and perhaps prior")
     if not all(isinstance(part, Shell) for part in value.values()):
         raise ValueError("something else than modules")
     return value
@@ -153,7 +155,7 @@ def _weights(saved: SavedObject, parts: dict[str, Shell], config: ModelConfig) -
     stored = {name: tensor for part in parts if part != "opt" for name, tensor in _tensors(part, parts[part])}
     sources = published_names(outline, config)
     if left := stored.keys() - {source for group in sources.values() for source in group}:
-        raise ValueError(f"{min(left)[:80]}, for which its model has no place")
+        raise ValueError(f"it holds {min(left)[:80]}, for which its model has no place")
     if sum(tensor.nbytes for tensor in stored.values()) > sum(map(len, saved.storages.values())):
         raise ValueError("tensors that are larger together than what is stored of them")
     weights = {}
@@ -203,14 +205,14 @@ def _tensors(part: str, module: Shell) -> Generator[tuple[str, StoredTensor]]:
             rest.append((f"{name}.{own}", _of_type(child, Shell)))
         if name.count(".") > MAX_DEPTH:
             break
-    raise ValueError(f"{part} with more modules than the published code makes")
+    raise ValueError(f"more modules in {part} than the published code makes")
 
 
 def _check_settings(name: str, module: Shell) -> None:
     """Raise `ValueError` for a layer whose numbers, other than its weights, are not the published ones."""
     setting, expected = SETTINGS.get(module.kind, ("", None))
     if setting and module.state.get(setting) != expected:
-        raise ValueError(f"{name} with another {setting} than {expected}")
+        raise ValueError(f"{name} has another {setting} than {expected}")
 
 
 def _group(module: Shell, kind: str) -> dict[str, Any]:

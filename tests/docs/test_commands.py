@@ -1,17 +1,21 @@
 """Commands of the pages are accepted as they stand there: flags, choices, recipes."""
 
-import importlib
+import pkgutil
 import shlex
+import sys
+import tomllib
 
 import pytest
 
-from .pages import NAMES, commands
+from .pages import NAMES, commands, text
+
+SCRIPTS = tomllib.loads(text("pyproject.toml"))["project"]["scripts"]
 
 
 def parse(line: str):
     name, *words = shlex.split(line, comments=True)
-    module = "data_tools.__main__" if name == "svg-data" else f"experiments.{name.removeprefix('svg-')}"
-    return importlib.import_module(module).parse(words)
+    main = pkgutil.resolve_name(SCRIPTS[name])
+    return sys.modules[main.__module__].parse(words)
 
 
 def test_commands_are_found():

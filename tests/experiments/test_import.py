@@ -228,7 +228,7 @@ def test_damaged_files_are_one_line(stand_ins, tmp_path, capsys, legacy):
     path = tmp_path / "model.pth"
     for size in (0, 1, 3, 100, 5000, 40_000, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
-        assert "expected a checkpoint that train_svg_lp.py" in refusal(path, capsys)
+        assert "found no checkpoint of edenton/svg" in refusal(path, capsys)
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     assert "cannot be read" in refusal(path, capsys)
     path.unlink()
@@ -238,7 +238,7 @@ def test_damaged_files_are_one_line(stand_ins, tmp_path, capsys, legacy):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("posterior"), "no encoder, decoder, frame_predictor, posterior and opt"),
+        (lambda c: c.pop("posterior"), "expected encoder, decoder, frame_predictor, posterior, opt"),
         (lambda c: c.update(opt={}), "something else than modules"),
         (lambda c: setattr(c["opt"], "g_dim", 17), "where its flags say"),
         (lambda c: setattr(c["opt"], "g_dim", "16"), "g_dim: found '16', expected"),
@@ -247,7 +247,7 @@ def test_damaged_files_are_one_line(stand_ins, tmp_path, capsys, legacy):
         (lambda c: setattr(c["opt"], "n_eval", 1), "n_eval: found 1, expected more than"),
         (lambda c: setattr(c["opt"], "predictor_rnn_layers", 1), "frame_predictor.lstm.1.bias_hh, for which"),
         (lambda c: setattr(c["opt"], "predictor_rnn_layers", 3), "no frame_predictor.lstm.2.weight_ih"),
-        (lambda c: c["encoder"].c1.main[1].__setattr__("eps", 1e-3), "encoder.c1.main.1 with another eps"),
+        (lambda c: c["encoder"].c1.main[1].__setattr__("eps", 1e-3), "encoder.c1.main.1 has another eps"),
         (lambda c: c["posterior"].mu_net.double(), "posterior.mu_net.weight [3, 12] torch.float64 where"),
         (
             lambda c: c["decoder"].add_module("more", torch.nn.GRUCell(2, 2)),

@@ -242,6 +242,23 @@ def test_skips_come_from_the_last_observed_frame(clip):
         torch.testing.assert_close(forced, frames[:, sources], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("n_past", "sources"), [(1, [0]), (2, [0]), (4, [0, 1, 2])])
+def test_published_skips_come_from_the_frame_before_the_last_observed_one(clip, n_past, sources):
+    frames, conditions = clip
+    model = small_model(skips="published", model="dcgan")
+    prepared = []
+    prepare = model.decoder.prepare
+    model.decoder.prepare = lambda skips: prepared.append(skips) or prepare(skips)
+    rollout = model(frames, conditions, n_past)
+    start = model.observe(frames[:, :n_past], conditions)
+    noise = noise_of(rollout)[:, n_past - 1 :]
+    imagined = model.imagine(start, conditions[:, n_past - 1 :], noise[:, None])[0]
+    torch.testing.assert_close(imagined, rollout.frames[:, n_past - 1 :], atol=2e-5, rtol=1e-4)
+    _, expected = model.encoder(frames, len(sources))
+    torch.testing.assert_close(prepared[0], expected)
+    torch.testing.assert_close(prepared[1], [skip[:, -1:] for skip in expected])
+
+
 def moving_right(**flags) -> VideoPredictor:
     """Draws nothing and lets every pixel come from 8 pixels to the left."""
     model = small_model(blend=True, model="dcgan", recurrence="spatial", **flags)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-# Stages of the encoder from full resolution down, and of the decoder from the bottom up after the first layer.
+# Stages of the encoder from full resolution down, of the decoder from the bottom up after its first layer.
 VGG_64 = (["64 64", "128 128", "256 256 256", "512 512 512"], ["512 512 256", "256 256 128", "128 64", "64"])
 VGG_128 = (
     ["64 64", "128 128", "256 256 256", "512 512 512", "512 512 512"],
