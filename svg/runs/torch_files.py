@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 MAX_PICKLE = 2**20
-"""Bytes of the pickles in a file: a whole SVG takes up to 120,000. Each may ask for a hundred bytes of memory."""
+"""Bytes of the pickles in a file: a whole SVG takes 100,000. Each may ask for a hundred bytes of memory."""
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 STORAGES = {
     "DoubleStorage": torch.float64,
