@@ -153,6 +153,7 @@ def test_public_names():
                 "quickstart",
                 "benchmark",
                 "import_published",
+                "export",
             )
         ),
     ],
