@@ -113,9 +113,8 @@ class VideoPredictor(Predictor):
         frames = as_images(frames)
         steps = frames.shape[1] - 1
         given = steps if teacher_forcing else min(n_past, steps)  # transitions from true frames
-        sources = (
-            given if self.config.last_frame_skip else min(n_past, steps)
-        )  # frames observed before others
+        # frames whose skips others may take
+        sources = given if self.config.last_frame_skip else min(n_past, steps)
         h, skips = self.encoder(frames, self._skip_sources(n_past, sources))
         conditions = self._spread(conditions, steps, frames)
         posterior, _ = self.posterior(torch.cat([h[:, 1:], conditions], 2))
