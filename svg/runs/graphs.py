@@ -6,6 +6,7 @@ state. As ONNX they run in onnxruntime and in browsers, as programs of torch.exp
 """
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -352,6 +353,7 @@ def _write(module: nn.Module, inputs: tuple, outputs: list[str], stem: Path, for
         names = [*inputs[0], "noise", "conditions"]
     else:
         names = ["frames", "conditions"]
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it tells what it does not simplify
     count = sum(len(value) if isinstance(value, dict) else 1 for value in inputs)
     written = torch.onnx.export(
         program, inputs, input_names=names[:count], opset_version=OPSET, verbose=False
