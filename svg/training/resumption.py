@@ -70,7 +70,7 @@ def find_last(config: Config, resume: bool, world: World) -> Checkpoint | None:
             f"--log_dir: {run} holds a run already; add --resume to go on with it, or choose another folder"
         )
     if last is None and resume:
-        _check_best_alone(run, config.train.epoch_size)
+        _check_best_alone(run, config)
     step = -1 if last is None else last.step
     if world.broadcast(step) != step:
         finding = f"process {world.rank} finds another checkpoint in {run} than the first process"
@@ -80,12 +80,15 @@ def find_last(config: Config, resume: bool, world: World) -> Checkpoint | None:
     return last
 
 
-def _check_best_alone(run: Path, epoch_size: int) -> None:
+def _check_best_alone(run: Path, config: Config) -> None:
     """Raise `InputError` if a run without a last checkpoint has best weights that would be replaced."""
     best = _find_best(run)
-    if (
-        best is not None and best.step > epoch_size
-    ):  # else it was killed between its first best and last checkpoint
+    if best is None:
+        return
+    # of step 0 are those that a training began with, or a published model that svg-import has put there
+    is_first = best.step > 0 or bool(config.train.init_from)
+    # a first one is alone if the training was killed before it wrote its first last checkpoint
+    if best.step > config.train.epoch_size or not is_first:
         finding = f"{run} has its best weights, of step {best.step}, but nothing to go on from"
         raise InputError(f"--resume: {finding}; begin another run with --init_from {run}")
 

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 import svg
-from experiments import evaluate, import_published
+from experiments import evaluate, import_published, train
 from svg.runs.checkpoint import load_config, load_model
 from svg.runs.published import read_published
 from svg.runs.torch_files import LEGACY_MAGIC
 from tests.support import published
 from tests.support.limits import deadline, peak_memory
 from tests.support.places import ROOT
+from tests.support.runs import assert_same, weights
 
 CLONE = os.environ.get("SVG_PUBLISHED", "")
 FORMATS = pytest.mark.parametrize("legacy", [False, True], ids=["archive", "legacy"])
@@ -104,6 +105,16 @@ def test_an_imported_run_is_evaluated(small_file, data_root, tmp_path, capsys):
     assert evaluate.main([str(run), *flags]) == 0
     assert import_published.main([str(small_file), str(run)]) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_an_imported_run_is_not_replaced_by_a_training(small_file, data_root, tmp_path, capsys):
+    run = imported(small_file, tmp_path / "run")
+    before = weights(run, "best")
+    assert train.main(["--resume", "--log_dir", str(run), "--data_root", str(data_root)]) == 2
+    error = capsys.readouterr().err
+    assert "has its best weights, of step 0, but nothing to go on from" in error
+    assert f"--init_from {run}" in error
+    assert_same(weights(run, "best"), before)
 
 
 def test_files_of_older_versions_of_pytorch(stand_ins, tmp_path):
