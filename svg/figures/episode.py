@@ -14,7 +14,7 @@ class Plan:
         frame: the number of the frame in which it was made.
         carried_out: how many of its actions were carried out.
         pictures: uint8 [H,h,w,3].
-        points: where it foresees the things that are to be moved, [H][M,2], pixels to the right and down.
+        points: where it foresees the things that are to be moved, [H,M,2], pixels to the right and down.
     """
 
     frame: int
@@ -44,7 +44,7 @@ class Episode:
 
     Args:
         title: in words.
-        frames: what the camera saw, uint8 [T][H,W,3].
+        frames: what the camera saw, T pictures uint8 [H,W,3].
         plans: in the order in which they were made.
         goals: places of the goals, [K,2], pixels to the right and down.
         goal_picture: what it would look like, uint8 [H,W,3].

@@ -29,7 +29,7 @@ class Panel:
         scores: what stands below each frame, or nothing.
         given: how many of the first frames are observed rather than predicted.
         rings: places that have a ring in every frame, [N,2], pixels to the right and down.
-        crosses: places that have a cross in each frame, [T][N,2].
+        crosses: places that have a cross, for each frame [N,2].
     """
 
     label: str

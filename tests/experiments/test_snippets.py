@@ -21,7 +21,9 @@ def demo(data_root, tmp_path_factory) -> Path:
     """Return a folder with what pages read: demo/unseen, demo/data, and demo/run with its scores."""
     pytest.importorskip("mujoco")
     from data_tools import __main__ as svg_data
-    from experiments import evaluate, train
+
+    pytest.importorskip("onnxruntime")
+    from experiments import evaluate, export, train
 
     folder = tmp_path_factory.mktemp("pages") / "demo"
     flags = "--sequences 1 --frames 12 --seed 1000 --splits 0 0 1 --workers 1"
@@ -38,6 +40,7 @@ def demo(data_root, tmp_path_factory) -> Path:
         path.with_name(path.name.replace("test_n2", "test")).write_text(
             path.read_text().replace("test_n2", "test")
         )
+    assert export.main(["push-sim", "--out", str(folder.parent / "push-sim_onnx")]) == 0
     return folder.parent
 
 
