@@ -52,9 +52,8 @@ def export(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     model = pretrained.load(run, args.checkpoint, "cpu", "float32")
     n_past = load_config(run).data.n_past if args.n_past is None else args.n_past
-    name = Path(args.run).resolve().name
     weights = read_identity(run, args.checkpoint)
-    manifest = write_graphs(model, args.out, args.format, name, weights, n_past, args.half)
+    manifest = write_graphs(model, args.out, args.format, run.resolve().name, weights, n_past, args.half)
     for part in ("observe", "step"):
         path = args.out / f"{part}{ENDINGS[args.format]}"
         tell(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

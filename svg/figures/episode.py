@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+NOTHING = 238
+"""Grey of what was not imagined."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -57,6 +60,11 @@ class Episode:
     goals: np.ndarray
     goal_picture: np.ndarray
     distances: Sequence[float]
+
+    @property
+    def nothing(self) -> np.ndarray:
+        """Return the picture of what was not imagined, uint8 [H,W,3]."""
+        return np.full_like(self.frames[0], NOTHING)
 
     def plan_at(self, time: int) -> Plan | None:
         """Return the plan that was made last by a frame."""

@@ -15,18 +15,15 @@ RING = 5.0
 """Radius in pixels of a frame of the ring about a goal."""
 MARGIN, TOP = 8, 50
 """Pixels about the panels and above them."""
-NOTHING = 238
-"""Grey of what was not imagined."""
 
 
 def plan_film(episode: Episode) -> list[Image.Image]:
     """Return the pictures of a film, a ring about each of the goals, a cross at foreseen places."""
     pictures = []
     for time, shot in enumerate(episode.shots()):
-        empty = np.full_like(shot.frame, NOTHING)
         seen = panel(_marked(shot.frame, episode.goals, ()), True, SIZE)
         imagined = panel(
-            empty if shot.imagined is None else _marked(shot.imagined, episode.goals, shot.points),
+            episode.nothing if shot.imagined is None else _marked(shot.imagined, episode.goals, shot.points),
             False,
             SIZE,
         )

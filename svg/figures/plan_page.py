@@ -14,8 +14,6 @@ from .page import Group, Panel, Row, render_page
 
 AHEAD = 6
 """Moments of a plan that are shown."""
-NOTHING = 238
-"""Grey of what was not imagined."""
 FPS = 5.0
 
 
@@ -39,8 +37,8 @@ def _what_happens(episode: Episode) -> Row:
     shots = episode.shots()
     goals = episode.goals.tolist()
     away = [f"{1000 * distance:.0f} mm from the goal" for distance in episode.distances]
-    empty = _empty(episode)
-    imagined = np.stack([empty if shot.imagined is None else shot.imagined for shot in shots])
+    nothing = episode.nothing
+    imagined = np.stack([nothing if shot.imagined is None else shot.imagined for shot in shots])
     return Row(
         [
             Panel("what happens", np.stack(episode.frames), away, len(shots), goals),
@@ -55,15 +53,11 @@ def _what_is_ahead(episode: Episode) -> Row:
     horizon = max((len(plan.pictures) for plan in episode.plans), default=0)
     steps = sorted({round(step) for step in np.linspace(horizon / AHEAD, horizon, AHEAD)} - {0})
     last = [episode.plan_at(time) for time in range(len(episode.frames))]
-    empty = _empty(episode)
+    nothing = episode.nothing
     panels = []
     for step in steps:
-        pictures = np.stack([empty if plan is None else plan.pictures[step - 1] for plan in last])
+        pictures = np.stack([nothing if plan is None else plan.pictures[step - 1] for plan in last])
         points = [() if plan is None or not len(plan.points) else plan.points[step - 1] for plan in last]
         words = ["" if plan is None else f"frame {plan.frame + step}" for plan in last]
         panels.append(Panel(f"{step} ahead", pictures, words, 0, episode.goals.tolist(), points))
     return Row(panels, "What the plan that was made last imagines:" if panels else "", is_small=True)
-
-
-def _empty(episode: Episode) -> np.ndarray:
-    return np.full_like(episode.frames[0], NOTHING)

@@ -26,7 +26,6 @@ from ..models.video_predictor import Observation
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-FORMATS = ("onnx", "torch")
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 OPSET = 20
 """The first version of ONNX that samples pictures at any places as PyTorch does."""

@@ -3,8 +3,8 @@
 import numpy as np
 
 from svg.figures.colours import GIVEN, PREDICTED
-from svg.figures.episode import Episode, Plan
-from svg.figures.plan_film import MARGIN, NOTHING, SIZE, TOP, plan_film
+from svg.figures.episode import NOTHING, Episode, Plan
+from svg.figures.plan_film import MARGIN, SIZE, TOP, plan_film
 
 
 def test_a_film_of_planning():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from svg.evaluation.tables import Table
-from svg.figures.episode import Episode, Plan
-from svg.figures.plan_page import NOTHING, build_plan_page
+from svg.figures.episode import NOTHING, Episode, Plan
+from svg.figures.plan_page import build_plan_page
 from tests.figures.test_report import CHROMIUM, browse
 
 GOAL = [32.0, 48.0]
