@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -28,6 +29,7 @@ STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
     "LongStorage": torch.int64,
     "IntStorage": torch.int32,
     "ShortStorage": torch.int16,
@@ -117,6 +119,30 @@ class SavedObject:
             raise ValueError("a tensor that reaches beyond its storage")
         numbers = torch.frombuffer(bytearray(data), dtype=storage.dtype)
         return numbers.as_strided(tensor.shape, tensor.stride, tensor.offset).clone()
+
+
+def read_state(path: Path) -> Any:
+    """Return an object without modules, such as an optimiser's state, with all its tensors read.
+
+    Raises `ValueError` for anything else than a file of `torch.save`, and `OSError`.
+    """
+    saved = read_saved(path.read_bytes(), ())
+    left = sum(map(len, saved.storages.values()))
+
+    def whole(value: Any) -> Any:
+        nonlocal left
+        if isinstance(value, dict):
+            return {key: whole(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(map(whole, value))
+        if not isinstance(value, StoredTensor):
+            return value
+        left -= value.nbytes
+        if left < 0:
+            raise ValueError("tensors that are larger together than what is stored of them")
+        return saved.read(value)
+
+    return whole(saved.value)
 
 
 def read_saved(data: bytes, classes: Collection[str]) -> SavedObject:

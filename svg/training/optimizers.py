@@ -12,7 +12,7 @@ from data_tools.errors import InputError
 from ..config import TrainConfig
 from ..runs import checkpoint
 from ..runs.checkpoint import Checkpoint, Damaged, Tensors
-from ..runs.pickles import read_version_1
+from ..runs.torch_files import read_state
 from ..runtime import uses_bfloat16
 
 STATES_PER_WEIGHT = 4
@@ -209,7 +209,7 @@ def load_state(source: Checkpoint, model: nn.Module, optimizer: torch.optim.Opti
         raise Damaged(f"{source.path}: damaged (it names no state of the optimiser)")
     try:
         if source.version == 1:
-            state = read_version_1(path)["state"]
+            state = read_state(path)["state"]
         else:
             max_bytes = STATES_PER_WEIGHT * checkpoint.max_file_bytes(model)
             state = _from_tensors(checkpoint.read_tensors(path, max_bytes), model, optimizer)
