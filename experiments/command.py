@@ -37,7 +37,8 @@ def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, wh
     parser.add_argument(
         "--pretrained",
         metavar="NAME",
-        help=f"a released model ({released}), which is copied here as a run folder of that name",
+        help=f"a released model ({released}), or user/repo or user/repo@revision of the Hugging Face Hub, "
+        "which is copied here as a run folder of that name",
     )
     parser.add_argument("--split", default="test", choices=SPLITS, help="default test")
     parser.add_argument("--data_root", help="another data set than the one the run was trained on")
@@ -73,7 +74,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, several: bool = False, wh
 
 
 def parse_run_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """Return the parsed flags of `add_run_arguments`; a released model is the run, or the last run."""
+    """Return the parsed flags of `add_run_arguments`; a model by its name is the run, or the last run."""
     args = parser.parse_args(argv)
     if "runs" in args:
         runs = args.runs
@@ -94,15 +95,15 @@ def parse_run_arguments(parser: argparse.ArgumentParser, argv: list[str] | None)
 
 
 def take_released(name: str, parent: Path = Path()) -> Path:
-    """Return a copy of a released model as a run folder of its name, where results can be written.
+    """Return a copy of a model (`pretrained.named_folder`) as a run folder, where results can be written.
 
     It is made unless it is there. Raises `InputError` if another run has that name.
     """
     try:
-        source = pretrained.released_folder(name)
+        source = pretrained.named_folder(name)
     except InputError as error:
         raise InputError(f"--pretrained: {error}") from None
-    run = parent / name
+    run = parent / name.rpartition("/")[2].partition("@")[0]
     if not run.exists():
         try:
             _copy_released(source, run)
@@ -111,12 +112,12 @@ def take_released(name: str, parent: Path = Path()) -> Path:
                 raise
             # another command was faster; its copy is compared with the original
         else:
-            tell(f"{run}: the released model; its card is {run / 'README.md'}")
+            tell(f"{run}: the model {name}; its card is {run / 'README.md'}")
             return run
     from svg.runs.checkpoint import read_identity
 
     if read_identity(run, "best") != read_identity(source, "best"):
-        raise InputError(f"{run}: found a run with other weights than the released ones; move it away")
+        raise InputError(f"{run}: found a run with other weights than the model {name}; move it away")
     return run
 
 

@@ -1,7 +1,8 @@
-"""``svg-export``: a trained model as graphs for ONNX Runtime, browsers and torch.export.
+"""``svg-export``: a trained model for other programs, or for others to use.
 
-Writes OUT/observe and OUT/step, as .onnx or .pt2, and OUT/model.json, which says how to call them; then runs
-them beside the model and says by how much they differ.
+``--format onnx`` and ``torch`` write OUT/observe and OUT/step, graphs for ONNX Runtime, browsers and
+torch.export, and OUT/model.json, which says how to call them; then they are run beside the model, and it is
+said by how much they differ. ``--format hub`` writes what the Hugging Face Hub takes, with a card.
 """
 
 import argparse
@@ -14,6 +15,8 @@ from data_tools.errors import InputError
 from data_tools.files import check_writable
 from svg.runs import pretrained
 
+HUB = "hub"
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Return the parsed command line."""
@@ -21,7 +24,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     released = ", ".join(pretrained.names())
     parser.add_argument("run", help=f"run folder that svg-train has written, or a released model: {released}")
     parser.add_argument(
-        "--format", choices=("onnx", "torch"), default="onnx", help="ONNX (default), or torch.export's"
+        "--format",
+        choices=("onnx", "torch", HUB),
+        default="onnx",
+        help="ONNX (default), torch.export's, or a "
+        "folder for the Hugging Face Hub: weights, configuration, a card with scores and a picture",
     )
     parser.add_argument(
         "--half", action="store_true", help="store the weights in float16, half the size; ONNX alone"
@@ -29,11 +36,23 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", default="best", choices=("best", "last"), help="which weights (default best)"
     )
-    parser.add_argument("--n_past", type=int, help="observed frames (default: those of the training)")
-    parser.add_argument("--out", type=Path, help="folder of the graphs (default: NAME_FORMAT)")
+    parser.add_argument(
+        "--n_past", type=int, help="observed frames of the graphs (default: those of the training)"
+    )
+    parser.add_argument(
+        "--license",
+        default="",
+        metavar="NAME",
+        help="for the Hub: the licence that the card states, such as mit",
+    )
+    parser.add_argument("--out", type=Path, help="folder that is written (default: NAME_FORMAT)")
     args = parser.parse_args(argv)
     if args.half and args.format != "onnx":
         raise InputError("--half: found --format torch beside it, expected onnx")
+    if args.license and args.format != HUB:
+        raise InputError(f"--license: found --format {args.format} beside it, expected {HUB}")
+    if args.n_past is not None and args.format == HUB:
+        raise InputError(f"--n_past: found --format {HUB} beside it, which has no graphs; leave it out")
     if args.n_past is not None and args.n_past < 1:
         raise InputError(f"--n_past: found {args.n_past}, expected at least 1")
     if args.out is None:
@@ -42,6 +61,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def export(args: argparse.Namespace) -> None:
+    """Write the model in the format of the flags."""
+    if args.format == HUB:
+        export_shared(args)
+    else:
+        export_graphs(args)
+
+
+def export_shared(args: argparse.Namespace) -> None:
+    """Write the model as one to be shared, and say how."""
+    from svg.hub.loading import load
+
+    load(args.run, args.checkpoint, "cpu").save_pretrained(args.out, license=args.license)
+    for path in sorted(args.out.iterdir()):
+        tell(f"{path}: {path.stat().st_size / 1e3:,.0f} kB")
+    tell(f"{args.out}: `svg.load` reads it; `hf upload USER/NAME {args.out}` shares it")
+
+
+def export_graphs(args: argparse.Namespace) -> None:
     """Write the graphs and say how large they are, and how near to the model."""
     run = pretrained.run_folder(args.run)
     check_writable(args.out)

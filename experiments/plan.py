@@ -126,8 +126,8 @@ def actors(args: argparse.Namespace) -> dict[str, tuple[str, ...]]:
     """Return what acts, by its label: baselines without models, released models and runs."""
     models = {}
     for name in args.pretrained:
-        take_released(name, args.out)
-        models[name] = str(args.out / name)
+        run = take_released(name, args.out)
+        models[run.name] = str(run)
     for label, run in label_runs(args.runs).items():
         if label in models or label in BASELINES:
             raise InputError(f"{run}: found another actor named {label}; rename the folder")

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from .evaluation.protocols import get_protocol
     from .evaluation.scoring import evaluate
+    from .hub.loading import load
     from .positions import SIMULATED_HEIGHT, Target, integrate_positions
-    from .runs.pretrained import load
     from .sequences import SequenceDataset
 
 # Before PyTorch is imported: threads that wait for others sleep. They would spin otherwise, and beside other
@@ -34,7 +34,7 @@ _PLACES = {
     "evaluate": "svg.evaluation.scoring",
     "get_protocol": "svg.evaluation.protocols",
     "integrate_positions": "svg.positions",
-    "load": "svg.runs.pretrained",
+    "load": "svg.hub.loading",
 }
 
 __all__ = [

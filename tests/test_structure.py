@@ -11,10 +11,11 @@ import pytest
 from tests.support.places import ROOT
 
 HEAVY = ("torch", "torchvision", "skimage", "matplotlib", "mujoco")
-WINGS = ("planning", "figures", "evaluation", "training", "runs", "models")
+WINGS = ("planning", "hub", "figures", "evaluation", "training", "runs", "models")
 """The wings of `svg`, from the top down: none imports one above it."""
 BELOW = {
     "planning": {"evaluation", "runs", "models"},
+    "hub": {"evaluation", "runs", "models"},
     "figures": {"evaluation"},
     "training": {"figures", "evaluation", "runs", "models"},
     "evaluation": {"models"},

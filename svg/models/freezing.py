@@ -20,6 +20,7 @@ def freeze(model: Predictor, precision: str = "auto", compile: bool = False) -> 
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     device = frozen.device
     frozen.fold_norms()
+    frozen.is_frozen = True
     if runtime.uses_bfloat16(device, precision):
         frozen.precision = "bfloat16"
         exact = {

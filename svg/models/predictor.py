@@ -15,6 +15,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,6 +56,18 @@ def as_images(frames: Tensor) -> Tensor:
     return frames.float() / 255 if frames.dtype == torch.uint8 else frames
 
 
+class Origin(ABC):
+    """What a model was loaded from, which knows what is told of the weights besides themselves."""
+
+    @abstractmethod
+    def save(self, model: "Predictor", folder: Path, licence: str = "") -> None:
+        """Write the model; see `Predictor.save_pretrained`."""
+
+    @abstractmethod
+    def push(self, model: "Predictor", repository: str, licence: str = "", **options: Any) -> str:
+        """Upload the model; see `Predictor.push_to_hub`."""
+
+
 class Predictor(nn.Module, ABC):
     """A model that predicts frames from the first ones and from conditions.
 
@@ -67,6 +80,10 @@ class Predictor(nn.Module, ABC):
     """Methods that callers use: those of a frozen model cast by themselves."""
     precision = "float32"
     """Numbers in which predictions are computed unless the caller casts; `freezing.freeze` sets it."""
+    is_frozen = False
+    """The weights are in the form in which they predict fastest; `freezing.freeze` sets it."""
+    origin: Origin | None = None
+    """What the model was loaded from; `svg.load` sets it."""
 
     def __init__(
         self, config: ModelConfig, condition_mean: Sequence[float] = (), condition_std: Sequence[float] = ()
@@ -257,6 +274,32 @@ class Predictor(nn.Module, ABC):
             noise = self.zero_noise(conditions)
         frames = self.advance(start, conditions, noise)[0]
         return frames if times is None else frames[:, :, list(times)]
+
+    def save_pretrained(self, folder: str | Path, *, license: str = "") -> None:
+        """Write the model as a folder that `svg.load` reads and the Hugging Face Hub shows.
+
+        It holds ``config.json``, ``model.safetensors``, ``checkpoint.json``, and a card: the one that the run
+        has (``README.md``), else one with the scores that `svg-evaluate` has taken of these weights and the
+        GIF that `svg-render` has drawn. `license` is one of the Hub's names, such as ``mit``. Weights that
+        were changed since the model was loaded are saved as they are, without these scores.
+
+        Raises `InputError` for a model that `svg.load` has not returned, and for a folder with other files.
+        """
+        self._known_origin().save(self, Path(folder), license)
+
+    def push_to_hub(self, repo_id: str, *, license: str = "", **options: Any) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face Hub and return the commit's address.
+
+        `repo_id` is ``user/repo``, which is made if it is not there. `options` are those of
+        ``huggingface_hub.ModelHubMixin.push_to_hub``: private, branch, commit_message, create_pr, token (by
+        default that of ``hf auth login``). Raises `InputError` for what the Hub refuses.
+        """
+        return self._known_origin().push(self, repo_id, license, **options)
+
+    def _known_origin(self) -> Origin:
+        if self.origin is None:
+            raise InputError("save_pretrained: of this model no run is known; save one that svg.load returns")
+        return self.origin
 
     def zero_noise(self, conditions: Tensor) -> Tensor:
         """Return the noise [B,S,F,*latent_shape] with which `advance` takes the prior's means.

@@ -5,6 +5,9 @@ progress of the run, and the names and SHA-256 of the files that belong to it: t
 the best one, the state of the optimiser (safetensors). It is written after these files are complete. The
 newest ``step-*`` that is undamaged is the last checkpoint. File names contain the beginning of the file's
 SHA-256, so that no file is ever replaced by one with other contents.
+
+A shared model (`svg.hub`) is a folder with `SHARED_FILE`, such a JSON file, and `SHARED_WEIGHTS`: its best
+checkpoint, and its only one.
 """
 
 import hashlib
@@ -42,6 +45,11 @@ SCHEMA_VERSION = 2
 CONFIG_FILE = "config.json"
 FOLDER = "checkpoints"
 FIGURES = "figures"
+SHARED_FILE = "checkpoint.json"
+SHARED_WEIGHTS = "model.safetensors"
+CARD = "README.md"
+PICTURE = "prediction.gif"
+"""Files of a shared model, by the names that the Hugging Face Hub knows."""
 OWN_NAMES = re.compile(
     r"(step|best|last)-\d{8,}(-[0-9a-f]{8})?(\.optimizer)?\.(json|safetensors|pt)|last\.json"
 )
@@ -94,6 +102,14 @@ def save_best(run: Path, weights: Tensors, progress: Progress) -> None:
     _remove_all_but(run, [*_files(run, "best.json"), *_resumable(run)])
 
 
+def save_shared(folder: Path, weights: bytes, progress: Progress) -> None:
+    """Write the bytes of a file of weights as those of a shared model."""
+    with whole_file(folder / SHARED_WEIGHTS) as file:
+        file.write(weights)
+    digests = {"weights": hashlib.sha256(weights).hexdigest()}
+    _write_values(folder / SHARED_FILE, {"weights": SHARED_WEIGHTS}, digests, progress)
+
+
 def _save(run: Path, name: str, stem: str, parts: dict[str, Tensors], progress: Progress) -> None:
     folder = folder_in(run, FOLDER)
     files = {}
@@ -105,13 +121,18 @@ def _save(run: Path, name: str, stem: str, parts: dict[str, Tensors], progress: 
         files[part] = f"{stem}-{digests[part][:8]}{suffix}.safetensors"
         with whole_file(folder / files[part]) as file:
             file.write(data)
+    _write_values(folder / f"{name}.json", files, digests, progress)
+
+
+def _write_values(path: Path, files: dict[str, str], digests: dict[str, str], progress: Progress) -> None:
+    """Write the JSON file of a checkpoint."""
     values = {
         "schema_version": SCHEMA_VERSION,
         "files": files,
         "sha256": digests,
         "progress": progress.to_values(),
     }
-    write_text(folder / f"{name}.json", json.dumps(values | {"checksum": checksum(values)}, indent=2) + "\n")
+    write_text(path, json.dumps(values | {"checksum": checksum(values)}, indent=2) + "\n")
 
 
 def stored(tensors: Tensors) -> Tensors:
@@ -176,8 +197,15 @@ def exists(run: Path, name: str) -> bool:
     return bool(_candidates(run, name))
 
 
+def is_shared(run: Path) -> bool:
+    """Return whether a folder holds a shared model."""
+    return (run / SHARED_FILE).is_file()
+
+
 def _candidates(run: Path, name: str) -> list[Path]:
-    return _resumable(run) if name == "last" else _files(run, f"{name}.json")
+    if name == "last":
+        return _resumable(run)
+    return _files(run, f"{name}.json") or ([run / SHARED_FILE] if is_shared(run) else [])
 
 
 def find(run: Path, name: str) -> Checkpoint:

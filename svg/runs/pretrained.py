@@ -1,9 +1,11 @@
-"""Models that come with the package: run folders in ``svg/released``, each with a card (``README.md``)."""
+"""Trained models by name: those of ``svg/released``, each with a card, and those of the Hub."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_tools.errors import InputError
+
+from . import hub
 
 if TYPE_CHECKING:
     from ..models.predictor import Predictor
@@ -16,39 +18,52 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
 
 
-def released_folder(name: str) -> Path:
-    """Return the run folder of a released model. Raises `InputError`."""
-    if name not in names():
-        raise InputError(f"found {name!r}, expected a released model: {', '.join(names())}")
-    return FOLDER / name
+def named_folder(name: str, revision: str | None = None) -> Path:
+    """Return the folder of a released model, or of one of the Hugging Face Hub, which is downloaded.
 
-
-def run_folder(model: str | Path) -> Path:
-    """Return the run folder of a released model, given by its name (a text), or a path to a run as it is.
-
-    Raises `InputError`.
+    The latter are called ``user/repo`` or ``user/repo@revision``. Raises `InputError`.
     """
-    if isinstance(model, str) and model in names():
-        return released_folder(model)
-    if not Path(model).is_dir():
-        expected = f"a run folder or the name of a released model: {', '.join(names())}"
-        raise InputError(f"found {str(model)!r}, expected {expected}")
-    return Path(model)
+    folder = _find(name, revision)
+    if folder is None:
+        raise InputError(f"found {name!r}, expected {_released()}")
+    return folder
+
+
+def run_folder(model: str | Path, revision: str | None = None) -> Path:
+    """Return the run folder of a model: a path to a run as it is, of a name (a text) its `named_folder`.
+
+    Names of released models come first, then paths; with a `revision` it is a name of the Hub. Raises
+    `InputError`.
+    """
+    if revision is None and model not in names() and Path(model).is_dir():
+        return Path(model)
+    try:
+        folder = _find(model, revision) if isinstance(model, str) else None
+    except InputError as error:
+        raise InputError(f"{error}; nor is there such a folder here") from None
+    if folder is None:
+        raise InputError(f"found {str(model)!r}, expected a run folder or {_released()}")
+    return folder
+
+
+def _find(name: str, revision: str | None) -> Path | None:
+    """Return the folder of a model by its name; None for what cannot be a name."""
+    if name in names() and revision is None:
+        return FOLDER / name
+    repository = hub.repository_of(name)
+    return None if repository is None else hub.download(repository[0], revision or repository[1])
+
+
+def _released() -> str:
+    return f"the name of a released model: {', '.join(names())}, or user/repo of the Hugging Face Hub"
 
 
 def load(
     model: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "auto"
 ) -> "Predictor":
-    """Return a trained predictor, ready to predict.
+    """Return a trained predictor, frozen, by its `run_folder`.
 
-    `model` is the name of a released model, such as ``push-sim``, or a run folder. Nothing is downloaded.
-    `checkpoint` is "best" or "last", `device` "auto", "cpu", "cuda" or "cuda:N", `precision` "auto" (bfloat16
-    where the hardware supports it), "bfloat16" or "float32". The weights are fixed; gradients flow to the
-    actions. See `svg.models.predictor.Predictor` for ``predict``, which takes arrays and tensors in several
-    forms and checks them, and for ``observe`` and ``imagine``, which take tensors on the model's device,
-    frames [B,T,C,H,W] uint8 or in [0,1].
-
-    Raises `InputError` for an unknown name and for files that cannot be used.
+    `svg.load` is the same and can also share it (`svg.hub.loading`). Raises `InputError`.
     """
     # imported here: the names of the released models alone need no PyTorch
     from .. import runtime

@@ -88,7 +88,7 @@ def _check_best_alone(run: Path, config: Config) -> None:
     # of step 0 are those that a training began with, or a published model that svg-import has put there
     is_first = best.step > 0 or bool(config.train.init_from)
     # a first one is alone if the training was killed before it wrote its first last checkpoint
-    if best.step > config.train.epoch_size or not is_first:
+    if best.step > config.train.epoch_size or not is_first or checkpoint.is_shared(run):
         finding = f"{run} has its best weights, of step {best.step}, but nothing to go on from"
         raise InputError(f"--resume: {finding}; begin another run with --init_from {run}")
 

@@ -324,7 +324,7 @@ def test_plot_overlays_runs(run, tmp_path, capsys):
         (
             quickstart,
             "--pretrained push --out {tmp}",
-            "--pretrained: found 'push', expected a released model: push-objects",
+            "--pretrained: found 'push', expected the name of a released model: push-objects",
         ),
         (
             train,

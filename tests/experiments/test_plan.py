@@ -53,7 +53,7 @@ def test_baselines_and_a_model(tmp_path, capsys):
         (["--replan", "20"], "--replan: found 20, expected at most decisions * hold, 12"),
         (["--informed", "2"], "--informed: found 2, expected a share from 0 to 1"),
         (["--baselines"], "expected a run folder, --pretrained NAME or --baselines"),
-        (["--pretrained", "pusher"], "--pretrained: found 'pusher', expected a released model"),
+        (["--pretrained", "pusher"], "--pretrained: found 'pusher', expected the name of a released model"),
         (["--together", "--pretrained", "push-sim"], "--together: found 1 models, expected at least 2"),
         (["nowhere"], "nowhere"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import NAMES, text
+from tests.support import hub
 from tests.support.places import ROOT
 
 PAGES = [page for page in NAMES if "```python" in text(page)]
@@ -40,21 +41,30 @@ def demo(data_root, tmp_path_factory) -> Path:
         path.with_name(path.name.replace("test_n2", "test")).write_text(
             path.read_text().replace("test_n2", "test")
         )
+    (folder.parent / "runs").mkdir()
+    (folder.parent / "runs" / "mine").symlink_to(folder / "run")
     assert export.main(["push-sim", "--out", str(folder.parent / "push-sim_onnx")]) == 0
     return folder.parent
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_python_of_the_pages(demo, page):
-    """Shapes in comments, such as ``# 64 plans [1,64,10,4]``, are those of what the line assigns."""
+def test_python_of_the_pages(demo, page, tmp_path):
+    """Shapes in comments, such as ``# 64 plans [1,64,10,4]``, are those of what the line assigns.
+
+    The Hub is one on loopback.
+    """
     code = "\n".join(re.findall(r"```python\n(.*?)```", text(page), re.DOTALL))
     promised = re.findall(r"^(\w+) = .*#.*(\[\d+(?:,\d+){2,}\])", code, re.MULTILINE)
     checks = [
         f"assert list(getattr({name}, 'shape', {shape})) == {shape}, {name}.shape" for name, shape in promised
     ]
     assert len(checks) >= 7 or page != "docs/python.md"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-W", "error::UserWarning", "-c", "\n".join([GIVEN, code, *checks])]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=demo, env=environment)
+    with hub.hub_server() as server:
+        own = hub.environment(server.endpoint, tmp_path) | {
+            "PYTHONPATH": str(ROOT),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        done = subprocess.run(command, capture_output=True, text=True, cwd=demo, env=os.environ | own)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from experiments import export
 from svg.models.freezing import freeze
 from svg.runs import graphs
 from svg.runs.checkpoint import load_model
-from svg.runs.pretrained import released_folder
+from svg.runs.pretrained import named_folder
 from tests.models import test_pose_cvae
 from tests.support.samples import small_model
 
@@ -22,7 +22,7 @@ MODELS = {
         recurrence="spatial", feedback="feature", blend=True, warp="carried", g_dim=8, backbone="dcgan"
     ),
     # a trained one: of untrained ones, which see objects anywhere, rounding chooses the places
-    "objects": lambda: load_model(released_folder("push-objects"))[0],
+    "objects": lambda: load_model(named_folder("push-objects"))[0],
     "pose_cvae": test_pose_cvae.small,
 }
 PAST = {"pose_cvae": 1}

@@ -213,7 +213,7 @@ def test_two_commands_that_take_a_released_model_at_once(tmp_path, monkeypatch, 
     monkeypatch.setattr(command, "_copy_released", both)
     run = command.take_released("push-sim")
     assert checkpoint.read_identity(run, "best") == checkpoint.read_identity(
-        pretrained.released_folder("push-sim"), "best"
+        pretrained.named_folder("push-sim"), "best"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["push-sim"]
 
@@ -230,7 +230,7 @@ def test_several_processes_take_a_released_model_at_once(tmp_path):
     assert [process.communicate(timeout=PATIENCE)[1] for process in others] == [""] * 3
     assert [process.returncode for process in others] == [0] * 3
     assert [path.name for path in tmp_path.iterdir()] == ["push-sim"]
-    assert contents(tmp_path / "push-sim").keys() == contents(pretrained.released_folder("push-sim")).keys()
+    assert contents(tmp_path / "push-sim").keys() == contents(pretrained.named_folder("push-sim")).keys()
 
 
 def test_no_room_for_a_released_model(tmp_path):

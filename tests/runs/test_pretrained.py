@@ -35,7 +35,7 @@ def test_each_released_model_is_whole_and_light_and_has_a_card():
     most = {"push-objects": 8e6, "push-objects-large": 24e6, "push-sim": 8e6, "push-sim-large": 15e6}
     assert pretrained.names() == list(most)
     for name in pretrained.names():
-        folder = pretrained.released_folder(name)
+        folder = pretrained.named_folder(name)
         assert sum(path.stat().st_size for path in folder.rglob("*")) < most[name]
         config, found = checkpoint.load_config(folder), checkpoint.find(folder, "best")
         checkpoint.read_weights(found, config.model)
@@ -98,7 +98,7 @@ def test_gradients_of_a_loaded_model_flow_to_actions(pushing):
 
 def test_a_name_that_is_neither_is_one_line():
     names = "push-objects, push-objects-large, push-sim, push-sim-large"
-    expected = f"found 'push_sim', expected a run folder or the name of a released model: {names}$"
+    expected = f"found 'push_sim', expected a run folder or the name of a released model: {names}, or user"
     with pytest.raises(InputError, match=expected):
         svg.load("push_sim")
     with pytest.raises(InputError, match="precision: found 'fp16', expected one of auto, bfloat16, float32"):
@@ -122,7 +122,10 @@ def test_pretrained_becomes_a_run_folder_here(data_root, tmp_path, monkeypatch, 
     assert "condition columns (4), expected" in capsys.readouterr().err
     assert (tmp_path / "push-sim" / "README.md").exists()
     for flags, expected in (
-        (["--pretrained", "push"], "--pretrained: found 'push', expected a released model: push-objects"),
+        (
+            ["--pretrained", "push"],
+            "--pretrained: found 'push', expected the name of a released model: push-objects",
+        ),
         (["push-sim", "--pretrained", "push-sim"], "--pretrained push-sim: found the run push-sim beside it"),
         ([], "expected a run folder that svg-train has written, or --pretrained push-objects"),
     ):
@@ -474,6 +477,6 @@ def test_a_run_in_the_place_of_a_released_model_is_left_alone(trained, tmp_path,
     shutil.copytree(trained, tmp_path / "push-sim")
     assert evaluate.main(["--pretrained", "push-sim"]) == 2
     assert (
-        "push-sim: found a run with other weights than the released ones; move it away"
+        "push-sim: found a run with other weights than the model push-sim; move it away"
         in capsys.readouterr().err
     )
