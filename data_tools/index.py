@@ -1,6 +1,7 @@
 """Walk a data root, check every sequence and write the index: ``index.csv`` and ``dataset.json``."""
 
 import argparse
+import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from .files import check_writable
 from .folders import frame_paths, png_folders
 from .layout import SPLITS
 from .png import read_image_size
+from .remote import is_remote
 from .splits import split_folder, split_of
 from .tables import TABLES, read_conditions, row_numbers
 from .unread import list_unread
@@ -292,6 +294,22 @@ class Moments:
         mean = self._sum / self._count
         variance = np.maximum(self._squares / self._count - mean**2, 0)
         return mean.tolist(), np.sqrt(variance).tolist()
+
+
+def index_if_new(root: Path) -> None:
+    """Index a local data root that has no index yet, if it holds sequences as ``svg-data index`` takes them.
+
+    Raises `InputError` for faulty sequences and if no index can be written.
+    """
+    if is_remote(root) or any((root / name).exists() for name in (layout.INDEX_FILE, layout.INFO_FILE)):
+        return
+    if not any(kind_of(root).find(root, split) for split in SPLITS):
+        return
+    if not os.access(root, os.W_OK):
+        advice = "change its rights or index a copy of it"
+        raise InputError(f"{root}: has no index, and none can be written there; {advice}")
+    tell(f"{root}: has no index yet; `svg-data index {root}` does it now, once")
+    run(argparse.Namespace(root=root, name=None, source=None))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

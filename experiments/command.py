@@ -201,7 +201,7 @@ def _open_dataset(
 
     Raises `InputError` if they do not fit the run's model.
     """
-    from svg.sequences import SequenceDataset
+    from svg.sequences import SequenceDataset, report_left_out
 
     trained_on = config.data.data_root
     if args.data_root is None and not is_remote(trained_on) and not Path(trained_on).is_dir():
@@ -240,15 +240,6 @@ def label_runs(runs: list[Path]) -> dict[str, Path]:
     if len(set(names)) < len(names):
         return {str(run): run for run in runs}
     return dict(zip(names, runs, strict=True))
-
-
-def report_left_out(dataset: "SequenceDataset") -> None:
-    """Print to stderr how many sequences of a split are too short to be used."""
-    if dataset.left_out:
-        split = f"{dataset.place}/{dataset.split}"
-        total = dataset.left_out + len(dataset)
-        reason = f"are shorter than {dataset.clip_length} frames and left out"
-        tell(f"{split}: {dataset.left_out} of {total} sequences {reason}", error=True)
 
 
 def named_sequences(dataset: "SequenceDataset", names: list[str]) -> dict[str, int]:

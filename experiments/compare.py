@@ -194,16 +194,13 @@ def compare(args: argparse.Namespace) -> None:
     """Train, score and draw the runs of the chosen studies."""
     from svg.evaluation.objects import check_truth
     from svg.sequences import SequenceDataset
+    from svg.training.data import prepare_root
 
     if args.init_from:
         raise InputError("--init_from: all compared runs begin with new weights; leave it out")
-    if not args.data_root:
-        raise InputError(
-            "--data_root: not given; expected the root of a data set (svg-data simulate makes one)"
-        )
     config = config_from_arguments(args)
     train.tell_notes(args, config)
-    train.index_if_new(Path(args.data_root))
+    prepare_root(args.data_root)
     chosen = {name: changed_runs(args, runs) for name, runs in studies(args).items() if name in args.studies}
     changes: dict[str, Changes] = {BASE: {}}
     for runs in chosen.values():

@@ -3,6 +3,7 @@
 model = svg.load("push-sim")
 data = svg.SequenceDataset("demo/unseen", "test", 12)
 evaluation = svg.evaluate(model, data, svg.get_protocol("own").for_run(2, 10))
+run = svg.Training(svg.configure(init_from="push-sim", data_root="data/mine", log_dir="runs/mine")).fit()
 """
 
 import importlib
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 
     from .evaluation.protocols import get_protocol
     from .evaluation.scoring import evaluate
+    from .flags import configure
     from .hub.loading import load
     from .positions import SIMULATED_HEIGHT, Target, integrate_positions
     from .sequences import SequenceDataset
+    from .training.loop import Training
 
 # Before PyTorch is imported: threads that wait for others sleep. They would spin otherwise, and beside other
 # work on the same cores, be it another training, everything takes five to forty times as long.
@@ -31,6 +34,8 @@ _PLACES = {
     "SIMULATED_HEIGHT": "svg.positions",
     "SequenceDataset": "svg.sequences",
     "Target": "svg.positions",
+    "Training": "svg.training.loop",
+    "configure": "svg.flags",
     "evaluate": "svg.evaluation.scoring",
     "get_protocol": "svg.evaluation.protocols",
     "integrate_positions": "svg.positions",
@@ -42,7 +47,9 @@ __all__ = [
     "InputError",
     "SequenceDataset",
     "Target",
+    "Training",
     "__version__",
+    "configure",
     "evaluate",
     "get_protocol",
     "integrate_positions",

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from data_tools.command import OneLineParser, suggestion
+from data_tools.command import OneLineParser, suggestion, tell
+from data_tools.errors import InputError
 from data_tools.files import read_bytes
 
 from .config import SECTIONS, Config, DataConfig, ModelConfig, TrainConfig
+from .runs.pretrained import run_folder
 
 MAX_FILES = 100
 """Most flags files of one command."""
@@ -155,6 +157,37 @@ def stored_flags(config: Config) -> dict[str, Any]:
     flags = flag_values(config)
     del flags["backbone"]
     return flags | {"model": config.model.stored()["model"]}
+
+
+def flags_of_origin(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the flags of the model that ``--init_from`` names; none without one. Raises `InputError`."""
+    if not args.init_from:
+        return {}
+    from .runs.checkpoint import load_config  # imported here: --help needs no PyTorch
+
+    try:
+        return flag_values(load_config(run_folder(args.init_from)), ["model"])
+    except InputError as error:
+        raise InputError(str(error), "init_from") from None
+
+
+def parse_flags(
+    parser: argparse.ArgumentParser,
+    words: list[str] | None,
+    flags_before: Callable[[argparse.Namespace], dict[str, Any]] = flags_of_origin,
+) -> argparse.Namespace:
+    """Return the flags of a training: as given, else those of a run or model before it, else the defaults.
+
+    `flags_before` returns the flags of that run or model for what is given. ``name`` has become a part of
+    ``log_dir``. Raises `InputError`.
+    """
+    given = parser.parse_args(words)
+    if given.name:
+        given.log_dir = str(Path(given.log_dir, given.name))
+    parser.set_defaults(**flags_before(given))
+    args = parser.parse_args(words)
+    args.log_dir = given.log_dir
+    return args
 
 
 def config_from_arguments(args: argparse.Namespace) -> Config:
@@ -323,3 +356,35 @@ class FlagParser(OneLineParser):
         others = ALIASES.keys() | FOREIGN.keys()
         matches = super()._get_option_tuples(option_string)
         return [match for match in matches if match[1].removeprefix("--").removeprefix("no-") not in others]
+
+
+class KeywordParser(FlagParser):
+    """A parser of flags that are given in Python: a mistake is an `InputError`."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `InputError`."""
+        raise InputError(message)
+
+
+def configure(file: str | Path = "", /, **flags: Any) -> Config:
+    """Return the configuration that ``svg-train`` makes of the same flags, for `svg.Training`.
+
+    ``configure(lr=2e-4, blend=True)`` is ``svg-train --lr 2e-4 --blend``: a flag that is not given, or None,
+    is as in ``svg-train --help``, or with ``init_from`` one of the model as there. Flags of other programs
+    that the command knows are known here, too.
+
+    ``--resume`` and ``--take_over`` are arguments of `svg.Training`.
+
+    `file` is a flags file. The recipes are in `experiments.RECIPES`: ``RECIPES / "fine_tune.args"``. Flags
+    beside it take precedence.
+
+    Raises `InputError` for an unknown flag, with the nearest name, and for values that cannot work.
+    """
+    parser = KeywordParser(add_help=False, allow_abbrev=False)
+    add_config_arguments(parser)
+    words = [f"@{file}"] if file else []
+    words += [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    args = parse_flags(parser, words)
+    for note in args.notes.values():
+        tell(f"note: {note}", error=True)
+    return config_from_arguments(args)

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from data_tools import layout
+from data_tools.command import tell
 from data_tools.errors import InputError
 from data_tools.pool import in_order, read_ahead
 from data_tools.store import open_store, read_clips
@@ -483,6 +484,15 @@ def _read_sequences(dataset: SequenceDataset, has_truth: bool, numbers: range) -
 def evaluated(dataset: SequenceDataset, limit: int) -> int:
     """Return the number of sequences that are scored: the first `limit` or, with 0, all."""
     return min(limit, len(dataset)) if limit else len(dataset)
+
+
+def report_left_out(dataset: SequenceDataset) -> None:
+    """Print to stderr how many sequences of a split are too short to be used."""
+    if dataset.left_out:
+        split = f"{dataset.place}/{dataset.split}"
+        total = dataset.left_out + len(dataset)
+        reason = f"are shorter than {dataset.clip_length} frames and left out"
+        tell(f"{split}: {dataset.left_out} of {total} sequences {reason}", error=True)
 
 
 def evaluation_batches(total: int, batch_size: int) -> list[range]:

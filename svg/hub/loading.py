@@ -16,6 +16,7 @@ def load(
     precision: str = "auto",
     *,
     revision: str | None = None,
+    trainable: bool = False,
 ) -> "Predictor":
     """Return a trained predictor, ready to predict.
 
@@ -28,8 +29,12 @@ def load(
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto" (bfloat16 where the hardware supports it), "bfloat16" or "float32".
         revision: a branch, tag or commit of the Hub's repository.
+        trainable: the weights take gradients. They are those of the checkpoint, in float32, and ``forward``
+            gives what `svg.training.losses.video_loss` takes. The model is in evaluation mode: call
+            ``.train()`` before steps of an optimiser and ``.eval()`` before predictions, from which batch
+            norms would learn.
 
-    The weights are fixed; gradients flow to the actions. See `svg.models.predictor.Predictor` for
+    Otherwise the weights are fixed; gradients flow to the actions. See `svg.models.predictor.Predictor` for
     ``predict``, which takes arrays and tensors in several forms and checks them, for ``observe`` and
     ``imagine``, which take tensors on the model's device, frames [B,T,C,H,W] uint8 or in [0,1], and for
     ``save_pretrained`` and ``push_to_hub``.
@@ -39,6 +44,6 @@ def load(
     from .origin import RunOrigin
 
     run = pretrained.run_folder(model, revision)
-    predictor = pretrained.load(run, checkpoint, device, precision)
+    predictor = pretrained.load(run, checkpoint, device, precision, trainable)
     predictor.origin = RunOrigin.of(run, checkpoint)
     return predictor

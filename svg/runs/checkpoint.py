@@ -355,13 +355,13 @@ def load_config(run: Path) -> Config:
 
 
 def load_model(
-    run: str | Path, name: str = "best", device: str | torch.device = "cpu"
+    run: str | Path, name: str = "best", device: str | torch.device = "cpu", trainable: bool = False
 ) -> tuple["Predictor", Config]:
     """Return the trained predictor of a run folder and its configuration.
 
-    The model is in evaluation mode and its weights take no gradients; gradients flow to the actions. If the
-    last checkpoint is damaged, the one before it is loaded, with a note on stderr. Raises `InputError` naming
-    a file that cannot be used.
+    The model is in evaluation mode and its weights take no gradients, unless it is to be `trainable`;
+    gradients flow to the actions. If the last checkpoint is damaged, the one before it is loaded, with a note
+    on stderr. Raises `InputError` naming a file that cannot be used.
     """
     from ..models.build import make_model
 
@@ -373,7 +373,9 @@ def load_model(
     model = make_model(config.model)
     model.load_state_dict(weights)
     model.to(device).to(memory_format=torch.channels_last)
-    return model.eval().requires_grad_(False), config
+    if not trainable:
+        model.requires_grad_(False)
+    return model.eval(), config
 
 
 def report_damaged(checkpoint: Checkpoint) -> None:

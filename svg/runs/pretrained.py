@@ -59,9 +59,13 @@ def _released() -> str:
 
 
 def load(
-    model: str | Path, checkpoint: str = "best", device: str = "auto", precision: str = "auto"
+    model: str | Path,
+    checkpoint: str = "best",
+    device: str = "auto",
+    precision: str = "auto",
+    trainable: bool = False,
 ) -> "Predictor":
-    """Return a trained predictor, frozen, by its `run_folder`.
+    """Return a trained predictor by its `run_folder`, frozen unless it is `trainable`.
 
     `svg.load` is the same and can also share it (`svg.hub.loading`). Raises `InputError`.
     """
@@ -72,5 +76,8 @@ def load(
     from .checkpoint import load_model
 
     TrainConfig(precision=precision)  # raises `InputError` for an unknown one
-    predictor, _ = load_model(run_folder(model), checkpoint, runtime.choose_device(device))
-    return freeze(predictor, precision)
+    if trainable and precision == "bfloat16":
+        advice = "whose weights are float32; leave it out, and compute steps under torch.autocast"
+        raise InputError(f"found bfloat16 beside trainable=True, {advice}", "precision")
+    predictor, _ = load_model(run_folder(model), checkpoint, runtime.choose_device(device), trainable)
+    return predictor if trainable else freeze(predictor, precision)

@@ -11,7 +11,7 @@ from .. import runtime
 from ..config import Config, TrainConfig
 from ..models.predictor import Predictor
 from ..runs.progress import Progress
-from ..sequences import SequenceDataset, evaluated
+from ..sequences import SequenceDataset, evaluated, report_left_out
 from .schedules import EpochSettings
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def tell_start(
     progress: Progress,
 ) -> None:
     """Print what is trained, on what and for how long."""
+    for dataset in filter(None, (training, validation)):
+        report_left_out(dataset)
     weights = sum(parameter.numel() for parameter in learner.model.parameters())
     device = runtime.describe(learner.device, config.train.precision)
     if learner.world.size > 1:
@@ -233,10 +235,11 @@ def postfix(losses: dict[str, float], settings: EpochSettings) -> dict[str, Any]
     return {**means, "beta": settings.beta, "tfr": settings.tfr, "frames/s": speed}
 
 
-def epoch_line(epoch: int, step: int, minutes: float, values: dict[str, Any], is_best: bool) -> str:
+def epoch_line(values: dict[str, Any], is_best: bool) -> str:
     """Return the line of an epoch; `values` are its metrics and times by name."""
     figures = [f"{label} {values[name]:{form}}" for label, name, form in COLUMNS if name in values]
-    line = f"epoch {epoch:3d} step {step:6d} {minutes:6.1f} min  {' '.join(figures)}"
+    place = f"epoch {values['epoch']:3d} step {values['step']:6d} {values['minutes']:6.1f} min"
+    line = f"{place}  {' '.join(figures)}"
     if is_best:
         line += " *"
     if values.get("skipped"):

@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Generator
+from pathlib import Path
 
 import torch
 
 from data_tools import layout
 from data_tools.errors import InputError
+from data_tools.index import index_if_new
 
 from .. import runtime
 from ..config import Config
@@ -49,12 +51,25 @@ def complete_config(config: Config, dataset: SequenceDataset) -> Config:
     return dataclasses.replace(config, model=model)
 
 
+def prepare_root(root: str) -> None:
+    """Index a data root that has no index yet. Raises `InputError` if it cannot be indexed or is not given.
+
+    Several processes do not: all but one would have to wait.
+    """
+    if not root:
+        expected = "expected the root of a data set (svg-data simulate makes one)"
+        raise InputError(f"not given; {expected}", "data_root")
+    if processes() == 1:
+        index_if_new(Path(root))
+
+
 def open_data(config: Config) -> tuple[Config, SequenceDataset, SequenceDataset | None]:
     """Return the completed configuration, the training split and the validation split, if there is one.
 
-    Reads the index but no frame. Raises `InputError`.
+    Reads the index, which it writes if there is none yet, but no frame. Raises `InputError`.
     """
     data = config.data
+    prepare_root(data.data_root)
     training = SequenceDataset(data.data_root, "train", data.n_past + data.n_future, data.conditions)
     config = complete_config(config, training)
     training.is_integrated = config.model.entry.integrates

@@ -24,16 +24,11 @@ from ..runs.progress import LOSSES, Progress
 from ..sequences import Batch, SequenceDataset
 from . import distributed, truth
 from .augmentation import shift_and_scale
-from .losses import kl_divergence, mean_squared_error, places_error
-from .object_losses import arm_error, hand_error, points_error, tracks_errors
+from .losses import places_error, video_loss
+from .object_losses import arm_error, points_error, tracks_errors
 from .optimizers import load_state, make_optimizer, set_learning_rate, state_tensors, step_unless
 from .recorded import RecordedPass
 
-CARRIED = 0.5
-"""Weight of the squared error of frames before anything is drawn over them: drawing must not hide that things
-are carried to where they are not."""
-HAND = 0.02
-"""Weight of the error of the hand's places, in pixels of 64x64, beside the squared error of all pixels."""
 FITTED = 4096
 """Most sequences whose conditions are read before the first step."""
 
@@ -230,13 +225,7 @@ class Learner:
         with runtime.autocast(self.device, self.config.train.precision):
             rollout = self.predictor(frames, conditions, data.n_past, teacher_forcing, noise, *chosen)
         target = as_images(of_times(frames[:, 1:], drawn))
-        mse = mean_squared_error(rollout.frames, target)
-        kl = kl_divergence(rollout.posterior, rollout.prior)
-        loss = mse + beta * kl
-        if rollout.carried is not None:
-            loss = loss + CARRIED * mean_squared_error(rollout.carried, target)
-        if rollout.tracks is not None:
-            loss = loss + HAND * hand_error(rollout.tracks)
+        loss, mse, kl = video_loss(rollout, target, beta)
         if labels is not None and poses is not None:
             loss = loss + self._loss_by_truth(rollout, frames, conditions, target, labels, poses, drawn)
         count = self.config.train.accumulate

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +17,7 @@ from data_tools.lock import locked
 
 from .. import fingerprint, processes
 from ..config import Config
+from ..models.predictor import Predictor
 from ..runs import checkpoint, metrics_log
 from ..runs.progress import EpochSums, Progress
 from ..sequences import Batch
@@ -29,9 +30,12 @@ from .signals import Stopped, StopRequest
 from .tracking import Tracking
 from .validation import Validation
 
+OnEpoch = Callable[[dict[str, float], Predictor], bool | None]
+"""A function of an epoch's metrics and of the model, which may end a training; see `Training.fit`."""
+
 
 class Training:
-    """A run in progress: data, model, optimiser and how far they are.
+    """A run in progress: data, model, optimiser and how far they are. `svg.configure` makes its `config`.
 
     All randomness of a step comes from (seed, step); with `max_minutes` the learning rate also depends on the
     time. Under torchrun each process takes its shard of every batch, and the main one writes. `progress` is
@@ -40,7 +44,7 @@ class Training:
     """
 
     def __init__(self, config: Config, resume: bool = False, take_over: bool = False):
-        """Open data, model and, to `resume`, the last checkpoint; write nothing.
+        """Open data, model and, to `resume`, the last checkpoint; write nothing but the index of new data.
 
         With `take_over` a run goes on under flags and circumstances that change its results. Raises
         `InputError`.
@@ -100,13 +104,22 @@ class Training:
         progress.flags = resumption.flags_with_effect(self.config)
         return progress
 
-    def fit(self) -> Path:
+    def fit(self, on_epoch: OnEpoch | None = None) -> Path:
         """Train to the end and return the run folder.
 
-        The step is the only counter: an epoch that was cut short goes on where it was. A signal that asks to
-        stop ends the training with `Stopped` after the current step, all saved. Raises `InputError` for
-        faults; the last checkpoint stays.
+        The step is the only counter: an epoch that was cut short goes on where it was.
+
+        After each epoch, when it is logged and saved, the main process calls ``on_epoch(metrics, model)``
+        with the epoch's line of ``metrics.jsonl`` and the model itself, in evaluation mode meanwhile. Epoch 0
+        of ``init_from``, the start, is one of them. If it returns True, the training ends there. What it
+        raises ends it, too, and comes out of here as it is. After either, a `Training` with ``resume=True``
+        goes on.
+
+        Ctrl-C, SIGTERM and a terminal that is closed end the training after the current step, all saved, with
+        `Stopped`, which is a `KeyboardInterrupt`; a second Ctrl-C ends the process at once, and with it the
+        kernel of a notebook. Raises `InputError` for faults; the last checkpoint stays.
         """
+        self._is_told_to_end = False
         with contextlib.ExitStack() as stack:
             if self.world.is_main:
                 self.run.mkdir(parents=True, exist_ok=True)
@@ -115,13 +128,11 @@ class Training:
                 stack.callback(self.tracking.close)
             stack.enter_context(self.stop.listening())
             batches = stack.enter_context(contextlib.closing(self._batches_ahead()))
-            try:
-                self._train(batches)
-            except (RuntimeError, OSError) as error:
-                explanation = faults.explain(error, self.world.size)
-                if explanation is None:
-                    raise
-                raise InputError(f"{explanation}{faults.kept(self.run)}") from error
+            for metrics in self._train(batches):
+                if on_epoch is not None and self.world.is_main:
+                    answer = on_epoch(metrics, self.learner.model.eval())
+                    # nothing else that is true: functions that draw return what they have drawn
+                    self._is_told_to_end = isinstance(answer, bool | np.bool_) and bool(answer)
         return self.run
 
     def _check_still_last(self) -> None:
@@ -140,7 +151,17 @@ class Training:
     def _total_steps(self) -> int:
         return self.config.train.niter * self.config.train.epoch_size
 
-    def _train(self, batches: Iterator[Batch]) -> None:
+    def _train(self, batches: Iterator[Batch]) -> Generator[dict[str, float]]:
+        """Train, and yield the metrics of each epoch. Raises `InputError` for faults of its own alone."""
+        try:
+            yield from self._epochs(batches)
+        except (RuntimeError, OSError) as error:
+            explanation = faults.explain(error, self.world.size)
+            if explanation is None:
+                raise
+            raise InputError(f"{explanation}{faults.kept(self.run)}") from error
+
+    def _epochs(self, batches: Iterator[Batch]) -> Generator[dict[str, float]]:
         self.clock.start()
         if not self._is_work_left():
             if self.world.is_main:
@@ -148,12 +169,12 @@ class Training:
             return
         self._begin()
         if self._last_saved_step is None and self.config.train.init_from and self.validation is not None:
-            self._finish_epoch(None, self._score_or_stop())  # "epoch 0", which the others have to beat
+            yield self._finish_epoch(None, self._score_or_stop())  # "epoch 0", which the others have to beat
         while self._is_work_left():
             settings = self._train_epoch(batches)
             scores = self._score_or_stop()
             self.clock.update_minutes()
-            self._finish_epoch(settings, scores)
+            yield self._finish_epoch(settings, scores)
         if self.world.is_main:
             metrics = metrics_log.read_metrics(self.run)
             if verdict := console.worse_than_start(self.run, metrics, self.config.train.lr):
@@ -161,10 +182,14 @@ class Training:
         self.world.barrier()
 
     def _is_work_left(self) -> bool:
-        """Return whether there are steps left, or an epoch that was stopped before its scores were taken."""
+        """Return whether there are steps left, or an epoch that was stopped before its scores were taken.
+
+        All processes ask together.
+        """
         step = self.progress.step
         is_unfinished = self.progress.sums.steps > 0 and step <= self._total_steps
-        return is_unfinished or (step < self._total_steps and not self.clock.is_time_over())
+        is_over = self.world.any(self._is_told_to_end) or self.clock.is_time_over()
+        return is_unfinished or (step < self._total_steps and not is_over)
 
     def _begin(self) -> None:
         """Bring the run folder to the state of the last checkpoint, and print what is trained."""
@@ -259,8 +284,11 @@ class Training:
         self.world.barrier()
         raise Stopped(self.stop.signal, console.stopped(self.run, step))
 
-    def _finish_epoch(self, settings: EpochSettings | None, scores: dict[str, float]) -> None:
-        """Log and save an epoch; without `settings`, the start of a run that took over weights."""
+    def _finish_epoch(self, settings: EpochSettings | None, scores: dict[str, float]) -> dict[str, float]:
+        """Log and save an epoch, and return its metrics as they are logged.
+
+        Without `settings` it is the start of a run that took over weights.
+        """
         progress = self.progress
         faults.check_weights(self.learner, progress.step)
         metrics = dict(scores)
@@ -273,8 +301,11 @@ class Training:
             fault = f"scores are not finite after step {progress.step - 1}"
             raise InputError(f"{fault}; lower --lr or set --max_grad_norm 1{faults.kept(self.run)}")
         progress.sums = EpochSums()
+        epoch = math.ceil(progress.step / self.config.train.epoch_size)
+        numbers = {"epoch": epoch, "step": progress.step}
         if self.world.is_main:
-            self._log_and_save(metrics, timing)
+            self._log_and_save(numbers | metrics, numbers | timing)
+        return numbers | metrics
 
     def _log_and_save(self, metrics: dict[str, float], timing: dict[str, float]) -> None:
         """Write the epoch's metrics, the best weights and then the checkpoint to resume from.
@@ -282,18 +313,16 @@ class Training:
         A resumed run repeats whatever was cut off in between.
         """
         progress = self.progress
-        epoch = math.ceil(progress.step / self.config.train.epoch_size)
-        numbers = {"epoch": epoch, "step": progress.step}
         score = metrics.get("val_pred_psnr")
         is_best = score is None or progress.best_psnr is None or score > progress.best_psnr
         if is_best:
             progress.best_psnr = score
-        metrics_log.append_epoch(self.run, numbers | metrics, numbers | timing)
-        self.tracking.log(numbers | metrics, self.learner.model)
+        metrics_log.append_epoch(self.run, metrics, timing)
+        self.tracking.log(metrics, self.learner.model)
         if is_best:
             self.learner.save_best(self.run, progress)
         self._save()
-        tell(console.epoch_line(epoch, progress.step, progress.minutes, metrics | timing, is_best))
+        tell(console.epoch_line(metrics | timing, is_best))
         console.tell_all(self._forecast.after_epoch(progress.step, progress.minutes))
 
     def _save(self) -> None:

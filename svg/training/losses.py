@@ -7,7 +7,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..models.predictor import Rollout, as_images
 from ..models.recurrent import Gaussian
+from .object_losses import hand_error
+
+CARRIED = 0.5
+"""Weight of the squared error of frames before anything is drawn over them: drawing must not hide that things
+are carried to where they are not."""
+HAND = 0.02
+"""Weight of the error of the hand's places, in pixels of 64x64, beside the squared error of all pixels."""
+
+
+def video_loss(rollout: Rollout, target: Tensor, beta: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss of predicted clips, and its mean squared error and KL divergence.
+
+    `target` [B,T-1,C,H,W] are the true frames, all but the first of each clip, uint8 or in [0,1]. The loss is
+    ``mse + beta * kl``; models that carry pixels or integrate the hand add an error of these. What the
+    simulator's truth teaches is not in it.
+    """
+    target = as_images(target)
+    mse = mean_squared_error(rollout.frames, target)
+    kl = kl_divergence(rollout.posterior, rollout.prior)
+    loss = mse + beta * kl
+    if rollout.carried is not None:
+        loss = loss + CARRIED * mean_squared_error(rollout.carried, target)
+    if rollout.tracks is not None:
+        loss = loss + HAND * hand_error(rollout.tracks)
+    return loss, mse, kl
 
 
 def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:

@@ -6,12 +6,15 @@ import os
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import svg
 from data_tools import __main__ as svg_data
 from data_tools.command import OneLineParser
+from data_tools.errors import InputError
 from experiments import (
     RECIPES,
     benchmark,
@@ -104,6 +107,63 @@ def refusal(capsys, main, *flags: str) -> str:
 def test_flags_of_other_programs_stand_for_ours(flags, ours):
     theirs, same = (vars(parse(*words.split())) | {"cuda": False, "notes": {}} for words in (flags, ours))
     assert theirs == same
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        ("", {}),
+        ("", {"lr": None}),
+        (
+            "--data_root data --lr 2e-4 --niter 3 --blend --no-last_frame_skip --seed 7",
+            {"data_root": Path("data"), "lr": 2e-4, "niter": 3, "blend": True, "last_frame_skip": False}
+            | {"seed": np.int64(7)},
+        ),
+        ("--model VGG", {"model": "VGG"}),
+        ("--model dcgan --backbone vgg", {"model": "dcgan", "backbone": "vgg"}),
+        ("--backbone vgg --model dcgan", {"backbone": "vgg", "model": "dcgan"}),
+        ("--init_from push-sim --n_future 8", {"init_from": "push-sim", "n_future": 8}),
+        ("--init_from push-sim --grid 8 --model vgg", {"init_from": "push-sim", "grid": 8, "model": "vgg"}),
+        ("--init_from push-objects --batch_size 20", {"init_from": "push-objects", "batch_size": 20}),
+        (
+            "--log_dir runs/ --name first --num_workers 1 --cuda False",
+            {"log_dir": "runs/", "name": "first", "num_workers": 1, "cuda": False},
+        ),
+    ],
+)
+def test_configure_is_the_command(words, flags):
+    config = config_from_arguments(train.parse(words.split()))
+    assert svg.configure(**flags) == config
+    assert svg.configure(RECIPES / "fine_tune.args", **flags) == config_from_arguments(
+        train.parse(["@fine_tune.args", *words.split()])
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"batchsize": 3}, "unrecognized arguments: --batchsize=3; did you mean --batch_size?"),
+        ({"batch": 3}, "unrecognized arguments: --batch=3; did you mean"),  # no abbreviations
+        ({"niter": 3.5}, "invalid int value: '3.5'"),
+        ({"lr": -1}, "lr: found -1.0, expected a number above 0"),
+        ({"model": "objets"}, "; did you mean objects?"),
+        ({"init_from": "push"}, "init_from: found 'push', expected a run folder or the name of a released"),
+    ],
+)
+def test_configure_refuses_in_one_line(flags, expected, capsys):
+    with pytest.raises(InputError) as error:
+        svg.configure(**flags)
+    assert expected in str(error.value) and "\n" not in str(error.value)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_configure_takes_flags_files_and_says_what_has_no_effect(tmp_path, capsys):
+    (tmp_path / "mine.args").write_text("--lr 0.5 # a note\n--niter 3\n")
+    train_config = svg.configure(tmp_path / "mine.args", niter=4, dataset="bair").train
+    assert (train_config.lr, train_config.niter) == (0.5, 4)
+    assert capsys.readouterr().err.startswith("note: --dataset bair: not used: ")
+    with pytest.raises(InputError, match=r"flags file: found no file .*none\.args"):
+        svg.configure(tmp_path / "none.args")
 
 
 def test_without_a_flag_beta_is_not_annealed():

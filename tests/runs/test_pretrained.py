@@ -25,6 +25,7 @@ from svg.models.build import make_model
 from svg.runs import checkpoint, metrics_log, pretrained
 from svg.runs.metrics_log import read_metrics
 from svg.training.loop import Training
+from svg.training.losses import video_loss
 from svg.training.signals import Stopped
 from tests.support.places import ROOT
 from tests.support.runs import assert_same, assert_same_run, changed, interrupt_scoring, weights
@@ -159,6 +160,38 @@ def test_quickstart_with_a_released_model(tmp_path):
         )
         assert (tmp_path / "push-sim" / "figures" / "test_best.gif").exists()
         assert (tmp_path / "push-sim" / "report.html").exists()
+
+
+# -------------------------------------------------------------------------------------------------- trainable
+
+
+def test_trainable_weights_are_those_of_the_checkpoint_and_learn():
+    model = svg.load("push-sim", device="cpu", trainable=True)
+    folder = pretrained.released_folder("push-sim")
+    stored = checkpoint.read_weights(checkpoint.find(folder, "best"), checkpoint.load_config(folder).model)
+    assert_same(model.state_dict(), stored)
+    assert not model.training
+    frames = torch.randint(0, 256, (1, 4, 3, 64, 64), dtype=torch.uint8)
+    rollout = model(frames, torch.randn(1, 4, 7), n_past=2, teacher_forcing=True)
+    loss, mse, kl = video_loss(rollout, frames[:, 1:], beta=0.5)
+    expected = ((rollout.frames - frames[:, 1:].float() / 255) ** 2).mean()
+    torch.testing.assert_close(mse, expected)
+    torch.testing.assert_close(loss, expected + 0.5 * kl)
+    loss.backward()
+    without = [name for name, weight in model.named_parameters() if weight.grad is None]
+    assert not without
+
+
+def test_what_is_fitted_once_stays_fixed_in_a_trainable_model():
+    """The motion of the hand in push-objects, which no training changes."""
+    model = svg.load("push-objects", device="cpu", trainable=True)
+    fixed = {name.split(".")[-1] for name, weight in model.named_parameters() if not weight.requires_grad}
+    assert fixed == {"straight", "drift", "bend_in", "bend_bias", "bend_out"}
+
+
+def test_a_trainable_model_is_float32():
+    with pytest.raises(InputError, match="precision: found bfloat16 beside trainable=True"):
+        svg.load("push-sim", device="cpu", precision="bfloat16", trainable=True)
 
 
 # ------------------------------------------------------------------------------------------------ --init_from

@@ -148,14 +148,15 @@ def test_a_training_of_more_than_a_day_is_warned_of_after_half_a_minute(monkeypa
 
 def test_a_line_of_an_epoch():
     values = {
-        "loss": 0.010854, "mse": 0.010734, "kl": 1.14, "beta": 1e-4, "tfr": 0.5, "val_rec_psnr": 22.957,
-        "val_pred_psnr": 21.594, "frames_per_second": 622.4, "skipped": 0, "lr": 0.1,
+        "epoch": 3, "step": 100, "minutes": 0.52, "loss": 0.010854, "mse": 0.010734, "kl": 1.14,
+        "beta": 1e-4, "tfr": 0.5, "val_rec_psnr": 22.957, "val_pred_psnr": 21.594, "frames_per_second": 622.4,
+        "skipped": 0, "lr": 0.1,
     }  # fmt: skip
-    assert epoch_line(3, 100, 0.52, values, is_best=True) == (
+    assert epoch_line(values, is_best=True) == (
         "epoch   3 step    100    0.5 min  loss 0.01085 mse 0.01073 kl 1.14 beta 1.0e-04 tfr 0.50 rec 22.96 "
         "pred 21.59 frames/s 622 *"
     )
-    line = epoch_line(3, 100, 0.52, values | {"skipped": 2}, is_best=False)
+    line = epoch_line(values | {"skipped": 2}, is_best=False)
     assert line.endswith("frames/s 622  2 steps skipped, not finite")
 
 
