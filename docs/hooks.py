@@ -10,7 +10,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("svg", "data_tools", "experiments")
-FILES = ("CITATION.cff", "examples/environment.ipynb", "examples/push.ipynb")
+FILES = ("CITATION.cff", *(f"examples/{name}.ipynb" for name in ("environment", "fine_tune", "push")))
 """Files that pages link to and that are copied as they are."""
 LINK = re.compile(r"\[([^\[\]]*)\]\(([^()#\s]+)(#[^()\s]*)?\)")
 """A Markdown link or picture: its text, its target and the anchor there."""

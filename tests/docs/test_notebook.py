@@ -59,8 +59,9 @@ def execute(tmp_path, monkeypatch):
     return run
 
 
-def test_push_is_without_outputs():
-    cells = code_cells(read_notebook("push.ipynb"))
+@pytest.mark.parametrize("name", ["push.ipynb", "fine_tune.ipynb"])
+def test_notebooks_without_outputs(name):
+    cells = code_cells(read_notebook(name))
     assert len(cells) >= 5
     assert not [cell for cell in cells if cell.outputs or cell.execution_count]
 
@@ -82,6 +83,22 @@ def test_push_runs(execute):
     errors = [float(number) for number in re.findall(r"last frame (\d\.\d+)", printed(notebook))]
     assert len(errors) == 5 and errors[-1] < errors[0] / 2
     assert len(pictures(notebook)) == 2
+
+
+@pytest.mark.slow
+def test_fine_tune_runs(execute):
+    """A test scene is predicted better than before, by decibels, and the loss of the own loop falls."""
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("av")
+    notebook = execute("fine_tune.ipynb")
+    text = printed(notebook)
+    before, after = re.findall(r"(?:before|after): (\d+\.\d+) dB on 2 test sequences", text)
+    assert float(after) > float(before) + 2
+    losses = [float(number) for number in re.findall(r"step \d: loss (\d\.\d+)", text)]
+    assert len(losses) == 6 and losses[-1] < 0.7 * losses[0]
+    assert re.findall(r"^epoch +(\d) ", text, re.MULTILINE) == ["0", "1", "2", "3"]
+    assert len(pictures(notebook)) == 2
+    assert "%|" not in text  # no progress bars, which a notebook shows as a line for each step
 
 
 @pytest.mark.slow
