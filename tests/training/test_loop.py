@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_a_run_folder(small_config):
     assert (config.model.channels, config.model.condition_dim) == (3, 4)
     info = SequenceDataset(config.data.data_root, "train", 6).info
     np.testing.assert_allclose(model.condition_mean, info.mean, rtol=1e-6)
+
+
+def test_new_data_are_indexed_and_no_data_refused(small_config, data_root, tmp_path, capsys):
+    """As by svg-train."""
+    without = shutil.ignore_patterns("index.csv", "dataset.json")
+    root = shutil.copytree(data_root, tmp_path / "data", ignore=without)
+    Training(changed(small_config, data_root=str(root)))
+    assert f"{root}: has no index yet; " in capsys.readouterr().out
+    assert (root / "index.csv").read_bytes() == (data_root / "index.csv").read_bytes()
+    with pytest.raises(InputError, match=r"^data_root: not given; expected the root of a data set"):
+        Training(changed(small_config, data_root=""))
 
 
 @pytest.mark.slow
