@@ -15,7 +15,6 @@ from huggingface_hub import ModelCard
 import svg
 from experiments import evaluate, export, render, train
 from svg.hub.card import command_of
-from svg.hub.origin import RunOrigin
 from svg.runs import checkpoint
 from svg.training.loop import Training
 from tests.support.hub import environment, hub_server
@@ -48,9 +47,7 @@ def load(model: object) -> svg.models.predictor.Predictor:
 
 def trainable(run: Path) -> svg.models.predictor.Predictor:
     """Return a model whose weights can be changed."""
-    model, _ = checkpoint.load_model(run)
-    model.origin = RunOrigin.of(run, "best")
-    return model
+    return svg.load(run, device="cpu", trainable=True)
 
 
 def saved(run: Path, folder: Path, **options: str) -> Path:
