@@ -25,6 +25,7 @@ from svg.planning.trial import BASELINES, COSTS, PERCEPTIONS, PROTOCOLS, SAMPLES
 from .command import label_runs, take_released
 
 if TYPE_CHECKING:
+    from svg.evaluation.results import Evaluation
     from svg.evaluation.tables import Table
     from svg.figures.episode import Episode
     from svg.planning.control import Replan
@@ -99,6 +100,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=float,
         default=Trial.informed,
         help="share of the first plans that go behind the object or straight on (default %(default)s)",
+    )
+    parser.add_argument(
+        "--scores",
+        metavar="NAME",
+        help="also put the scores of RUN/evaluation/NAME.json, which svg-evaluate has written of each of "
+        "several runs, beside how often it succeeds, with rank correlations and a plot",
     )
     parser.add_argument("--films", type=int, default=4, help="trials of each model to film (default 4)")
     parser.add_argument(
@@ -247,12 +254,15 @@ def plan(args: argparse.Namespace) -> None:
         label: "; ".join(read_identity(Path(model), "best") for model in models)
         for label, models in chosen.items()
     }
+    evaluations = read_scores(args.scores, chosen, weights) if args.scores else {}
     series = []
     for label, models in chosen.items():
         series.append(run_actor(args, label, models, weights[label], workers))
         done = series[-1]
         tell(f"{label}: {int(done.successes.sum())} of {len(done.outcomes)} solved")
     tables = [main_table(series), group_table(series)]
+    if evaluations:
+        tables.append(show_scores(args, series, evaluations))
     tell()
     for table in tables:
         tell(table.text() + "\n")
@@ -260,12 +270,50 @@ def plan(args: argparse.Namespace) -> None:
     write_tables(args.out / "plan", tables, words)
     write_text(args.out / "plan.json", json.dumps(summary(series), indent=1) + "\n")
     write_text(args.out / "plan.csv", outcome_frame(series).to_csv(index=False))
-    names = "plan.md, plan.tex, plan.json, plan.csv"
+    names = f"plan.md, plan.tex, plan.json, plan.csv{', plan_scores.png' if evaluations else ''}"
     watched = {label: models for label, models in chosen.items() if models}
     if watched and args.films:
         show(args, watched, tables)
         names += ", plan.html with the episodes of films"
     tell(f"{describe(args)}\n{args.out}: {names}")
+
+
+def read_scores(
+    name: str, chosen: dict[str, tuple[str, ...]], weights: dict[str, str]
+) -> "dict[str, Evaluation]":
+    """Return the evaluation `name` of each model that acts alone. Raises `InputError` if one has none."""
+    from svg.evaluation.results import FOLDER, load_evaluation
+
+    evaluations = {}
+    for label, (run, *others) in ((label, models) for label, models in chosen.items() if models):
+        if others:
+            continue
+        path = Path(run) / FOLDER / f"{name}.json"
+        evaluation = load_evaluation(Path(run), name)
+        if evaluation is None or "pred" not in evaluation.methods:
+            raise InputError(f"--scores: found no scores of predictions in {path}; svg-evaluate takes them")
+        if not evaluation.setting.weights.endswith(weights[label]):
+            raise InputError(f"--scores: {path} is of other weights; run svg-evaluate again")
+        evaluations[label] = evaluation
+    if len(evaluations) < 2:
+        raise InputError(f"--scores: found {len(evaluations)} models, expected at least 2")
+    return evaluations
+
+
+def show_scores(
+    args: argparse.Namespace, series: "list[Series]", evaluations: "dict[str, Evaluation]"
+) -> "Table":
+    """Draw how often each model succeeds over its scores, and return the table."""
+    from svg.figures.foretelling import plot_success
+    from svg.planning.foretelling import SUCCESS, foretelling
+
+    found = foretelling(series, evaluations)
+    first = next(iter(evaluations.values()))
+    frames = f"{first.protocol.n_past} frames given, {first.protocol.n_future} predicted"
+    words = f"{describe(args)}\nscores of {first.setting.scored}, {frames}; bars: 95 % intervals"
+    correlations = {title: found.correlation(title, SUCCESS) for title in found.scores}
+    plot_success(found.outcomes[SUCCESS], found.scores, correlations, words, args.out / "plan_scores.png")
+    return found.table()
 
 
 def show(args: argparse.Namespace, chosen: dict[str, tuple[str, ...]], tables: "list[Table]") -> None:
