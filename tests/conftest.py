@@ -31,6 +31,18 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def push_sim_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that ``svg-export push-sim`` writes."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from experiments import export
+
+    folder = tmp_path_factory.mktemp("graphs") / "push-sim_onnx"
+    assert export.main(["push-sim", "--out", str(folder)]) == 0
+    return folder
+
+
 @pytest.fixture
 def small_config(data_root: Path, tmp_path: Path) -> Config:
     return make_config(data_root, tmp_path / "run")

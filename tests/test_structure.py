@@ -11,9 +11,10 @@ import pytest
 from tests.support.places import ROOT
 
 HEAVY = ("torch", "torchvision", "skimage", "matplotlib", "mujoco")
-WINGS = ("planning", "hub", "figures", "evaluation", "training", "runs", "models")
+WINGS = ("play", "planning", "hub", "figures", "evaluation", "training", "runs", "models")
 """The wings of `svg`, from the top down: none imports one above it."""
 BELOW = {
+    "play": {"figures", "runs"},
     "planning": {"evaluation", "runs", "models"},
     "hub": {"evaluation", "runs", "models"},
     "figures": {"evaluation"},
@@ -64,7 +65,7 @@ def test_imports_run_one_way():
     for path in modules("svg"):
         assert not [n for n in imported(path) if n.startswith("experiments")], path
         outside = {n.split(".")[1] for n in imported(path) if n.startswith("data_tools.")}
-        simulators = {"simulators"} if path.parent.name == "planning" else set()
+        simulators = {"simulators"} if path.parent.name in ("planning", "play") else set()
         assert outside <= set(SHARED) | simulators, path
 
 
@@ -158,6 +159,7 @@ def test_public_names():
                 "benchmark",
                 "import_published",
                 "export",
+                "play",
             )
         ),
     ],

@@ -20,16 +20,11 @@ import mujoco
 import numpy as np
 
 from ..truth import ARM, FIRST_OBJECT, STILL
+from .bounds import LIFT_SPEED, LIFT_STEP, LOW, MAX_LIFT, MAX_STEP, REACH
 from .raycast import MOVING_GROUP, STATIC_GROUP, UNSEEN_GROUP, Surfaces
 
 TABLE = (0.34, 0.25)  # half width (x) and half depth (y) of the surface within the rim
 RIM_HEIGHT = 0.05
-REACH = (0.27, 0.18)  # the hand stays within ± these
-MAX_STEP = 0.05  # largest |dx| and |dy| a frame
-LOW = 0.012  # height of the fingertips when not lifted
-LIFT_STEP = 0.03
-LIFT_SPEED = 0.045  # a frame
-MAX_LIFT = 3
 ACTION_LIMITS = (
     np.array([-MAX_STEP, -MAX_STEP, 0, 0], np.float32),
     np.array([MAX_STEP, MAX_STEP, MAX_LIFT, 1], np.float32),

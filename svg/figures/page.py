@@ -89,15 +89,8 @@ def _row_data(row: Row) -> dict[str, Any]:
 
 
 def _panel_data(panel: Panel) -> dict[str, Any]:
-    """Return a video as the page's script reads it: all frames in one PNG, `ACROSS` of them in a row."""
+    """Return a video as the page's script reads it."""
     frames, height, width, _ = panel.frames.shape
-    across = min(frames, ACROSS)
-    rows = -(-frames // across)
-    sheet = np.zeros((rows * across, height, width, 3), np.uint8)
-    sheet[:frames] = panel.frames
-    sheet = sheet.reshape(rows, across, height, width, 3).transpose(0, 2, 1, 3, 4)
-    file = io.BytesIO()
-    Image.fromarray(sheet.reshape(rows * height, across * width, 3)).save(file, "PNG", optimize=True)
     return {
         "label": panel.label,
         "scores": list(panel.scores),
@@ -105,8 +98,21 @@ def _panel_data(panel: Panel) -> dict[str, Any]:
         "rings": np.asarray(panel.rings, float).round(2).tolist(),
         "crosses": [np.asarray(places, float).round(2).tolist() for places in panel.crosses],
         "frames": frames,
-        "across": across,
+        "across": min(frames, ACROSS),
         "width": width,
         "height": height,
-        "sprite": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode(),
+        "sprite": sprite(panel.frames),
     }
+
+
+def sprite(video: np.ndarray) -> str:
+    """Return the frames uint8 [T,H,W,3] as one PNG, `ACROSS` of them in a row, in a data URI."""
+    frames, height, width, _ = video.shape
+    across = min(frames, ACROSS)
+    rows = -(-frames // across)
+    sheet = np.zeros((rows * across, height, width, 3), np.uint8)
+    sheet[:frames] = video
+    sheet = sheet.reshape(rows, across, height, width, 3).transpose(0, 2, 1, 3, 4)
+    file = io.BytesIO()
+    Image.fromarray(sheet.reshape(rows * height, across * width, 3)).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

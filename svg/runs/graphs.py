@@ -361,7 +361,7 @@ def _write(module: nn.Module, inputs: tuple, outputs: list[str], stem: Path, for
     graph = written.model_proto
     _name_outputs(graph, outputs)
     if half:
-        _halve(graph)
+        halve(graph)
     stem.with_suffix(ENDINGS[form]).write_bytes(graph.SerializeToString())
 
 
@@ -377,7 +377,7 @@ def _name_outputs(graph: "ModelProto", names: list[str]) -> None:
         output.name = name
 
 
-def _halve(graph: "ModelProto") -> None:
+def halve(graph: "ModelProto") -> None:
     """Store the weights of a graph in float16; a node for each makes float32 of it when it is loaded."""
     import onnx
     from onnx import numpy_helper

@@ -9,7 +9,8 @@ import pytest
 from svg.evaluation.tables import Table
 from svg.figures.episode import NOTHING, Episode, Plan
 from svg.figures.plan_page import build_plan_page
-from tests.figures.test_report import CHROMIUM, browse
+from tests.figures.test_report import browse
+from tests.support.browser import CHROMIUM
 
 GOAL = [32.0, 48.0]
 FIRST, SECOND = [16.0, 8.0], [40.0, 20.0]

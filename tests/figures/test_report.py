@@ -5,7 +5,6 @@ import html
 import io
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from svg.figures.plotting import frame_curves
 from svg.figures.report import HEAT_LIMIT, build_report, error_map, figure_svg
 from tests.evaluation.test_results import made_up
 from tests.experiments.test_commands import TINY
+from tests.support.browser import CHROMIUM
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FRAMES = 20
 COLOURS = [(10 * frame, 200 - 10 * frame, 100) for frame in range(FRAMES)]
 TITLE = "best </script> <!--<script> sequence"
