@@ -59,7 +59,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--perception",
         choices=PERCEPTIONS,
         default=Trial.perception,
-        help="where the objects are: given in every frame (default), or given in the first one and then seen",
+        help="where the objects are: given in every frame (default); given in the first one, then seen; or "
+        "pointed at in the first one, as with a click, then found by a model of objects",
     )
     parser.add_argument(
         "--cost",

@@ -6,7 +6,7 @@ BASELINES = ("nothing", "random", "blind", "through", "simulator")
 """What acts beside models; see `trials.act_for`."""
 PROTOCOLS = ("own", "vp2")
 COSTS = ("things", "image", "both")
-PERCEPTIONS = ("given", "seen")
+PERCEPTIONS = ("given", "seen", "pointed")
 SAMPLES = {"own": (64, 32), "vp2": (200,)}
 """Plans that are imagined, by protocol."""
 
@@ -22,8 +22,9 @@ class Trial:
         task: ``reach``, ``push`` or ``push_many``.
         protocol: ``own``: 24 frames, the hand begins near the object, `EliteSearch`, and where things are at
             the end counts. ``vp2``: horizon, samples, cost and score of VP2 (Tian et al. 2023).
-        perception: where objects are is ``given`` in every frame, or ``seen``: given in the first one, then
-            found by the judge of ``svg-evaluate --objects``.
+        perception: where objects are is ``given`` in every frame; ``seen``: given in the first one, then
+            found by the judge of ``svg-evaluate --objects``; or ``pointed``: one pixel of each is given in
+            the first frame, as by a click, then an `ObjectPredictor` finds them.
         cost: ``things`` (distance of the objects from their goals), ``image`` (error to a picture of the
             goal), or ``both``. The protocol vp2 always compares images.
         scenes: ``test`` or ``tuning``.

@@ -16,11 +16,12 @@ from data_tools.simulators.policies import PushThrough, RandomPushing
 from data_tools.simulators.pusher import ACTION_LIMITS, REACH
 from data_tools.simulators.tasks import SUCCESS
 
+from ..models.object_predictor import ObjectPredictor
 from ..models.predictor import Predictor
 from ..runs.pretrained import load
 from .control import Controller, Replan, Settings, Task, World
 from .costs import Effort, GoalImage, HandAt, HandNear, Objective, ThingsAt, Total, cautious, of
-from .perception import Perceive, Perception, given, seen_by_judge
+from .perception import HEIGHT, Perceive, Perception, given, pointed_at, seen_by_judge
 from .pushing import Candidates, OnTable, Push, SimulatorWorld, vary_push, within_reach
 from .solvers import MPPI, EliteSearch, Solver
 from .trial import SAMPLES, Trial
@@ -32,6 +33,8 @@ NEAR = (0.055, 0.09)
 """Metres from an object's edge at which the hand begins in the protocol ``own``."""
 STOP = 0.012
 """Metres from its goal within which an object is left alone."""
+FINDER = "push-objects"
+"""The released model that finds objects which were pointed at, where those that plan do not see objects."""
 FRAMES = {"own": 24, "vp2": 15}
 VP2_SUCCESS = 0.05
 """Metres; there the best moment counts."""
@@ -162,13 +165,25 @@ class _Planning:
         # blind candidates are those of the own planner, whatever the protocol
         self._as_vp2 = trial.protocol == "vp2" and trial.actor != "blind"
         self._heights = env.simulator.object_positions[objects, 2]
+        if trial.perception == "pointed":
+            self._heights = np.full_like(self._heights, HEIGHT)
         self._place = OnTable(self._heights, env.image_width)
         self._memories = [Memory() for _ in self._models]
         self._perceive: Perceive | None = None
         if objects:
-            self._perceive = given(env) if trial.perception == "given" else seen_by_judge(env)
+            self._perceive = self._perception()
         self._perceived: list[Perception] = []
         self.controller = Controller(self.look, self.solver(), self.settings(), seed)
+
+    def _perception(self) -> Perceive:
+        """Return what finds the objects in each frame."""
+        if self._trial.perception == "given":
+            return given(self._env)
+        if self._trial.perception == "seen":
+            return seen_by_judge(self._env)
+        models = [*self._models, load_model(FINDER)]
+        finder = next(model for model in models if isinstance(model, ObjectPredictor))
+        return pointed_at(self._env, finder)
 
     def __call__(self, frame: np.ndarray, position: np.ndarray) -> np.ndarray:
         """Return the action to carry out now."""

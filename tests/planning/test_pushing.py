@@ -12,6 +12,7 @@ from data_tools.simulators.pusher import HOLD, MAX_STEP, REACH
 from svg.planning import perception
 from svg.planning.problem import Problem
 from svg.planning.pushing import Candidates, OnTable, Push, SimulatorWorld, vary_push, within_reach
+from svg.runs.pretrained import load
 
 
 @pytest.fixture
@@ -148,3 +149,22 @@ def test_given_and_seen_places(env):
     # nothing of it in the picture: it stays where it was seen
     env.simulator.place_object(number, (5.0, 5.0))
     assert np.linalg.norm(seen(env.render()).places[0] - found.places[0]) < 0.02
+
+
+def test_objects_that_were_pointed_at(env):
+    """A pixel near each in the first picture is enough; what cannot be seen stays where it was."""
+    number = env.goal.objects[0]
+    true = perception.given(env)
+    place = env.simulator.object_positions[number, :2]
+    click = true(env.render()).marks.points + 1.5
+    found = perception.pointed_at(env, load("push-objects", device="cpu"), click)
+    assert np.linalg.norm(found(env.render()).places[0] - place) < 0.015
+    env.simulator.place_object(number, place + np.array([0.03, 0.02]))
+    frame = env.render()
+    now = found(frame, true(frame).marks.points + 1.5)
+    assert np.linalg.norm(now.places[0] - place - (0.03, 0.02)) < 0.015
+    masks = true(frame).marks.masks
+    assert (now.marks.masks & masks).sum() > 0.5 * masks.sum()
+    assert (now.marks.masks & ~masks).sum() < 0.5 * masks.sum()
+    env.simulator.place_object(number, (5.0, 5.0))
+    assert found(env.render()).marks.points.equal(now.marks.points)

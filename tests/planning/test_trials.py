@@ -40,7 +40,10 @@ def test_the_simulator_as_a_model_solves_tasks(task):
     assert outcome.tried == 36 * len(outcome.seconds) and outcome.imagined == 12 * outcome.tried
 
 
-@pytest.mark.parametrize("changes", [{}, {"perception": "seen", "cost": "both"}, {"protocol": "vp2"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"perception": "seen", "cost": "both"}, {"perception": "pointed"}, {"protocol": "vp2"}],
+)
 def test_a_model_acts_and_does_so_again(changes):
     trial = Trial(
         "push-objects",
@@ -61,7 +64,7 @@ def test_a_model_acts_and_does_so_again(changes):
     plans = [replan for _, replan in frames if replan is not None]
     assert len(plans) == len(first.seconds) > 0
     assert first.tried == sum(plan.solution.tried for plan in plans)
-    assert (len(first.perception_error) > 0) == (trial.perception == "seen")
+    assert (len(first.perception_error) > 0) == (trial.perception != "given")
     assert first.distances[-1] != first.distances[0]
 
 
