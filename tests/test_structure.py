@@ -14,7 +14,7 @@ HEAVY = ("torch", "torchvision", "skimage", "matplotlib", "mujoco")
 WINGS = ("play", "planning", "hub", "figures", "evaluation", "training", "runs", "models")
 """The wings of `svg`, from the top down: none imports one above it."""
 BELOW = {
-    "play": {"figures", "runs"},
+    "play": {"figures", "runs", "models"},
     "planning": {"evaluation", "runs", "models"},
     "hub": {"evaluation", "runs", "models"},
     "figures": {"evaluation"},

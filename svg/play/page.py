@@ -1,7 +1,7 @@
 """The page of ``svg-play``: one HTML file with a model, what it runs on, and scenes to begin with.
 
 ``play.html`` is its template, ``play.js`` its script, ``worker.js`` the part that runs beside it. The runtime
-in ``vendor/`` is ONNX Runtime Web.
+in ``vendor/`` is ONNX Runtime Web. A served page has neither model nor runtime: it asks `server`.
 """
 
 import base64
@@ -9,6 +9,7 @@ import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
@@ -37,6 +38,8 @@ FPS = (5, 10, 15)
 LONGEST = 300
 """Frames of a drive at most: each takes half a megabyte of the browser's memory."""
 
+Facts = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class About:
@@ -46,13 +49,13 @@ class About:
         name: of the run or released model.
         parameters: number of its weights.
         card: its card, as HTML; may be empty.
-        half: whether the weights are stored in float16.
+        computed: a sentence on where and in which numbers it runs.
     """
 
     name: str
     parameters: int
     card: Markup
-    half: bool
+    computed: str
 
 
 def check_drivable(config: Config, run: Path) -> None:
@@ -73,15 +76,34 @@ def check_drivable(config: Config, run: Path) -> None:
 
 def build_play_page(about: About, packed: PackedGraphs, scenes: Sequence[Scene]) -> str:
     """Return the page. It needs no network and no server."""
-    environment = Environment(
-        loader=PackageLoader("svg", "play"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    names = ("n_past", "frame", "conditions", "latent", "changed")
+    facts = {name: packed.about[name] for name in names} | {"served": False}
     blocks = {"observe": packed.observe, "step": packed.step, "weights": packed.weights}
     blocks = {name: _squeezed(data) for name, data in blocks.items()}
     blocks |= {name: _vendored(file) for name, file in RUNTIME.items()}
+    return _render(about, facts, scenes, blocks)
+
+
+def build_served_page(about: About, config: Config, scenes: Sequence[Scene], simulated: bool) -> str:
+    """Return the page for a `server.PlayServer` with a ``model`` and, if `simulated`, a ``simulator``."""
+    model = config.model
+    facts = {
+        "n_past": config.data.n_past,
+        "frame": [model.channels, *model.frame_size],
+        "conditions": [model.condition_dim],
+        "served": True,
+        "simulated": simulated,
+    }
+    return _render(about, facts, scenes, {})
+
+
+def _render(about: About, facts: Facts, scenes: Sequence[Scene], blocks: dict[str, str]) -> str:
+    environment = Environment(
+        loader=PackageLoader("svg", "play"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     return environment.get_template("play.html").render(
         about=about,
-        data=_data(about, packed, scenes),
+        data=_data(about, facts),
         scenes=[scene.data() for scene in scenes],
         texts={name: Markup(_text(name)) for name in ("play.css", "play.js", "worker.js")},
         licence=_text("vendor/LICENSE"),
@@ -89,11 +111,10 @@ def build_play_page(about: About, packed: PackedGraphs, scenes: Sequence[Scene])
     )
 
 
-def _data(about: About, packed: PackedGraphs, scenes: Sequence[Scene]) -> dict[str, object]:
-    """Return the facts that the script reads."""
-    _, height, width = packed.about["frame"]
-    names = ("n_past", "frame", "conditions", "latent", "changed", "state")
-    return {name: packed.about[name] for name in names} | {
+def _data(about: About, facts: Facts) -> Facts:
+    """Return the facts that the script reads, those of the model among them."""
+    _, height, width = facts["frame"]
+    return facts | {
         "name": about.name,
         "camera": Camera().matrix(height, width).tolist(),
         "reach": REACH,

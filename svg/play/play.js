@@ -2,8 +2,9 @@
 
    A drive is a list of frames that is never changed: to go on is to make a longer list, to undo is to go on
    from an earlier frame, to fork is to keep the list and go on from one of its frames. A frame is
-   {picture, pixels, state, position, action}: an ImageData, the same as floats [C,H,W] in [0,1], the tensors
-   that the model goes on from, the hand's place in metres, and the action that led here. */
+   {picture, pixels, state, position, action, simulated}: an ImageData, the same as floats [C,H,W] in [0,1],
+   what the model goes on from, the hand's place in metres, the action that led here, and, if there is a
+   simulator, its {picture, pixels, state}. */
 "use strict";
 
 const about = JSON.parse(text("about"));
@@ -55,10 +56,54 @@ function element(kind, parent, words, className) {
 
 // ------------------------------------------------------------------------------------------------ the model
 
-let model = null;  // {ask}
+/* {observe(scene), step(state, condition, seed)}: promises of the state after what is seen of a scene, and of the
+   {pixels, state} after a step; without a seed it takes the mean of the latent. */
+let model = null;
+const simulator = about.simulated ? served("simulator") : null;
 
-/* Return the model in a worker: `ask(task, values)` gives a promise of the answer. */
+/* Return the engine of this name on the server, which keeps its states: here they are numbers. */
+function served(name) {
+  return {
+    observe: async scene => ({ state: scene.number }),
+    async step(state, condition, seed) {
+      const asked = fetch(name, { method: "POST", body: JSON.stringify({ ...state, condition, seed }) });
+      const answer = await asked.catch(() => { throw new Error("svg-play does not answer. Has it been ended?"); });
+      if (!answer.ok) throw new Error(await answer.text());
+      const number = Number(answer.headers.get("State"));
+      return { pixels: new Float32Array(await answer.arrayBuffer()), state: { state: number } };
+    },
+  };
+}
+
+/* Return the model in a worker, which keeps nothing: states are the tensors themselves. */
 async function startModel(onProgress) {
+  const ask = await startWorker(onProgress);
+  const size = about.latent.reduce((product, number) => product * number, 1);
+  return {
+    observe(scene) {
+      const seen = scene.frames.slice(0, about.n_past);
+      const pixels = seen.flatMap(frame => Array.from(frame.pixels));
+      const conditions = seen.flatMap((_, time) => condition(scene.actions[time], scene.positions[time]));
+      return ask("observe", {
+        frames: tensor(pixels, [1, about.n_past, CHANNELS, HEIGHT, WIDTH]),
+        conditions: tensor(conditions, [1, about.n_past, ...about.conditions]),
+      });
+    },
+    async step(state, condition, seed) {
+      const noise = seed === undefined ? new Float32Array(size) : normal(size, seed);
+      const found = await ask("step", {
+        ...state,
+        noise: tensor(noise, [1, ...about.latent]),
+        conditions: tensor(condition, [1, ...about.conditions]),
+      });
+      const changed = Object.fromEntries(about.changed.map(name => [name, found[`next_${name}`]]));
+      return { pixels: found.predicted.data, state: { ...state, ...changed } };
+    },
+  };
+}
+
+/* Return a function `ask(task, values)`, which gives a promise of the worker's answer. */
+async function startWorker(onProgress) {
   const [runtime, glue] = await Promise.all([unpackText("runtime"), unpackText("glue")]);
   const script = new Blob([runtime, "\n", text("worker")], { type: "text/javascript" });
   const worker = new Worker(URL.createObjectURL(script));
@@ -77,7 +122,7 @@ async function startModel(onProgress) {
   });
   const blocks = Object.fromEntries(["wasm", "weights", "observe", "step"].map(name => [name, text(name)]));
   await ask("start", { glue, ...blocks });
-  return { ask };
+  return ask;
 }
 
 async function unpackText(name) {
@@ -89,31 +134,27 @@ function tensor(data, dims) { return { type: "float32", data: Float32Array.from(
 
 /* Return the frames that are seen at the start of a scene, the last one with the model's state. */
 async function observe(scene) {
-  const seen = scene.frames.slice(0, about.n_past);
-  const pixels = new Float32Array(seen.flatMap(frame => Array.from(frame.pixels)));
-  const conditions = seen.flatMap((_, time) => condition(scene.actions[time], scene.positions[time]));
-  const state = await model.ask("observe", {
-    frames: tensor(pixels, [1, about.n_past, CHANNELS, HEIGHT, WIDTH]),
-    conditions: tensor(conditions, [1, about.n_past, ...about.conditions]),
-  });
-  return seen.map((frame, time) => ({
+  const [state, simulated] = await Promise.all([model.observe(scene), simulator && simulator.observe(scene)]);
+  return scene.frames.slice(0, about.n_past).map((frame, time) => ({
     ...frame, action: scene.actions[time - 1] || null, position: scene.positions[time],
-    state: time === FIRST ? state : null,
+    state: time === FIRST ? state : null, simulated: simulator && { ...frame, state: simulated },
   }));
 }
 
-/* Return the frame after `frame` and the action [dx, dy, lift, close]. */
-async function imagine(frame, action, noise) {
-  const size = about.latent.reduce((product, number) => product * number, 1);
-  const found = await model.ask("step", {
-    ...frame.state,
-    noise: tensor(noise || new Float32Array(size), [1, ...about.latent]),
-    conditions: tensor(condition(action, frame.position), [1, ...about.conditions]),
-  });
-  const changed = Object.fromEntries(about.changed.map(name => [name, found[`next_${name}`]]));
-  const pixels = found.predicted.data;
-  return { picture: asPicture(pixels), pixels, state: { ...frame.state, ...changed }, action,
-           position: moved(frame.position, action) };
+/* Return the frame after `frame` and the action [dx, dy, lift, close], with what the simulator then shows. */
+async function carryOut(frame, action) {
+  const [imagined, simulated] = await Promise.all([imagine(frame, action), simulator && simulate(frame, action)]);
+  return { ...imagined, simulated };
+}
+
+async function imagine(frame, action, seed) {
+  const { pixels, state } = await model.step(frame.state, condition(action, frame.position), seed);
+  return { picture: asPicture(pixels), pixels, state, action, position: moved(frame.position, action) };
+}
+
+async function simulate({ simulated, position }, action) {
+  const { pixels, state } = await simulator.step(simulated.state, condition(action, position));
+  return { picture: asPicture(pixels), pixels, state };
 }
 
 function condition(action, position) { return [...action, ...position].slice(0, about.conditions[0]); }
@@ -209,7 +250,7 @@ async function drive() {
     app.forked = Math.min(app.forked, app.time);
     const began = performance.now(), version = app.version, before = now(), time = app.time;
     app.pending = Math.max(0, app.pending - 1);
-    const frame = await attempt(imagine(before, nextAction(before)));
+    const frame = await attempt(carryOut(before, nextAction(before)));
     if (!frame) break;
     if (version !== app.version || time !== app.time) continue;
     app.drive = [...app.drive.slice(0, time + 1), frame];
@@ -278,7 +319,7 @@ async function openScene({ name, frames, across, sprite, actions, positions }) {
 
 async function chooseScene(number) {
   const version = ++app.version;
-  app.scene = await openScene(recordings[number]);
+  app.scene = { ...await openScene(recordings[number]), number };
   if (version !== app.version) return;
   Object.assign(app, { drive: app.scene.frames.slice(0, about.n_past), replay: null, futures: [], kept: null,
                        time: FIRST, lift: 0, close: 0, pending: 0, target: null });
@@ -312,20 +353,29 @@ function undo() {
 
 const MODES = {
   drive: {
-    lead: "Every frame is imagined, from two pictures and what you do. Time stands still when you let go.",
-    panels: () => [livePanel("imagined", app.drive)],
-    rows: () => [{ label: "your film", frames: app.drive }],
+    lead: simulator ? "Imagined from two pictures and what you do; beside it the simulator, under the same actions."
+      : "Every frame is imagined, from two pictures and what you do. Time stands still when you let go.",
+    panels: () => [livePanel("imagined", app.drive),
+                   ...simulatedFilms(app.drive).flatMap(film => [truePanel("simulated", film),
+                                                                 heatPanel("difference", [app.drive, film])])],
+    rows: () => [{ label: "your film", frames: app.drive }, ...simulatedRows(app.drive)],
   },
   fork: {
     lead: "Same beginning, two endings. Choose a frame of the first film below, then drive differently.",
-    panels: () => [stillPanel("first film", app.kept), livePanel("what if", app.drive),
-                   heatPanel("difference", [app.kept, app.drive])],
+    panels: () => {
+      const imagined = [scoredPanel("first film", app.kept), livePanel("what if", app.drive),
+                        heatPanel("difference", [app.kept, app.drive])];
+      const films = simulatedFilms(app.kept, app.drive);
+      if (!films.length) return imagined;
+      const simulated = [...films.map(film => truePanel("simulated", film)), heatPanel("difference", films)];
+      return imagined.flatMap((panel, place) => [panel, simulated[place]]);
+    },
     rows: () => [{ label: "first film: choose where to fork", frames: app.kept, onChoose: forkAt },
-                 { label: "what if", frames: app.drive }],
+                 { label: "what if", frames: app.drive }, ...simulatedRows(app.drive)],
   },
   truth: {
     lead: "A recording, and what the network imagines of it from its first two frames and the hand's actions.",
-    panels: () => [{ label: "what happened", frames: app.scene.frames, isTrue: true },
+    panels: () => [truePanel("what happened", app.scene.frames),
                    { ...stillPanel("imagined", app.replay), note: psnrNote },
                    heatPanel("difference", [app.scene.frames, app.replay])],
     rows: () => [{ label: "what happened", frames: app.scene.frames },
@@ -340,11 +390,25 @@ const MODES = {
 };
 
 function stillPanel(label, frames) { return { label, frames: frames || [] }; }
-function livePanel(label, frames) { return { label, frames, isLive: true }; }
+function scoredPanel(label, frames) { return { label, frames, note: time => scoreNote(frames[time], time) }; }
+function livePanel(label, frames) { return { ...scoredPanel(label, frames), isLive: true }; }
+function truePanel(label, frames) { return { label, frames, isTrue: true }; }
 function heatPanel(label, videos) { return { label, videos, isHeat: true }; }
+
+/* Return what the simulator shows in each of the drives; nothing without a simulator. */
+function simulatedFilms(...drives) {
+  return simulator ? drives.map(frames => frames.map(frame => frame.simulated || frame)) : [];
+}
+
+function simulatedRows(drive) { return simulatedFilms(drive).map(frames => ({ label: "simulated", frames })); }
+
+function scoreNote({ pixels, simulated }, time) {
+  return simulated && time > FIRST ? `${psnr(pixels, simulated.pixels).toFixed(1)} dB PSNR` : "";
+}
 
 function setMode(name) {
   stopPlaying();
+  if (model) say("");
   if (name !== "fork") app.kept = null;
   if (name !== "drive") byId("hint").hidden = true;
   app.mode = name;
@@ -394,7 +458,7 @@ async function replayed() {
   if (app.replay && app.replay.length === app.scene.frames.length) return app.replay;
   let frames = app.replay = app.drive.slice(0, about.n_past);
   for (const action of app.scene.actions.slice(FIRST, -1)) {
-    const frame = await attempt(imagine(frames[frames.length - 1], action));
+    const frame = await attempt(carryOut(frames[frames.length - 1], action));
     if (!frame || app.replay !== frames) return null;  // another scene, or the same once more
     frames = app.replay = [...frames, frame];
     refresh();
@@ -414,7 +478,6 @@ async function startTruth() {
 async function startFutures() {
   const actions = app.drive.length > about.n_past ? app.drive.slice(about.n_past).map(frame => frame.action)
     : app.scene.actions.slice(FIRST, -1);
-  const size = about.latent.reduce((product, number) => product * number, 1);
   let futures = app.futures = Array.from({ length: FUTURES }, () => app.drive.slice(0, about.n_past));
   app.draws += 1;
   setMode("futures");
@@ -422,9 +485,9 @@ async function startFutures() {
   if (!calm.matches) play();
   for (const [time, action] of actions.entries()) {
     for (let number = 0; number < FUTURES; number++) {
-      const noise = normal(size, 1e6 * app.draws + 1e3 * number + time);
+      const seed = 1e6 * app.draws + 1e3 * number + time;
       const frames = futures[number];
-      const frame = await attempt(imagine(frames[frames.length - 1], action, noise));
+      const frame = await attempt(imagine(frames[frames.length - 1], action, seed));
       if (!frame || app.futures !== futures) return;  // another scene, or drawn anew
       futures = app.futures = futures.map((others, place) => place === number ? [...frames, frame] : others);
     }
@@ -769,9 +832,10 @@ function addListeners() {
   byId("speed").addEventListener("change", event => { app.fps = Number(event.target.value); });
   byId("frame").addEventListener("input", event => { stopPlaying(); show(Number(event.target.value)); });
   byId("info").addEventListener("click", () => byId("card").showModal());
-  byId("notices-box").addEventListener("toggle", async () => {
-    byId("notices-text").textContent = await unpackText("notices");
-  });
+  if (!about.served)
+    byId("notices-box").addEventListener("toggle", async () => {
+      byId("notices-text").textContent = await unpackText("notices");
+    });
   document.addEventListener("keydown", onKey);
   document.addEventListener("keyup", event => app.keys.delete(event.key));
   window.addEventListener("blur", () => app.keys.clear());
@@ -780,6 +844,7 @@ function addListeners() {
 
 /* Return why this browser cannot run the model, or nothing. */
 function obstacle() {
+  if (about.served) return "";
   if (typeof WebAssembly !== "object") return "WebAssembly is missing or switched off in this browser";
   if (typeof DecompressionStream !== "function") return "this browser is too old to unpack the model";
   if (typeof Worker !== "function") return "this browser has no web workers";
@@ -795,7 +860,7 @@ async function start() {
   const reason = obstacle();
   if (reason) return fail(`The model cannot run here: ${reason}. A current Firefox or Chrome can.`);
   try {
-    model = await startModel(showProgress);
+    model = about.served ? served("model") : await startModel(showProgress);
   } catch (error) {
     return fail(`The model does not start in this browser: ${error.message}`);
   }

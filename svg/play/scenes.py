@@ -27,6 +27,11 @@ class Scene:
     actions: np.ndarray
     positions: np.ndarray
 
+    @property
+    def conditions(self) -> np.ndarray:
+        """Actions and positions side by side, float32 [T,A+P]."""
+        return np.concatenate([self.actions, self.positions], 1).astype(np.float32)
+
     def data(self) -> dict[str, object]:
         """Return the scene as the page's script reads it."""
         return {

@@ -69,14 +69,14 @@ class Browser:
         self._process.wait(PATIENCE)
         os.close(self._write)
 
-    def open(self, path: Path, width: int, height: int, is_dark: bool = False) -> None:
-        """Open a file in a window of this size and wait until it is read."""
+    def open(self, place: Path | str, width: int, height: int, is_dark: bool = False) -> None:
+        """Open a file or an address in a window of this size and wait until it is read."""
         self.resize(width, height, is_dark)
         self.events.clear()
-        self._call("Page.navigate", url=path.as_uri())
+        self._call("Page.navigate", url=place if isinstance(place, str) else place.as_uri())
         end = time.monotonic() + PATIENCE
         while not any(event["method"] == "Page.loadEventFired" for event in list(self.events)):
-            assert time.monotonic() < end, f"{path} does not open"
+            assert time.monotonic() < end, f"{place} does not open"
             time.sleep(0.02)
 
     def before_page(self, script: str) -> None:
