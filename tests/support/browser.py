@@ -62,6 +62,7 @@ class Browser:
         self._session = self._call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self._call(f"{domain}.enable")
+        self._call("Page.setLifecycleEventsEnabled", enabled=True)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -73,11 +74,17 @@ class Browser:
         """Open a file or an address in a window of this size and wait until it is read."""
         self.resize(width, height, is_dark)
         self.events.clear()
-        self._call("Page.navigate", url=place if isinstance(place, str) else place.as_uri())
+        url = place if isinstance(place, str) else place.as_uri()
+        loader = self._call("Page.navigate", url=url)["loaderId"]
         end = time.monotonic() + PATIENCE
-        while not any(event["method"] == "Page.loadEventFired" for event in list(self.events)):
+        while not self._is_loaded(loader):
             assert time.monotonic() < end, f"{place} does not open"
             time.sleep(0.02)
+
+    def _is_loaded(self, loader: str) -> bool:
+        """Return whether this page is read; the load event of the page before may come late."""
+        ends = (event["params"] for event in list(self.events) if event["method"] == "Page.lifecycleEvent")
+        return any(end["name"] == "load" and end["loaderId"] == loader for end in ends)
 
     def before_page(self, script: str) -> None:
         """Run a script in every page that is opened from now on, before its own."""
