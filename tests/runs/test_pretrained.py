@@ -167,7 +167,7 @@ def test_quickstart_with_a_released_model(tmp_path):
 
 def test_trainable_weights_are_those_of_the_checkpoint_and_learn():
     model = svg.load("push-sim", device="cpu", trainable=True)
-    folder = pretrained.released_folder("push-sim")
+    folder = pretrained.named_folder("push-sim")
     stored = checkpoint.read_weights(checkpoint.find(folder, "best"), checkpoint.load_config(folder).model)
     assert_same(model.state_dict(), stored)
     assert not model.training

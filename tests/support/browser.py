@@ -23,7 +23,7 @@ FLAGS = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
-PATIENCE = 60
+PATIENCE = 240
 """Seconds until an answer that does not come fails the test."""
 
 

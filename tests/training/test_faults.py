@@ -22,8 +22,7 @@ from data_tools.errors import InputError
 from svg.runs import checkpoint
 from svg.runs.checkpoint import load_model
 from svg.runs.metrics_log import read_metrics
-from svg.training import faults
-from svg.training import learner as learner_module
+from svg.training import faults, losses
 from svg.training.loop import Training
 from svg.training.optimizers import state_tensors
 from svg.training.signals import Stopped
@@ -306,7 +305,7 @@ def test_a_step_that_is_not_finite_is_skipped(small_config, monkeypatch, optimiz
         tensors = {name: value.clone() for name, value in learner.model.state_dict().items()}
         return tensors | state_tensors(learner.model, learner.optimizer)
 
-    true_error, step, calls = learner_module.mean_squared_error, learner.step, []
+    true_error, step, calls = losses.mean_squared_error, learner.step, []
     handles = []
 
     def spoiled(number, *rest):
@@ -314,7 +313,7 @@ def test_a_step_that_is_not_finite_is_skipped(small_config, monkeypatch, optimiz
             kept["before"] = state()
             if of == "loss":
                 monkeypatch.setattr(
-                    learner_module, "mean_squared_error", lambda *frames: true_error(*frames) * float("nan")
+                    losses, "mean_squared_error", lambda *frames: true_error(*frames) * float("nan")
                 )
             else:
                 handles.append(parameter.register_hook(lambda gradient: gradient * float("inf")))
@@ -323,7 +322,7 @@ def test_a_step_that_is_not_finite_is_skipped(small_config, monkeypatch, optimiz
         report.read()
         if number == 2:
             kept["after"] = state()
-            monkeypatch.setattr(learner_module, "mean_squared_error", true_error)
+            monkeypatch.setattr(losses, "mean_squared_error", true_error)
             for handle in handles:
                 handle.remove()
         return report
@@ -391,7 +390,7 @@ def test_faults_while_others_read(small_config, monkeypatch, fault):
 
     if fault == "numbers":
         nan = lambda *frames: (frames[0] * float("nan")).mean()  # noqa: E731
-        at_step(training, 1, lambda: monkeypatch.setattr(learner_module, "mean_squared_error", nan))
+        at_step(training, 1, lambda: monkeypatch.setattr(losses, "mean_squared_error", nan))
     elif fault == "disk":
         monkeypatch.setattr(training.learner, "save", fail)
     else:
