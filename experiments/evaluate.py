@@ -203,7 +203,7 @@ def saved_evaluation(
         saved = load_evaluation(path, name)
     except InputError:  # damaged or of an earlier release: it is taken anew
         return None
-    if saved is None or not saved.setting.weights.endswith(identity):
+    if saved is None or not saved.setting.is_of(identity):
         return None
     dataset = run.dataset
     setting = saved.setting

@@ -48,7 +48,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder that is written (default: NAME_FORMAT)")
     args = parser.parse_args(argv)
     if args.half and args.format != "onnx":
-        raise InputError("--half: found --format torch beside it, expected onnx")
+        raise InputError(f"--half: found --format {args.format} beside it, expected onnx")
     if args.license and args.format != HUB:
         raise InputError(f"--license: found --format {args.format} beside it, expected {HUB}")
     if args.n_past is not None and args.format == HUB:

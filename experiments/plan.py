@@ -293,7 +293,7 @@ def read_scores(
         evaluation = load_evaluation(Path(run), name)
         if evaluation is None or "pred" not in evaluation.methods:
             raise InputError(f"--scores: found no scores of predictions in {path}; svg-evaluate takes them")
-        if not evaluation.setting.weights.endswith(weights[label]):
+        if not evaluation.setting.is_of(weights[label]):
             raise InputError(f"--scores: {path} is of other weights; run svg-evaluate again")
         evaluations[label] = evaluation
     if len(evaluations) < 2:

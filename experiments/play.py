@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 SEED = 2000
 """The seed of simulated scenes: none that a released model was trained or tested on."""
-CARD = "README.md"
 ONLY_FILE = ("out", "float32")
 ONLY_SERVED = ("simulate", "device", "port", "open")
 """Flags without and with --serve."""
@@ -135,6 +134,7 @@ def describe(run: Path, model: "Predictor", computed: str) -> "About":
     """Return what the page says of the model; `computed` says where it runs."""
     from svg.play.card import card_html
     from svg.play.page import About
+    from svg.runs.checkpoint import CARD
 
     card = run / CARD
     words = card_html(card.read_text(encoding="utf-8") if card.is_file() else "")

@@ -65,6 +65,10 @@ class Setting:
         """The scored sequences, in words."""
         return f"{self.sequences} sequences of {self.data}/{self.split}"
 
+    def is_of(self, identity: str) -> bool:
+        """Return whether the scores are of the weights of this identity (`runs.checkpoint`)."""
+        return self.weights.endswith(identity)
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -24,7 +24,7 @@ def evaluations_of(run: Path, identity: str) -> list[Evaluation]:
     """Return what `svg-evaluate` has written in a run of these weights. Raises `InputError`."""
     names = sorted(path.stem for path in (run / FOLDER).glob("*.json"))
     found = [load_evaluation(run, name) for name in names]
-    return [item for item in found if item is not None and item.setting.weights.endswith(identity)]
+    return [item for item in found if item is not None and item.setting.is_of(identity)]
 
 
 def make_card(

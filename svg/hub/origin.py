@@ -42,10 +42,10 @@ class RunOrigin(Origin):
         """
         if folder.exists() and any(folder.iterdir()) and not checkpoint.is_shared(folder):
             raise InputError(f"{folder}: found other files there, expected a new folder or a shared model")
-        if checkpoint.read_identity(self.run, self.checkpoint) != self.identity:
+        found = checkpoint.find(self.run, self.checkpoint)
+        if found.identity != self.identity:
             raise InputError(f"{self.run}: has other weights than when the model was loaded; load it again")
         config = _shared_config(checkpoint.load_config(self.run))
-        found = checkpoint.find(self.run, self.checkpoint)
         weights, is_changed = _weights(model, found, config)
         progress = Progress(found.progress.step, found.progress.minutes, found.progress.best_psnr)
         picture = None if is_changed else self._picture()

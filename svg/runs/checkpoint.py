@@ -84,6 +84,11 @@ class Checkpoint:
         """The number of optimiser steps that are done."""
         return self.progress.step
 
+    @property
+    def identity(self) -> str:
+        """What identifies the weights: ``step 1200, sha256 0123456789ab``."""
+        return f"step {self.step}, sha256 {self.digests['weights'][:12]}"
+
 
 # ----------------------------------------------------------------------------------------------------------
 # writing
@@ -327,12 +332,11 @@ def _describe(tensors: Tensors) -> dict[str, tuple[list[int], torch.dtype]]:
 
 
 def read_identity(run: Path, name: str) -> str:
-    """Return what identifies the weights of a checkpoint: ``step 1200, sha256 0123456789ab``.
+    """Return the `Checkpoint.identity` of a run's checkpoint.
 
     Raises `InputError` naming a missing or damaged file.
     """
-    checkpoint = find(Path(run), name)
-    return f"step {checkpoint.step}, sha256 {checkpoint.digests['weights'][:12]}"
+    return find(Path(run), name).identity
 
 
 def first_line(error: Exception) -> str:
